@@ -1,0 +1,1 @@
+"""Video-based visible-infrared person re-identification in JAX."""

@@ -1,0 +1,141 @@
+"""Blocks that several models share."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Bool, Float
+
+
+def accumulation_dtype(dtype) -> jnp.dtype:
+    """The type of statistics and losses: float32, or float64 where the computation is."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+class Moments(NamedTuple):
+    """Per-channel mean and biased variance of `count` selected positions."""
+
+    mean: Float[Array, " c"]
+    var: Float[Array, " c"]
+    count: Float[Array, ""]
+
+
+def moments(x: Float[Array, "*n c"], mask: Bool[Array, "*n"] | None = None) -> Moments:
+    """Moments of the positions that the mask selects (of all without one).
+
+    Two passes: E[x²] − E[x]² loses the variance where the mean is far from zero. Equal to
+    gathering the selected positions first, at a static shape. Nothing selected gives zeros.
+    """
+    x = x.astype(accumulation_dtype(x.dtype))
+    axes = tuple(range(x.ndim - 1))
+    if mask is None:
+        count = jnp.asarray(x.size // x.shape[-1], x.dtype)
+        mean = x.mean(axes)
+        var = jnp.square(x - mean).mean(axes)
+    else:
+        weight = mask[..., None].astype(x.dtype)
+        count = weight.sum()
+        mean = (weight * x).sum(axes) / jnp.maximum(count, 1)
+        var = (weight * jnp.square(x - mean)).sum(axes) / jnp.maximum(count, 1)
+    return checkpoint_name(Moments(mean, var, count), "moments")
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, with PyTorch's running statistics.
+
+    Normalises with the biased variance and keeps the unbiased one, n/(n − 1) times it. In training
+    the statistics are those of the global batch under `jax.jit`; `given` replaces them where the
+    caller computes them otherwise (over a selection, or without materialising the input).
+    A batch with fewer than two positions leaves the running statistics as they are.
+
+    Source: torch.nn.BatchNorm1d/2d, momentum 0.1.
+    """
+
+    affine: bool = True
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    epsilon: float = 1e-5
+    momentum: float = 0.1
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "*n c"], *, train: bool, given: Moments | None = None
+    ) -> Float[Array, "*n c"]:
+        channels = x.shape[-1]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        if train:
+            mean, var, count = given or moments(x)
+            if not self.is_initializing():
+                self._update(running_mean, running_var, Moments(mean, var, count))
+        else:
+            mean, var = running_mean.value, running_var.value
+        factor = jax.lax.rsqrt(var + self.epsilon)
+        if self.affine:
+            factor = factor * self.param("scale", self.scale_init, (channels,))
+        y = (x.astype(factor.dtype) - mean) * factor
+        if self.affine:
+            y = y + self.param("bias", nn.initializers.zeros, (channels,))
+        return y.astype(x.dtype)
+
+    def _update(self, running_mean: nn.Variable, running_var: nn.Variable, batch: Moments) -> None:
+        batch = jax.lax.stop_gradient(batch)
+        unbiased = batch.var * batch.count / jnp.maximum(batch.count - 1, 1)
+        rate = jnp.where(batch.count > 1, self.momentum, 0.0).astype(unbiased.dtype)
+        for running, new in ((running_mean, batch.mean), (running_var, unbiased)):
+            running.value = ((1 - rate) * running.value + rate * new).astype(running.value.dtype)
+
+
+class PartLinear(nn.Module):
+    """One linear layer without bias for each part."""
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "v p c"]) -> Float[Array, "v p d"]:
+        shape = (x.shape[1], x.shape[2], self.features)
+        kernel = self.param("kernel", nn.initializers.xavier_uniform(batch_axis=0), shape)
+        return jnp.einsum("vpc,pcd->vpd", x.astype(self.dtype), kernel.astype(self.dtype))
+
+
+class PartClassifier(nn.Module):
+    """BatchNorm neck over all parts together, then a cosine classifier for each part.
+
+    Source: BNNecks (SeparateBNNecks of OpenGait); the neck's features are channel-major.
+    """
+
+    identities: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "v p d"], *, train: bool) -> Float[Array, "v p ids"]:
+        v, p, d = x.shape
+        x = x.astype(accumulation_dtype(x.dtype))
+        neck = BatchNorm(name="neck")(x.swapaxes(1, 2).reshape(v, d * p), train=train)
+        neck = l2_normalised(neck.reshape(v, d, p).swapaxes(1, 2), axis=2)
+        init = nn.initializers.xavier_uniform(batch_axis=0)
+        kernel = self.param("kernel", init, (p, d, self.identities))
+        return jnp.einsum("vpd,pdi->vpi", neck, l2_normalised(kernel, axis=1))
+
+
+def l2_normalised(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """x divided by its Euclidean norm along the axis; norms below 1e-12 count as 1e-12."""
+    square = jnp.square(x).sum(axis, keepdims=True)
+    safe = jnp.where(square > 0, square, 1.0)  # the root's derivative at zero is infinite
+    norm = jnp.where(square > 0, jnp.sqrt(safe), 0.0)
+    return x / jnp.maximum(norm, 1e-12)
+
+
+def horizontal_pyramid(x: Float[Array, "v h w c"], parts: Sequence[int]) -> Float[Array, "v p c"]:
+    """Mean + maximum over each of n equal bands of rows, for each n of parts, top to bottom.
+
+    The number of rows must be a multiple of every n.
+    """
+    v, h, _, c = x.shape
+    pooled = []
+    for n in parts:
+        bands = x.reshape(v, n, h // n, -1, c).reshape(v, n, -1, c)
+        pooled.append(bands.mean(2) + bands.max(2))
+    return jnp.concatenate(pooled, axis=1)

@@ -1,0 +1,77 @@
+"""Losses: pure functions of arrays."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def smoothed_cross_entropy(
+    logits: Float[Array, "v p ids"], labels: Int[Array, " v"], smoothing: float
+) -> Float[Array, ""]:
+    """Cross-entropy against (1 − s)·one-hot + s/ids, mean over tracklets and parts.
+
+    Source: CrossEntropyLoss of OpenGait with label smoothing.
+    """
+    log_probability = jax.nn.log_softmax(logits, axis=-1)
+    hit = jnp.take_along_axis(log_probability, labels[:, None, None], axis=-1)[..., 0]
+    return -((1 - smoothing) * hit + smoothing * log_probability.mean(-1)).mean()
+
+
+def part_distances(x: Float[Array, "v p d"]) -> Float[Array, "p v v"]:
+    """Euclidean distances between all tracklets, part by part; the diagonal is zero.
+
+    The derivative at distance zero is taken as zero.
+    """
+    x = x.swapaxes(0, 1)
+    square = jnp.square(x).sum(-1)
+    product = jnp.einsum("pad,pbd->pab", x, x)
+    squared = jnp.maximum(square[:, :, None] + square[:, None, :] - 2 * product, 0)
+    squared = jnp.where(jnp.eye(x.shape[1], dtype=bool), 0, squared)
+    return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+
+
+def batch_all_triplet(
+    x: Float[Array, "v p d"], labels: Int[Array, " v"], margin: float
+) -> Float[Array, ""]:
+    """Hinge max(0, d⁺ − d⁻ + margin) over every (anchor, positive, negative).
+
+    Positives include the anchor itself. Mean over the non-zero hinges of a part (0 if there are
+    none), then over parts.
+
+    Source: "In Defense of the Triplet Loss", batch all; TripletLoss of OpenGait.
+    """
+    same = labels[:, None] == labels[None, :]
+    triple = same[:, :, None] & ~same[:, None, :]
+
+    def of_part(distance: Float[Array, "v v"]) -> Float[Array, ""]:
+        hinge = distance[:, :, None] - distance[:, None, :] + margin
+        hinge = jnp.where(triple, jnp.maximum(hinge, 0), 0)
+        return hinge.sum() / jnp.maximum((hinge > 0).sum(), 1)
+
+    # One part at a time: v³ numbers for all parts at once would not fit large batches.
+    return jax.lax.map(jax.checkpoint(of_part), part_distances(x)).mean()
+
+
+def sobel_smoothness(maps: Float[Array, "f h w c"]) -> Float[Array, ""]:
+    """Mean absolute Sobel gradient of the channels' sum, (Σ|gx| + Σ|gy|)/(f·c·h·w).
+
+    The kernels are unnormalised, the border is zero. The channels are summed before the absolute
+    value, as the published code's convolution into one channel does.
+    """
+    summed = jnp.pad(maps.sum(-1), ((0, 0), (1, 1), (1, 1)))
+    rows = summed[:, :-2] + 2 * summed[:, 1:-1] + summed[:, 2:]
+    columns = summed[:, :, :-2] + 2 * summed[:, :, 1:-1] + summed[:, :, 2:]
+    gx = rows[:, :, 2:] - rows[:, :, :-2]
+    gy = columns[:, 2:] - columns[:, :-2]
+    return (jnp.abs(gx).sum() + jnp.abs(gy).sum()) / maps.size
+
+
+def part_diversity(denoising: Float[Array, "f h w c"]) -> Float[Array, ""]:
+    """log₂ c − entropy of each frame's share of the channels, mean over frames.
+
+    Source: BigGait's diversity loss; its 1e-6 stand in both places.
+    """
+    mass = denoising.sum((1, 2))
+    share = mass / (mass.sum(-1, keepdims=True) + 1e-6)
+    entropy = -(share * jnp.log2(share + 1e-6)).sum(-1)
+    return (jnp.log2(denoising.shape[-1]) - entropy).mean()

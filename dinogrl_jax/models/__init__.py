@@ -1,0 +1,1 @@
+"""Backbones and branches. They know pixels and tokens, not identities."""

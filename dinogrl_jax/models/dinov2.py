@@ -1,0 +1,154 @@
+"""DINOv2's vision transformer: ViT-S/B/L/g, with and without registers.
+
+Source: facebookresearch/dinov2, models/vision_transformer.py.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from dinogrl_jax.resize import (
+    antialiased_bicubic_matrix,
+    bicubic_resized,
+    bilinear_matrix,
+    resized,
+)
+
+EPSILON = 1e-6  # of every LayerNorm
+
+
+class Tokens(NamedTuple):
+    """Patch tokens [f, h, w, c] in rows and columns of patches."""
+
+    last: Float[Array, "f h w c"]  # after the final LayerNorm
+    taps: Float[Array, "f h w c4"]  # after the tapped blocks, side by side, normalised together
+
+
+class Attention(nn.Module):
+    heads: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "f n c"]) -> Float[Array, "f n c"]:
+        f, n, c = x.shape
+        qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(x)
+        q, k, v = jnp.moveaxis(qkv.reshape(f, n, 3, self.heads, c // self.heads), 2, 0)
+        logits = jnp.einsum("fqhd,fkhd->fhqk", q * (c // self.heads) ** -0.5, k)
+        weights = jax.nn.softmax(logits.astype(jnp.promote_types(self.dtype, jnp.float32)))
+        y = jnp.einsum("fhqk,fkhd->fqhd", weights.astype(self.dtype), v)
+        return nn.Dense(c, dtype=self.dtype, name="proj")(y.reshape(f, n, c))
+
+
+class MLP(nn.Module):
+    """Two linear layers around an exact GELU, or SwiGLU (ViT-g) with its width rounded to 8."""
+
+    kind: str
+    ratio: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "f n c"]) -> Float[Array, "f n c"]:
+        hidden = int(x.shape[-1] * self.ratio)
+        if self.kind == "swiglu":
+            hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
+            gate, value = jnp.split(nn.Dense(2 * hidden, dtype=self.dtype, name="w12")(x), 2, -1)
+            return nn.Dense(x.shape[-1], dtype=self.dtype, name="w3")(nn.silu(gate) * value)
+        y = nn.gelu(nn.Dense(hidden, dtype=self.dtype, name="fc1")(x), approximate=False)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(y)
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a LayerNorm and in front of a per-channel scale."""
+
+    config: ConfigDict
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "f n c"]) -> Float[Array, "f n c"]:
+        c, channels = self.config, (x.shape[-1],)
+        scales = [self.param(f"ls{i}", nn.initializers.ones, channels) for i in (1, 2)]
+        ls1, ls2 = (scale.astype(self.dtype) for scale in scales)
+        y = layer_norm(self.dtype, "norm1")(x)
+        x = x + ls1 * Attention(c.heads, self.dtype, name="attn")(y)
+        y = layer_norm(self.dtype, "norm2")(x)
+        return x + ls2 * MLP(c.mlp, c.mlp_ratio, self.dtype, name="mlp")(y)
+
+
+class DINOv2(nn.Module):
+    """Normalised RGB frames [f, h, w, 3] of any size → tokens of `height × width` pixels.
+
+    config: the section `model.dinov2` of `dinogrl_jax.config`.
+    """
+
+    config: ConfigDict
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, frames: Float[Array, "f h w 3"]) -> Tokens:
+        c = self.config
+        rows, columns = c.height // c.patch, c.width // c.patch
+        normal = nn.initializers.normal(0.02)
+        cls = self.param("cls_token", normal, (1, 1, c.embedding))
+        positions = self.param("pos_embed", normal, (1, 1 + c.grid**2, c.embedding))
+        x = frames_resized(frames, c.height, c.width).astype(self.dtype)
+        patch = (c.patch, c.patch)
+        x = nn.Conv(c.embedding, patch, patch, dtype=self.dtype, name="patch_embed")(x)
+        x = x.reshape(len(x), rows * columns, c.embedding)
+        grid = resampled_positions(positions[0, 1:], c.grid, rows, columns, c.offset, c.antialias)
+        x = x + grid.astype(self.dtype)
+        head = [jnp.broadcast_to(cls + positions[:, :1], (len(x), 1, c.embedding))]
+        if c.registers:
+            registers = self.param("register_tokens", normal, (1, c.registers, c.embedding))
+            head.append(jnp.broadcast_to(registers, (len(x), c.registers, c.embedding)))
+        x = jnp.concatenate([*(h.astype(self.dtype) for h in head), x], axis=1)
+        tapped = []
+        for i in range(c.depth):
+            x = Block(c, self.dtype, name=f"block{i}")(x)
+            if i in c.taps:
+                tapped.append(x[:, 1 + c.registers :])
+        last = layer_norm(self.dtype, "norm")(x)[:, 1 + c.registers :]
+        taps = jnp.concatenate(tapped, axis=-1)
+        plain = nn.LayerNorm(
+            EPSILON, self.dtype, use_bias=False, use_scale=False, use_fast_variance=False
+        )
+        taps = plain(taps)
+        shape = (len(x), rows, columns, -1)
+        return Tokens(last.reshape(shape), taps.reshape(shape))
+
+
+def layer_norm(dtype, name: str) -> nn.LayerNorm:
+    """LayerNorm whose variance is computed in a second pass, as PyTorch's."""
+    return nn.LayerNorm(EPSILON, dtype, use_fast_variance=False, name=name)
+
+
+def frames_resized(frames: Float[Array, "f h w 3"], height: int, width: int) -> Array:
+    """The frames at another size, bilinear without antialias; unchanged at their own size."""
+    h, w = frames.shape[1:3]
+    if (h, w) == (height, width):
+        return frames
+    rows = bilinear_matrix(h, height, frames.dtype)
+    return resized(frames, rows, bilinear_matrix(w, width, frames.dtype))
+
+
+def resampled_positions(
+    grid: Float[Array, "n c"], side: int, rows: int, columns: int, offset: float, antialias: bool
+) -> Float[Array, "n2 c"]:
+    """The positional embeddings of a square grid, resampled to rows × columns in float32.
+
+    With an offset the scale factors are (size + offset)/side, and PyTorch samples with these and
+    not with the ratio of the sizes. The grid's own size is left alone.
+    """
+    if (rows, columns) == (side, side):
+        return grid
+    image = grid.astype(jnp.float32).reshape(side, side, -1)
+    if antialias:
+        matrices = (antialiased_bicubic_matrix(side, n) for n in (rows, columns))
+        image = resized(image[None], *matrices)[0]
+    else:
+        scale = tuple((n + offset) / side for n in (rows, columns))
+        image = bicubic_resized(image, (rows, columns), scale)
+    return image.reshape(rows * columns, -1)

@@ -1,0 +1,232 @@
+"""SASGL: silhouette-like maps from frozen tokens, and the gait network on them.
+
+Source: DinoGRL's dinov2 branches, which follow BigGait.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+from ml_collections import ConfigDict
+
+from dinogrl_jax.layers import BatchNorm, Moments, accumulation_dtype, moments
+from dinogrl_jax.models.dinov2 import Tokens
+from dinogrl_jax.models.resnet import BasicBlock, Conv, Stages
+from dinogrl_jax.resize import bilinear_matrix, resized
+
+DENSE_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's linear layer
+
+
+class Maps(NamedTuple):
+    """What the branches make of the tokens, at twice the tokens' rows and columns."""
+
+    mask: Float[Array, "f h w 2"]  # class probabilities, with gradient
+    foreground: Float[Array, "f h w"]  # probability of the person after closing, detached
+    denoising: Float[Array, "f h w c"]  # zero outside the foreground
+    appearance: Float[Array, "f h w c"]
+    mask_mse: Float[Array, ""]  # of the mask branch's reconstruction of its input
+
+
+class Branches(nn.Module):
+    """Mask, denoising and appearance-map branches.
+
+    config: the section `model.sasgl` of `dinogrl_jax.config`.
+    """
+
+    config: ConfigDict
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, *, train: bool) -> Maps:
+        mask, mse = MaskBranch(self.config.mask_dropout, self.dtype, name="mask_branch")(
+            doubled(tokens.last), train=train
+        )
+        foreground = closed_foreground(jax.lax.stop_gradient(mask))
+        selected = foreground != 0
+        given = doubled_moments(tokens.taps, selected) if train else None
+        denoising = DenoisingBranch(
+            self.config.hidden, self.config.map_channels, self.dtype, name="denoising_branch"
+        )(tokens.taps, selected, given, train=train)
+        appearance = AppearanceBranch(
+            self.config.map_channels, self.dtype, name="appearance_branch"
+        )(tokens.taps, selected, given, train=train)
+        return Maps(mask, foreground, denoising, appearance, mse)
+
+
+class MaskBranch(nn.Module):
+    """Two class probabilities of every position, and the error of the tokens made from them."""
+
+    dropout: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "f h w c"], *, train: bool
+    ) -> tuple[Float[Array, "f h w 2"], Float[Array, ""]]:
+        kept = nn.Dropout(self.dropout, deterministic=not train)(x)
+        normal = BatchNorm(affine=False, name="bn_s")(kept, train=train)
+        logits = dense(2, self.dtype, "down_sampling")(normal)
+        mask = jax.nn.softmax(logits.astype(accumulation_dtype(self.dtype)))
+        made = dense(x.shape[-1], self.dtype, "up_sampling")(mask.astype(self.dtype))
+        error = (made - x).astype(accumulation_dtype(self.dtype))
+        return mask, jnp.square(error).mean()
+
+
+class DenoisingBranch(nn.Module):
+    """Shares of a position in `channels` maps (softmax), zero where nothing is selected."""
+
+    hidden: int
+    channels: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Float[Array, "f h w c"],
+        selected: Bool[Array, "f h2 w2"],
+        given: Moments | None,
+        *,
+        train: bool,
+    ) -> Float[Array, "f h2 w2 c2"]:
+        x = BatchNorm(affine=False, name="bn_s")(tokens, train=train, given=given)
+        # A linear layer commutes with bilinear upsampling: it runs at a quarter of the positions.
+        x = doubled(dense(self.hidden, self.dtype, "hidden")(x))
+        given = moments(x, selected) if train else None
+        x = BatchNorm(affine=False, name="bn_hidden")(x, train=train, given=given)
+        x = dense(self.channels, self.dtype, "down_sampling")(nn.gelu(x, approximate=False))
+        x = jax.nn.softmax(x.astype(accumulation_dtype(self.dtype)))
+        return jnp.where(selected[..., None], x, 0)
+
+
+class AppearanceBranch(nn.Module):
+    """`channels` maps in 0…1 (sigmoid), zero where nothing is selected."""
+
+    channels: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Float[Array, "f h w c"],
+        selected: Bool[Array, "f h2 w2"],
+        given: Moments | None,
+        *,
+        train: bool,
+    ) -> Float[Array, "f h2 w2 c2"]:
+        x = BatchNorm(affine=False, name="bn_s")(tokens, train=train, given=given)
+        x = doubled(dense(self.channels, self.dtype, "down_sampling")(x))
+        given = moments(x, selected) if train else None
+        x = BatchNorm(affine=False, name="bn_t")(x, train=train, given=given)
+        x = jax.nn.sigmoid(x.astype(accumulation_dtype(self.dtype)))
+        return jnp.where(selected[..., None], x, 0)
+
+
+class GaitNetwork(nn.Module):
+    """Two maps [f, h, w, c] → one feature map of a ResNet [f, h/4, w/4, 32·width]."""
+
+    stages: Sequence[int]
+    width: int
+    pre_channels: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        denoising: Float[Array, "f h w c"],
+        appearance: Float[Array, "f h w c"],
+        *,
+        train: bool,
+    ) -> Float[Array, "f h4 w4 d"]:
+        blocks = {"pre_denoising": denoising, "pre_appearance": appearance}
+        pre = [
+            PreBlock(self.pre_channels, self.dtype, name=name)(x.astype(self.dtype), train=train)
+            for name, x in blocks.items()
+        ]
+        x = AttentionFusion(self.dtype, name="fusion")(*pre, train=train)
+        return Stages(self.stages, self.width, self.dtype, name="stages")(x, train=train)
+
+
+class PreBlock(nn.Module):
+    """3×3 convolution, BatchNorm, ReLU and one basic block."""
+
+    channels: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h w c2"]:
+        x = Conv(self.channels, 3, 1, self.dtype, name="conv1")(x)
+        x = nn.relu(BatchNorm(name="bn1")(x, train=train))
+        return BasicBlock(self.dtype, name="block")(x, train=train)
+
+
+class AttentionFusion(nn.Module):
+    """A weighted sum of two maps; each position and channel has its own weights.
+
+    The 2c logits are read as (channel, source) with the source fastest, as published.
+    """
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, first: Float[Array, "f h w c"], second: Float[Array, "f h w c"], *, train: bool
+    ) -> Float[Array, "f h w c"]:
+        channels = first.shape[-1]
+        squeezed = max(channels // 16, 1)
+        x = jnp.concatenate([first, second], axis=-1)
+        x = Conv(squeezed, 1, 1, self.dtype, name="conv1")(x)
+        x = nn.relu(BatchNorm(name="bn1")(x, train=train))
+        x = Conv(squeezed, 3, 1, self.dtype, name="conv2")(x)
+        x = nn.relu(BatchNorm(name="bn2")(x, train=train))
+        logits = Conv(2 * channels, 1, 1, self.dtype, name="conv3")(x)
+        weights = jax.nn.softmax(logits.reshape(*logits.shape[:-1], channels, 2))
+        return first * weights[..., 0] + second * weights[..., 1]
+
+
+def dense(features: int, dtype, name: str) -> nn.Dense:
+    return nn.Dense(features, dtype=dtype, kernel_init=DENSE_INIT, name=name)
+
+
+def doubled(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
+    """x at twice its rows and columns, bilinear."""
+    rows, columns = (bilinear_matrix(n, 2 * n, x.dtype) for n in x.shape[1:3])
+    return resized(x, rows, columns)
+
+
+def doubled_moments(x: Float[Array, "f h w c"], selected: Bool[Array, "f h2 w2"]) -> Moments:
+    """`moments(doubled(x), selected)` without the positions that doubling adds to the columns.
+
+    With U the doubling of a row, the selected squares of U·(x − μ) are a quadratic form whose
+    matrix Uᵀ·diag(selected)·U is the same for all channels.
+    """
+    dtype = accumulation_dtype(x.dtype)
+    rows, columns = (jnp.asarray(bilinear_matrix(n, 2 * n, dtype), dtype) for n in x.shape[1:3])
+    weight = selected.astype(dtype)
+    count = weight.sum()
+    x = jnp.einsum("oh,fhwc->fowc", rows, x.astype(dtype))
+    mean = jnp.einsum("foi,iw,fowc->c", weight, columns, x) / jnp.maximum(count, 1)
+    x = x - mean
+    form = jnp.einsum("foi,iw,iu->fowu", weight, columns, columns)
+    var = jnp.einsum("fowc,fowc->c", x, jnp.einsum("fowu,fouc->fowc", form, x))
+    return Moments(mean, var / jnp.maximum(count, 1), count)
+
+
+def closed_foreground(mask: Float[Array, "f h w 2"]) -> Float[Array, "f h w"]:
+    """The person's probability inside the closed silhouette, 1 in its core and 0 outside.
+
+    The branch does not know which of its classes is the person: class 1 is taken where class 0
+    fills more than half of the top and bottom rows (5 of 64 each), which people do not.
+    """
+    f, h, w, _ = mask.shape
+    border = max(round(5 / 64 * h), 1)
+    full = jnp.round(mask[..., 0])
+    filled = full[:, :border].sum((1, 2)) + full[:, -border:].sum((1, 2))
+    inverted = filled > w * border
+    person = jnp.where(inverted[:, None, None], mask[..., 1], mask[..., 0])
+    dilated = nn.max_pool(jnp.round(person)[..., None], (3, 3), padding="SAME")
+    eroded = -nn.max_pool(-dilated, (5, 5), padding="SAME")
+    dilated, eroded = dilated[..., 0] > 0.5, eroded[..., 0] > 0.5
+    return jnp.where(eroded, 1.0, jnp.where(dilated ^ eroded, person, 0.0)).astype(person.dtype)

@@ -1,0 +1,99 @@
+"""The training state and the one jitted step."""
+
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
+
+from dinogrl_jax import sharding
+from dinogrl_jax.methods import METHODS
+from dinogrl_jax.optim import optimizer
+
+
+class State(NamedTuple):
+    """Everything that a step reads and changes; the data need nothing but the step's number."""
+
+    step: Int[Array, ""]
+    params: dict  # trained
+    frozen: dict  # never changed: the backbone
+    batch_stats: dict
+    opt_state: optax.OptState
+
+    @property
+    def variables(self) -> dict:
+        return {"params": {**self.params, **self.frozen}, "batch_stats": self.batch_stats}
+
+
+def initial_variables(model: nn.Module, config: ConfigDict) -> dict:
+    """Random parameters and neutral statistics of a model; a function of `config.seed`."""
+    d = config.data
+    frames = jnp.zeros((1, 2, 1, d.height, d.width, 3), jnp.float32)
+    init = jax.jit(partial(model.init, train=False))
+    return init(jax.random.key(config.seed), frames)
+
+
+def initial_state(variables: dict, config: ConfigDict) -> State:
+    """The state before the first step, from a model's variables."""
+    frozen_names = METHODS[config.method].FROZEN
+    params = {k: v for k, v in variables["params"].items() if k not in frozen_names}
+    frozen = {k: v for k, v in variables["params"].items() if k in frozen_names}
+    opt_state = optimizer(config.optimizer, config.train.steps_per_epoch).init(params)
+    step = jnp.zeros((), jnp.int32)
+    return State(step, params, frozen, variables["batch_stats"], opt_state)
+
+
+def train_step(
+    state: State,
+    frames: Float[Array, "b m t h w 3"],
+    labels: Int[Array, " b"],
+    *,
+    method: ModuleType,
+    model: nn.Module,
+    config: ConfigDict,
+) -> tuple[State, dict[str, Float[Array, ""]]]:
+    """The state after one batch, and the loss's terms."""
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+
+    def loss(params: dict) -> tuple:
+        variables = state._replace(params=params).variables
+        return method.training_loss(model, variables, frames, labels, key, config)
+
+    gradients, (terms, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
+    transform = optimizer(config.optimizer, config.train.steps_per_epoch)
+    updates, opt_state = transform.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    terms["gradient_norm"] = optax.global_norm(gradients)
+    return State(state.step + 1, params, state.frozen, batch_stats, opt_state), terms
+
+
+def make_step(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
+    """(state, frames, labels) → (state, terms), compiled once, over all devices of the mesh.
+
+    The state is replicated and donated, the batch is split by pairs of tracklets; statistics and
+    losses are those of the global batch.
+    """
+    whole, split = sharding.replicated(mesh), sharding.by_tracklet(mesh)
+    step = partial(train_step, method=METHODS[config.method], model=model, config=config)
+    return jax.jit(
+        step,
+        in_shardings=(whole, split, split),
+        out_shardings=(whole, whole),
+        donate_argnums=0,
+        compiler_options=compiler_options(),
+    )
+
+
+def compiler_options() -> dict[str, bool]:
+    """Options of the backend that computations here are compiled with."""
+    if jax.default_backend() == "cpu":
+        # The default CPU scheduler keeps twice the temporaries alive (13 GiB for 48 frames).
+        return {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+    return {}

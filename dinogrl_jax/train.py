@@ -8,12 +8,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+import orbax.checkpoint as ocp
 from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
-from dinogrl_jax import sharding
+from dinogrl_jax import checkpoint, sharding
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.optim import optimizer
 
@@ -29,6 +30,7 @@ class State(NamedTuple):
 
     @property
     def variables(self) -> dict:
+        """What the model is applied with: all parameters, and the statistics."""
         return {"params": {**self.params, **self.frozen}, "batch_stats": self.batch_stats}
 
 
@@ -42,12 +44,52 @@ def initial_variables(model: nn.Module, config: ConfigDict) -> dict:
 
 def initial_state(variables: dict, config: ConfigDict) -> State:
     """The state before the first step, from a model's variables."""
+    return state_of(variables, config)
+
+
+def state_of(
+    variables: dict, config: ConfigDict, opt_state: optax.OptState | None = None, step: int = 0
+) -> State:
+    """The state with a model's variables, divided into what is trained and what is frozen."""
     frozen_names = METHODS[config.method].FROZEN
     params = {k: v for k, v in variables["params"].items() if k not in frozen_names}
     frozen = {k: v for k, v in variables["params"].items() if k in frozen_names}
-    opt_state = optimizer(config.optimizer, config.train.steps_per_epoch).init(params)
-    step = jnp.zeros((), jnp.int32)
-    return State(step, params, frozen, variables["batch_stats"], opt_state)
+    if opt_state is None:
+        opt_state = optimizer(config.optimizer, config.train.steps_per_epoch).init(params)
+    return State(jnp.asarray(step, jnp.int32), params, frozen, variables["batch_stats"], opt_state)
+
+
+def _placed_shape(x: jax.ShapeDtypeStruct, sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def started(
+    model: nn.Module,
+    config: ConfigDict,
+    identities: list,
+    manager: ocp.CheckpointManager,
+    mesh: Mesh,
+) -> tuple[State, checkpoint.Metadata]:
+    """The state a run goes on from, on the mesh: its last checkpoint's, or a fresh one."""
+    shapes = jax.eval_shape(lambda: initial_state(initial_variables(model, config), config))
+    last = manager.latest_step()
+    if last is None:
+        state = initial_state(initial_variables(model, config), config)
+        state = jax.device_put(state, sharding.replicated(mesh))
+        return state, checkpoint.Metadata(config, identities, 0, None, None)
+    place = partial(_placed_shape, sharding=sharding.replicated(mesh))
+    shapes = jax.tree.map(place, shapes)
+    items = checkpoint.restored(
+        manager, last, variables=shapes.variables, optimizer=shapes.opt_state
+    )
+    state = state_of(items["variables"], config, items["optimizer"], last)
+    print(f"continuing at step {last}")
+    return state, checkpoint.saved_metadata(manager, last)
+
+
+def due(every: int, step: int, config: ConfigDict) -> bool:
+    """Whether a step is the last of an epoch whose number, from 1, is a multiple of `every`."""
+    return bool(every) and step % (every * config.steps_per_epoch) == 0
 
 
 def train_step(

@@ -1,0 +1,33 @@
+"""DinoGRL in small, on walking people that the package renders itself.
+
+    python scripts/train.py --config configs/synthetic.py
+
+Generates the data set on the first run, trains and evaluates on 2 CPU cores. The transformer is
+small, frozen and random: no weights can be shipped, so it stands in for DINOv2.
+"""
+
+from ml_collections import ConfigDict
+
+from dinogrl_jax.config import default
+
+
+def get_config() -> ConfigDict:
+    config = default()
+    data, model = config.data, config.model
+    data.dataset, data.root = "synthetic", "data/synthetic"
+    data.height, data.width = 96, 48
+    data.identities_per_batch, data.tracklets_per_identity = 8, 2
+    data.frames = 4
+    config.augment.pad = 4
+    model.parts = (1, 2, 3, 6)
+    model.embedding = 64
+    model.resnet.stages, model.resnet.width = (1, 1, 1, 1), 16
+    model.dinov2.update(
+        {"height": 96, "width": 48, "patch": 8, "grid": 12, "embedding": 96, "depth": 4, "heads": 3}
+    )
+    model.dinov2.taps = (0, 1, 2, 3)
+    model.sasgl.hidden, model.sasgl.pre_channels = 64, 16
+    config.optimizer.warmup_epochs, config.optimizer.decay_epochs = 2, (14, 18)
+    config.optimizer.learning_rate = 1e-3
+    config.train.update({"epochs": 20, "steps_per_epoch": 20, "evaluate_every": 5})
+    return config

@@ -1,0 +1,138 @@
+"""Distances of descriptors: float32 for every pair, float64 for the few whose order matters.
+
+A descriptor is [p, d] (parts) or [d], kept as one part. `block` is what an accelerator computes
+for all pairs, `exact` what the host computes for chosen ones, and `tolerance` says how far the
+first may be from the second.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from dinogrl_jax.errors import InputError
+
+
+class Operand(NamedTuple):
+    """Descriptors as a matmul wants them: parts first, squared lengths beside them."""
+
+    parts: Float[Array, "p n d"]
+    squared: Float[Array, "p n"]
+
+
+def _squared(aa, bb, ab):
+    # |a|² + |b|² − 2ab may fall below 0 by rounding
+    return (aa + bb - 2 * ab).clip(0)
+
+
+def _euclidean(aa, bb, ab):
+    return _squared(aa, bb, ab) ** 0.5
+
+
+# from squared lengths and dot product to the distance; NumPy and JAX arrays alike
+FORMULAS: dict[str, Callable] = {
+    "part_euclidean": _euclidean,  # of each part, then the mean over parts
+    "euclidean": _euclidean,
+    "squared_euclidean": _squared,
+    "cosine": lambda aa, bb, ab: 1 - ab / (aa * bb).clip(1e-24) ** 0.5,
+    "dot": lambda aa, bb, ab: -ab,
+}
+EUCLIDEAN = ("part_euclidean", "euclidean", "squared_euclidean")
+
+
+def formula(name: str) -> Callable:
+    """The named entry of FORMULAS.
+
+    Errors: InputError for a name that is not there.
+    """
+    if name not in FORMULAS:
+        raise InputError(f"distance {name!r}: choose one of {', '.join(FORMULAS)}")
+    return FORMULAS[name]
+
+
+def centre(name: str, embedding: Float[ArrayLike, "n p d"]) -> Float[np.ndarray, "p d"]:
+    """A vector to subtract from all descriptors: near their mean, 0 where that changes distances.
+
+    Without it a common offset drowns their differences in rounding.
+    """
+    if name not in EUCLIDEAN:
+        return np.zeros(embedding.shape[1:], np.float32)
+    rows = np.asarray(embedding[:: max(1, embedding.shape[0] // 256)], np.float32)
+    return np.nan_to_num(rows.mean(0), posinf=0, neginf=0)
+
+
+@jax.jit
+def operand(embedding: Float[Array, "n p d"], offset: Float[ArrayLike, "p d"]) -> Operand:
+    """Float32 descriptors less an offset, ready for `block`."""
+    centred = embedding.astype(jnp.float32) - offset
+    return Operand(centred.transpose(1, 0, 2), (centred * centred).sum(-1).T)
+
+
+def block(name: str, query: Operand, gallery: Operand) -> Float[Array, "q g"]:
+    """Float32 distances of every query to every gallery entry.
+
+    One matmul per part; one [q, g] product lives beside the sum over parts. Accurate to
+    `tolerance(name, …, np.float32)`.
+
+    Source: arXiv 2511.04281 ranks by the mean over parts of Euclidean distances.
+    """
+    apart = name == "part_euclidean"
+    combine = formula(name)
+
+    def add(total, operands):
+        (a, aa), (b, bb) = operands
+        # HIGHEST: a GPU would round the factors to TF32, a TPU to bfloat16
+        ab = jax.lax.dot_general(a, b, (((1,), (1,)), ((), ())), precision="highest")
+        return total + (combine(aa[:, None], bb[None, :], ab) if apart else ab), None
+
+    zero = jnp.zeros((query.parts.shape[1], gallery.parts.shape[1]), jnp.float32)
+    total, _ = jax.lax.scan(add, zero, (query, gallery))
+    if apart:
+        return total / query.parts.shape[0]
+    return combine(query.squared.sum(0)[:, None], gallery.squared.sum(0)[None, :], total)
+
+
+@jax.jit
+def length(operand: Operand) -> Float[Array, " n"]:
+    """The Euclidean length of whole descriptors: root of the sum over parts of squares."""
+    return operand.squared.sum(0) ** 0.5
+
+
+def exact(
+    name: str,
+    query: Float[ArrayLike, "q p d"],
+    gallery: Float[ArrayLike, "g p d"],
+    offset: Float[np.ndarray, "p d"],
+) -> Float[np.ndarray, "q g"]:
+    """Float64 distances of every query to every gallery entry, computed on the host."""
+    a, b = (np.subtract(x, offset, dtype=np.float64) for x in (query, gallery))
+    aa, bb = (np.einsum("npd,npd->pn", x, x) for x in (a, b))
+    ab = a.transpose(1, 0, 2) @ b.transpose(1, 2, 0)
+    aa, bb = aa[:, :, None], bb[:, None, :]
+    if name == "part_euclidean":
+        return formula(name)(aa, bb, ab).mean(0)
+    return formula(name)(aa.sum(0), bb.sum(0), ab.sum(0))
+
+
+def tolerance(name: str, distance, scale, parts: int, dtype):
+    """How far from its true value a distance computed in `dtype` may be; NumPy and JAX alike.
+
+    `scale` is (|a| + |b|)² of the centred descriptors' lengths. A squared distance or a product is
+    off by some roundings of it; a square root divides that by twice the distance, and where the
+    distance vanishes leaves the root of it.
+
+    This is a model, not a proof: bounds for any input are d times larger. The largest
+    errors that `tests/test_metrics.py` provokes are a fifth of it.
+    """
+    rounding = 24 * float(np.finfo(dtype).eps)
+    if name == "cosine":
+        return rounding + 0 * distance
+    if name == "part_euclidean":
+        scale = scale / parts
+    if name in ("part_euclidean", "euclidean"):
+        # a distance of 0 leaves the second
+        return (rounding * scale / distance.clip(1e-30)).clip(None, (rounding * scale) ** 0.5)
+    return rounding * scale + 0 * distance

@@ -1,0 +1,168 @@
+"""Sets of tracklets that query or are searched, and their blocks on the devices."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
+
+from dinogrl_jax import distances
+from dinogrl_jax.errors import InputError
+
+Junk = Callable  # (identity, camera, gallery identity, gallery camera) → ignored by that query
+
+
+def no_junk(identity, camera, gallery_identity, gallery_camera):
+    """Every gallery entry counts (BUPTCampus)."""
+    return (identity == gallery_identity) & False
+
+
+def same_camera(identity, camera, gallery_identity, gallery_camera):
+    """Entries of the query's identity and camera are ignored (HITSZ-VCM)."""
+    return (identity == gallery_identity) & (camera == gallery_camera)
+
+
+class Tracklets(NamedTuple):
+    """Rows of a descriptor array, which may be larger, and who and where they are."""
+
+    embedding: Shaped[ArrayLike, "n ..."]  # [n, p, d] or [n, d], a numpy.memmap for instance
+    rows: Int[np.ndarray, " m"]
+    identity: Shaped[np.ndarray, " m"]
+    camera: Shaped[np.ndarray, " m"]
+
+    def take(self, places: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b p d"]:
+        rows = self.rows[places]
+        if len(rows) and np.all(np.diff(rows) == 1):  # a view: nothing is copied
+            rows = slice(rows[0], rows[-1] + 1)
+        taken = np.asarray(self.embedding[rows])
+        return taken if taken.ndim == 3 else taken[:, None]
+
+
+def tracklets(
+    embedding: Shaped[ArrayLike, "n ..."],
+    identity: Shaped[ArrayLike, " n"],
+    camera: Shaped[ArrayLike, " n"] | None = None,
+) -> Tracklets:
+    """All rows of a descriptor array; without cameras, all come from one.
+
+    Errors: InputError for columns of different length.
+    """
+    count = embedding.shape[0]
+    camera = np.zeros(count, int) if camera is None else np.asarray(camera)
+    for name, column in (("identity", np.asarray(identity)), ("camera", camera)):
+        if column.shape != (count,):
+            raise InputError(f"{name} has shape {column.shape}, the embedding {count} rows")
+    return Tracklets(embedding, np.arange(count), np.asarray(identity), camera)
+
+
+def comparable(query: Tracklets, gallery: Tracklets) -> tuple[Tracklets, Tracklets]:
+    """Both sets with identities and cameras numbered alike.
+
+    Errors: InputError for an empty set and for descriptors of different shape.
+    """
+    for what, x in (("query", query), ("gallery", gallery)):
+        if not len(x.rows):
+            raise InputError(f"the {what} set is empty")
+    shapes = [x.take(np.array([0])).shape[1:] for x in (query, gallery)]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"query descriptors are {shapes[0]}, gallery descriptors {shapes[1]}")
+    numbers = [
+        np.unique(np.concatenate(columns), return_inverse=True)[1].astype(np.int32)
+        for columns in ((query.identity, gallery.identity), (query.camera, gallery.camera))
+    ]
+    (qi, gi), (qc, gc) = (np.split(x, [len(query.rows)]) for x in numbers)
+    return query._replace(identity=qi, camera=qc), gallery._replace(identity=gi, camera=gc)
+
+
+class Task(NamedTuple):
+    """What all blocks of a comparison share."""
+
+    name: str  # of the distance
+    junk: Junk
+    offset: Float[np.ndarray, "p d"]
+    mesh: Mesh
+    size: int  # tracklets a side of a block, about
+
+
+def task(
+    name: str,
+    junk: Junk,
+    query: Tracklets,
+    size: int = 1024,
+    devices: Sequence[jax.Device] | None = None,
+) -> Task:
+    """A comparison with these queries, on all local devices if none are named."""
+    distances.formula(name)
+    some = query.take(np.arange(0, len(query.rows), max(1, len(query.rows) // 256)))
+    mesh = Mesh(np.array(devices or jax.local_devices()), ("gallery",))
+    return Task(name, junk, distances.centre(name, some), mesh, size)
+
+
+def ignored(t: Task, query: Tracklets, gallery: Tracklets, q, g) -> Bool[np.ndarray, "q g"]:
+    """Whether the queries at places q ignore the gallery entries at places g."""
+    own = query.identity[q][:, None], query.camera[q][:, None]
+    other = gallery.identity[g][None, :], gallery.camera[g][None, :]
+    return np.broadcast_to(t.junk(*own, *other), (len(q), len(g)))
+
+
+def exact(
+    t: Task, query: Tracklets, gallery: Tracklets, q, g, step: int = 128
+) -> Float[np.ndarray, "q g"]:
+    """Float64 distances between places, few rows at a time: those take twice their bytes."""
+    out = np.empty((len(q), len(g)))
+    for i in range(0, len(q), step):
+        a = query.take(q[i : i + step])
+        for j in range(0, len(g), step):
+            b = gallery.take(g[j : j + step])
+            out[i : i + step, j : j + step] = distances.exact(t.name, a, b, t.offset)
+    return out
+
+
+class Side(NamedTuple):
+    """A block of tracklets on the devices; rows that are not `real` fill up the last one."""
+
+    operand: distances.Operand
+    length: Float[Array, " n"]
+    identity: Int[Array, " n"]
+    camera: Int[Array, " n"]
+    real: Bool[Array, " n"]
+    matched: Float[Array, "n m"]  # distances of the matches, −inf where there are fewer than m
+
+
+def sides(
+    x: Tracklets, matched: Float[np.ndarray, "n m"], t: Task, sharded: bool
+) -> Iterator[tuple[Int[np.ndarray, " n"], Side]]:
+    """Blocks of equal size as (places, Side), over the devices (`sharded`) or on each.
+
+    Errors: InputError for descriptors that are not finite.
+    """
+    count = len(x.rows)
+    blocks = -(-count // t.size)
+    size = -(-count // (blocks * t.mesh.size)) * t.mesh.size
+    sharding = NamedSharding(t.mesh, PartitionSpec("gallery" if sharded else None))
+    fill = partial(_filled, size=size, sharding=sharding)
+    for start in range(0, count, size):
+        places = np.arange(start, min(start + size, count))
+        operand = distances.operand(fill(x.take(places)), t.offset)
+        length = distances.length(operand)
+        _check_finite(np.asarray(length)[: len(places)], places, "gallery" if sharded else "query")
+        columns = x.identity, x.camera, np.ones(count, bool), matched.astype(np.float32)
+        yield places, Side(operand, length, *(fill(c[places]) for c in columns))
+
+
+def _filled(x: np.ndarray, size: int, sharding: NamedSharding) -> Array:
+    if len(x) < size:
+        x = np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])
+    return jax.device_put(x, sharding)
+
+
+def _check_finite(length: np.ndarray, places: np.ndarray, what: str) -> None:
+    bad = ~np.isfinite(length)
+    if bad.any():
+        raise InputError(
+            f"{what} tracklet {places[np.argmax(bad)]}: its descriptor has NaN, infinite or huge "
+            "values; extract it again"
+        )

@@ -1,0 +1,59 @@
+"""How far a long job is: one line with rate and time left."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+
+class Progress:
+    """Prints `done/total unit  rate/s  time left` to stderr, at most once in `interval` seconds.
+
+    A terminal sees one line that is rewritten, a log file a new line each time; nothing is printed
+    for what ends within the first interval.
+    """
+
+    def __init__(self, what: str, total: int, unit: str, interval: float = 5.0):
+        self.what, self.total, self.unit = what, total, unit
+        self.interval = 0.5 if sys.stderr.isatty() else interval
+        self.done = 0
+        self.began = self.printed = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.printed > self.began:
+            self._print(time.monotonic(), last=True)
+
+    def add(self, count: int = 1) -> None:
+        """Counts what has been done since the last call."""
+        self.done += count
+        now = time.monotonic()
+        if now - self.printed >= self.interval:
+            self._print(now)
+
+    def over(self, items: Iterable) -> Iterator:
+        """The items, each counted as one once the next is asked for."""
+        for item in items:
+            yield item
+            self.add()
+
+    def _print(self, now: float, last: bool = False) -> None:
+        self.printed = now
+        rate = self.done / max(now - self.began, 1e-9)
+        left = duration((self.total - self.done) / max(rate, 1e-9))
+        line = f"{self.what}: {self.done}/{self.total} {self.unit}  {rate:.1f}/s  {left} left"
+        if sys.stderr.isatty():
+            print(f"\r\033[K{line}", end="\n" if last else "", file=sys.stderr, flush=True)
+        elif not last:
+            print(line, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `1 h 02 min`, `3 min 05 s` or `7 s`."""
+    seconds = int(seconds)
+    if seconds >= 3600:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    if seconds >= 60:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds} s"

@@ -1,0 +1,160 @@
+"""Who precedes whom: exact ranks of matches and nearest entries, block by block, sharded.
+
+A figure depends on distances only through the number of negatives that precede each match. So no
+matrix is kept: float64 distances of the matching pairs come first, every block of float32 distances
+is then compared with them, and the few pairs that float32 cannot decide are computed in float64.
+The result depends neither on blocks nor on devices.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from dinogrl_jax import distances
+from dinogrl_jax.gallery import Junk, Side, Task, Tracklets, exact, ignored, sides
+
+
+class Matches(NamedTuple):
+    """Each tracklet's matches: float64 distances (−inf: none) and places in the other set (−1)."""
+
+    distance: Float[np.ndarray, "n m"]
+    place: Int[np.ndarray, "n m"]
+
+
+def count_negatives(
+    query: Tracklets, gallery: Tracklets, t: Task, both: bool = False
+) -> list[tuple[Int[np.ndarray, "n m"], Bool[np.ndarray, "n m"]]]:
+    """How many negatives precede each match of each query, and which entries are matches.
+
+    For `both` a second pair holds the same for gallery entries as queries, from the same
+    distances. An entry precedes a match if it is nearer, or as near (to float64 rounding) and
+    earlier in the gallery. Negatives are what neither shares the query's identity nor is junk.
+
+    Memory over the features: a copy of the queries, four blocks of features, two of distances,
+    and O((q + g) · m). Time: linear in q · g.
+    """
+    found = matches(query, gallery, t, both)
+    counts = [np.zeros(x.place.shape, np.int64) for x in found]
+    for rows, left, columns, right, compared in _one_ahead(query, gallery, found, t):
+        preceding, succeeding, unsure = map(np.asarray, compared)
+        counts[0][rows] += preceding[: len(rows)]
+        counts[1][columns] += succeeding[: len(columns)]
+        length = [np.asarray(x.length, np.float64) for x in (left, right)]
+        for i, js in _by_row(unsure):
+            scale = (length[0][i] + length[1][js]) ** 2
+            _decide(query, gallery, found, counts, t, rows[i], columns[js], scale)
+    return [(c, x.place >= 0) for c, x in zip(counts, found, strict=True)][: 1 + both]
+
+
+def matches(query: Tracklets, gallery: Tracklets, t: Task, both: bool) -> tuple[Matches, Matches]:
+    """The matches of every query and, for `both`, those of every gallery entry as a query."""
+    pairs = list(_same_identity(query, gallery))
+    forward = _no_matches(query, max((len(g) for _, g in pairs), default=0))
+    backward = _no_matches(gallery, max((len(q) for q, _ in pairs), default=0) if both else 0)
+    with ThreadPoolExecutor() as pool:
+        distance_of = pool.map(lambda pair: exact(t, query, gallery, *pair), pairs)
+        for (q, g), distance in zip(pairs, distance_of, strict=True):
+            _fill(forward, q, g, distance, ignored(t, query, gallery, q, g))
+            if both:
+                _fill(backward, g, q, distance.T, ignored(t, gallery, query, g, q))
+    return forward, backward
+
+
+def _same_identity(query: Tracklets, gallery: Tracklets) -> Iterator[tuple]:
+    """The places in both sets, ascending, of each identity that both have."""
+    order = [np.argsort(x.identity, kind="stable") for x in (query, gallery)]
+    for identity in np.intersect1d(query.identity, gallery.identity):
+        yield tuple(
+            o[slice(*np.searchsorted(x.identity, (identity, identity + 1), sorter=o))]
+            for o, x in zip(order, (query, gallery), strict=True)
+        )
+
+
+def _no_matches(x: Tracklets, width: int) -> Matches:
+    shape = (len(x.rows), width)
+    return Matches(np.full(shape, -np.inf), np.full(shape, -1))
+
+
+def _fill(found: Matches, own, other, distance, junk) -> None:
+    found.distance[own, : len(other)] = np.where(junk, -np.inf, distance)
+    found.place[own, : len(other)] = np.where(junk, -1, other)
+
+
+def _one_ahead(query: Tracklets, gallery: Tracklets, found, t: Task) -> Iterator[tuple]:
+    """Every pair of blocks, compared; the devices work on the next while the host uses this."""
+    queries = list(sides(query, found[0].distance, t, sharded=False))
+    pending = None
+    for columns, right in sides(gallery, found[1].distance, t, sharded=True):
+        for rows, left in queries:
+            compared = _compare(t.name, t.junk, left, right)
+            if pending:
+                yield pending
+            pending = rows, left, columns, right, compared
+    yield pending
+
+
+@partial(jax.jit, static_argnames=("name", "junk"))
+def _compare(name: str, junk: Junk, query: Side, gallery: Side) -> tuple:
+    """Negatives that surely precede each match, both ways, and the pairs that stay undecided."""
+    distance = distances.block(name, query.operand, gallery.operand)
+    there = _negative(junk, query, gallery)
+    back = _negative(junk, gallery, query).T
+    unsure = there & _near(name, distance, query, gallery)
+    unsure |= back & _near(name, distance.T, gallery, query).T
+    preceding = _preceding(jnp.where(there & ~unsure, distance, jnp.inf), query.matched)
+    succeeding = _preceding(jnp.where(back & ~unsure, distance, jnp.inf).T, gallery.matched)
+    return preceding, succeeding, unsure
+
+
+def _negative(junk: Junk, query: Side, gallery: Side) -> Bool[Array, "q g"]:
+    own = query.identity[:, None], query.camera[:, None]
+    other = gallery.identity[None, :], gallery.camera[None, :]
+    real = query.real[:, None] & gallery.real[None, :]
+    return real & (own[0] != other[0]) & ~junk(*own, *other)
+
+
+def _near(name: str, distance: Array, query: Side, gallery: Side) -> Bool[Array, "q g"]:
+    """Whether float32 leaves open on which side of a match of the query an entry is."""
+    scale = (query.length + gallery.length.max()) ** 2
+    parts = query.operand.parts.shape[0]
+    margin = distances.tolerance(name, query.matched, scale[:, None], parts, np.float32)
+    away = jnp.abs(distance[:, None, :] - query.matched[:, :, None])
+    return (away <= margin[:, :, None]).any(1)
+
+
+def _preceding(distance: Array, matched: Array) -> Int[Array, "n m"]:
+    """How many distances of each row are below each of its matches' distances."""
+    # one match at a time: XLA on a CPU does not vectorise the sum over [n, m, entries]
+    return jax.lax.map(lambda m: (distance < m[:, None]).sum(1, dtype=jnp.int32), matched.T).T
+
+
+def _by_row(flags: Bool[np.ndarray, "q g"]) -> Iterator[tuple]:
+    """Each row that has flags, with the columns that have them."""
+    rows, columns = np.divmod(np.flatnonzero(flags), flags.shape[1])
+    some, starts = np.unique(rows, return_index=True)
+    return zip(some, np.split(columns, starts[1:]), strict=False)
+
+
+def _decide(query, gallery, found, counts, t: Task, i: int, js, scale) -> None:
+    """Count query i's undecided pairs by their float64 distances."""
+    own = np.array([i])
+    distance = exact(t, query, gallery, own, js)[0][:, None]
+
+    def precedes(place, matched, of):
+        margin = distances.tolerance(t.name, matched, scale[:, None], len(t.offset), np.float64)
+        tied = (np.abs(distance - matched) <= margin) & (place < of)
+        return tied | (distance < matched - margin)
+
+    other = gallery.identity[js] != query.identity[i]
+    there = other & ~ignored(t, query, gallery, own, js)[0]
+    back = other & ~ignored(t, gallery, query, js, own)[:, 0]
+    first = precedes(js[:, None], found[0].distance[own], found[0].place[own])
+    second = precedes(i, found[1].distance[js], found[1].place[js])
+    counts[0][i] += (first & there[:, None]).sum(0)
+    counts[1][js] += second & back[:, None]

@@ -1,0 +1,69 @@
+"""The folder of a run: config.json, checkpoints/, tensorboard/, pictures/, results.json."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from dinogrl_jax import checkpoint
+from dinogrl_jax.config import differences, from_dict
+from dinogrl_jax.errors import InputError
+
+
+def opened(folder: str, config: ConfigDict) -> tuple[Path, ocp.CheckpointManager]:
+    """The folder, made if need be, and the manager of its checkpoints.
+
+    Raises InputError where the folder belongs to a run of another configuration.
+    """
+    path = Path(folder).absolute()
+    settings = path / "config.json"
+    if settings.exists():
+        check_same(config, from_dict(read_json(settings)), folder)
+    elif path.exists() and any(path.iterdir()):
+        raise InputError(f"{path} is not empty and holds no run: choose another --workdir")
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(settings, config.to_dict())
+    return path, checkpoint.open_folder(path / "checkpoints", create=True)
+
+
+def check_same(config: ConfigDict, trained: ConfigDict, folder: str) -> None:
+    """Raise InputError if a run was trained with settings that differ where it matters."""
+    changed = differences(trained, config)
+    if changed:
+        raise InputError(
+            f"{folder} holds a run of another configuration ({'; '.join(changed[:5])}): "
+            "choose another --workdir, or go back to its settings"
+        )
+
+
+def results(manager: ocp.CheckpointManager, protocol: str) -> dict:
+    """The figures of the last checkpoint, and those of the best one under "best"."""
+    found = {}
+    for which in ("last", "best"):
+        step = checkpoint.chosen_step(manager, which)
+        metadata = checkpoint.saved_metadata(manager, step)
+        found[which] = described(metadata.figures, protocol, which, step)
+    return {**found["last"], "best": found["best"]}
+
+
+def described(figures: dict, protocol: str, which: str, step: int) -> dict:
+    """Figures with the protocol and the checkpoint they belong to."""
+    return {**figures, "protocol": protocol, "checkpoint": which, "step": step}
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; InputError names a file that is none."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes beside the place and renames, so that no half-written file is ever seen."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(content, indent=2) + "\n")
+    draft.replace(path)

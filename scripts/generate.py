@@ -1,0 +1,32 @@
+"""Make a data set of walking people: python scripts/generate.py --out DIR"""
+
+import argparse
+
+from dinogrl_jax.config import default
+from dinogrl_jax.data.synthetic import contact_sheet, generate
+from dinogrl_jax.errors import run
+
+
+def flags() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", required=True, help="folder to make; it must not exist")
+    for name, value in default().data.synthetic.items():
+        option = "--" + name.replace("_", "-")
+        parser.add_argument(option, type=int, default=value, help=f"default {value}")
+    parser.add_argument("--silhouettes", action="store_true", help="write PNG masks as well")
+    parser.add_argument("--workers", type=int, default=2, help="processes, default 2")
+    parser.add_argument("--picture", help="file for a contact sheet of the data set")
+    return parser.parse_args()
+
+
+def main() -> None:
+    settings = vars(flags())
+    out, picture = settings.pop("out"), settings.pop("picture")
+    generate(out, **settings)
+    if picture:
+        size = {key: settings[key] for key in ("seed", "height", "width")}
+        contact_sheet(**size).save(picture)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,214 @@
+"""Iterators over batches, made by grain's threads or processes; no other module uses grain.
+
+A batch depends on the settings and its index only. So a run resumes at any step with nothing but
+the step, and neither the number of workers nor that of hosts changes what is in a batch.
+"""
+
+import functools
+import math
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+
+import grain
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from dinogrl_jax.data import sampling, transforms
+from dinogrl_jax.data.batches import (
+    Batch,
+    ClipShape,
+    EvaluationBatch,
+    EvaluationRecipe,
+    TrainingRecipe,
+    part,
+)
+from dinogrl_jax.data.tracklets import MODALITIES, Tracklet, check, check_training
+from dinogrl_jax.errors import InputError
+
+Recipe = TrainingRecipe | EvaluationRecipe
+THREADS = 2  # that make batches in the training process, where no worker does
+BATCHES_IN_FLIGHT = 4  # of a worker: in the making, in two queues, in the parent's hands
+
+
+def training_batches(
+    tracklets: Sequence[Tracklet],
+    labels: Mapping[int | str, int],
+    config: ConfigDict,
+    *,
+    start_step: int = 0,
+    steps: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> "Batches":
+    """The augmented batches of `steps` steps, `start_step` the first.
+
+    Args:
+        tracklets: the training set.
+        labels: the label of each of its identities, as `tracklets.labels` makes them.
+        config: its `data`, `augment` and `seed` are used.
+        process_index, process_count: this process gets its contiguous part of every batch.
+
+    Raises:
+        InputError: at once if the set cannot fill a batch; from `next` for an unreadable image.
+    """
+    data = config.data
+    check_training(tracklets, data.identities_per_batch)
+    if config.seed < 0:
+        raise InputError(f"seed = {config.seed}: it has to be 0 or more")
+    pairs = data.identities_per_batch * data.tracklets_per_identity
+    recipe = TrainingRecipe(
+        tracklets=tracklets,
+        members=sampling.members(tracklets, labels),
+        identities=data.identities_per_batch,
+        tracklets_per_identity=data.tracklets_per_identity,
+        part=part(pairs, process_index, process_count),
+        shape=ClipShape(data.frames, data.height, data.width),
+        augment=transforms.Augment(**config.augment),
+        seed=config.seed,
+    )
+    return Batches(recipe, range(start_step, start_step + steps), data.workers)
+
+
+def evaluation_batches(
+    tracklets: Sequence[Tracklet],
+    config: ConfigDict,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> "Batches":
+    """Every tracklet once, as it is: the visible ones in order, then the infrared ones.
+
+    Args:
+        tracklets: the test set, or a modality of it.
+        config: its `data` and `evaluation.tracklets_per_batch` are used.
+        process_index, process_count: this process gets its contiguous part of every batch.
+
+    Raises:
+        InputError: at once if there is no tracklet; from `next` for an unreadable image.
+    """
+    check(tracklets, "test")
+    size = config.evaluation.tracklets_per_batch
+    rows = []
+    for modality in MODALITIES:
+        chosen = [i for i, tracklet in enumerate(tracklets) if tracklet.modality == modality]
+        rows += [chosen[i : i + size] for i in range(0, len(chosen), size)]
+    recipe = EvaluationRecipe(
+        tracklets=tracklets,
+        rows=rows,
+        size=size,
+        part=part(size, process_index, process_count),
+        shape=ClipShape(config.data.frames, config.data.height, config.data.width),
+    )
+    return Batches(recipe, range(len(rows)), config.data.workers)
+
+
+class Batches(Iterator):
+    """An iterator over a recipe's batches, in order; `with` or `close` ends its workers.
+
+    Args:
+        recipe: makes the batch of an index.
+        indices: which batches; their number is the iterator's length.
+        workers: processes that make them; 0 makes them in threads of this process.
+    """
+
+    def __init__(self, recipe: Recipe, indices: range, workers: int) -> None:
+        self.length = len(indices)
+        self.shape = recipe.frames_shape
+        self.folder = None
+        dataset = grain.MapDataset.source(indices)
+        if workers == 0:
+            dataset = dataset.map(functools.partial(in_memory, recipe))
+            dataset = dataset.to_iter_dataset(grain.ReadOptions(THREADS, THREADS))
+        else:
+            self.folder = shared_folder(BATCHES_IN_FLIGHT * workers * 4 * math.prod(self.shape))
+            dataset = dataset.map(functools.partial(in_file, recipe, self.folder.name))
+            dataset = in_processes(dataset, min(workers, self.length), self.folder.name)
+        self.iterator = iter(dataset)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __next__(self) -> Batch | EvaluationBatch:
+        try:
+            batch = next(self.iterator)
+        except BaseException:  # the end, bad input, Ctrl-C
+            self.close()
+            raise
+        return opened(batch, self.shape) if self.folder else batch
+
+    def close(self) -> None:
+        if hasattr(self.iterator, "close"):
+            self.iterator.close()
+        self.iterator = iter(())  # grain's iterators complain if they live on at exit
+        if self.folder:
+            self.folder.cleanup()
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def in_memory(recipe: Recipe, index: int) -> Batch | EvaluationBatch:
+    return recipe(index, np.empty(recipe.frames_shape, np.float32))
+
+
+# Between processes the frames travel as the name of a file that both map into memory: nothing is
+# copied, and the file is gone as soon as it is opened. grain's own shared memory costs a worker
+# half as much again as making the batch, and complains about batches that are alive at exit.
+
+
+def in_file(recipe: Recipe, folder: str, index: int) -> Batch | EvaluationBatch:
+    """A batch with the name of a file in place of its frames."""
+    path = os.path.join(folder, str(index))
+    frames = np.memmap(path, np.float32, "w+", shape=recipe.frames_shape)
+    return recipe(index, frames)._replace(frames=path)
+
+
+def opened(batch: Batch | EvaluationBatch, shape: tuple[int, ...]) -> Batch | EvaluationBatch:
+    frames = np.memmap(batch.frames, np.float32, "r+", shape=shape)
+    os.unlink(batch.frames)  # the memory lives as long as the array
+    return batch._replace(frames=frames.view(np.ndarray))
+
+
+def shared_folder(nbytes: int) -> tempfile.TemporaryDirectory:
+    """A folder in memory if it has room (a Docker container has 64 MiB), else one on disk."""
+    memory = "/dev/shm"
+    fits = os.path.isdir(memory) and shutil.disk_usage(memory).free > nbytes
+    return tempfile.TemporaryDirectory(
+        prefix="dinogrl_", dir=memory if fits else None, ignore_cleanup_errors=True
+    )
+
+
+def in_processes(dataset: grain.MapDataset, workers: int, folder: str) -> grain.IterDataset:
+    """The dataset in worker processes, in the same order; `folder` is theirs."""
+    if not flags.FLAGS.is_parsed():  # grain's workers read flags, also where absl.app runs nothing
+        flags.FLAGS.mark_as_parsed()
+    dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    unshared = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+    dataset = grain.experimental.WithOptionsIterDataset(dataset, unshared)
+    options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=1)
+    return dataset.mp_prefetch(options, functools.partial(follow_parent, folder))
+
+
+def follow_parent(folder: str, *_) -> None:
+    """Set a worker up to end when its parent wants it, or has been killed, but not at Ctrl-C.
+
+    Ctrl-C reaches all processes of a terminal; the training process finishes its step first.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_after_parent, args=(folder,), daemon=True).start()
+
+
+def end_after_parent(folder: str) -> None:
+    multiprocessing.parent_process().join()
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)

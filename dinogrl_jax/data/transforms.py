@@ -1,0 +1,167 @@
+"""From image files to normalised clips: numpy and Pillow, one random stream per example.
+
+Order, as published: resize, pad, crop, flip, scale, normalise, erase, mix channels. What happens to
+a frame is drawn first (`draws`), then made (`fill_frame`), frame by frame within the processor's
+cache. A frame that ends as copies of one channel goes through all of it as that channel alone.
+
+Source: the data loaders of DinoGRL and VLD, and torchvision's transforms, which they use.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+from PIL import Image, UnidentifiedImageError
+
+from dinogrl_jax.errors import InputError
+
+MEAN = np.array([0.485, 0.456, 0.406])  # of ImageNet, per channel
+DEVIATION = np.array([0.229, 0.224, 0.225])
+SCALE = (1 / (255 * DEVIATION)).astype(np.float32)
+OFFSET = (-MEAN / DEVIATION).astype(np.float32)
+ERASED = np.array([0.4914, 0.4822, 0.4465], np.float32)  # published: in normalised space
+ERASED_AREA = (0.02, 0.4)  # share of the frame
+ERASED_ASPECT = (0.3, 1 / 0.3)  # height / width
+GREY_WEIGHTS = np.array([0.2989, 0.5870, 0.1140], np.float32)
+ALL, GREY = "all", "grey"  # what a frame's channels become, besides channel 0, 1 or 2
+INFRARED_CHANNELS = (0, 0, 1, 1, 2, 2, GREY, ALL)  # equally likely
+
+
+class Augment(NamedTuple):
+    """The configuration's section of the same name."""
+
+    pad: int  # pixels
+    flip: float  # probability
+    erase: float  # probability
+    channels: bool
+    clip_consistent: bool
+
+
+class Draw(NamedTuple):
+    """What happens to a frame; by default nothing, as in a test."""
+
+    down: int = 0  # pixels by which the window moves, over zeros
+    right: int = 0
+    flip: bool = False
+    erased: tuple[slice, slice] | None = None  # rows and columns
+    channels: int | str = ALL
+
+
+def fill_clip(
+    out: Float32[np.ndarray, "t h w 3"], paths: Sequence[str], frame_draws: Sequence[Draw]
+) -> None:
+    """Write each frame into `out`, whose memory a batch touches once this way."""
+    for frame, path, draw in zip(out, paths, frame_draws, strict=True):
+        fill_frame(frame, path, draw)
+
+
+def draws(
+    t: int, height: int, width: int, modality: str, augment: Augment, rng: np.random.Generator
+) -> list[Draw]:
+    """What happens to the `t` frames of a training clip.
+
+    Shift, flip and erasing differ from frame to frame, or not with `clip_consistent`; channels do.
+    """
+    n = 1 if augment.clip_consistent else t
+    shifts = rng.integers(-augment.pad, augment.pad + 1, (n, 2)).tolist()
+    flips = rng.random(n) < augment.flip
+    erased = [
+        erased_box(height, width, rng) if coin < augment.erase else None for coin in rng.random(n)
+    ]
+    channels = mixed_channels(t, modality, rng) if augment.channels else [ALL] * t
+    return [Draw(*shifts[i % n], bool(flips[i % n]), erased[i % n], channels[i]) for i in range(t)]
+
+
+def erased_box(height: int, width: int, rng: np.random.Generator) -> tuple[slice, slice] | None:
+    """Rows and columns of a random rectangle; None if 100 draws do not fit into the frame."""
+    for _ in range(100):
+        area = rng.uniform(*ERASED_AREA) * height * width
+        aspect = rng.uniform(*ERASED_ASPECT)
+        h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if h < height and w < width:
+            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            return slice(top, top + h), slice(left, left + w)
+    return None
+
+
+def mixed_channels(t: int, modality: str, rng: np.random.Generator) -> list[int | str]:
+    """What each frame's channels become, so that colour cannot tell the modalities apart.
+
+    A visible clip, on one coin: every frame one of its channels, or all frames unchanged. An
+    infrared frame: channel 0, 1 or 2 with probability 1/4 each, grey or unchanged with 1/8 each.
+    """
+    if modality == "infrared":
+        return [INFRARED_CHANNELS[draw] for draw in rng.integers(8, size=t)]
+    return rng.integers(3, size=t).tolist() if rng.random() < 0.5 else [ALL] * t
+
+
+def fill_frame(out: Float32[np.ndarray, "h w 3"], path: str, draw: Draw = Draw()) -> None:  # noqa: B008
+    """Write the file's frame, resized to `out`, as drawn and normalised."""
+    picture = moved(image(path, *out.shape[:2], draw.channels), draw)
+    if isinstance(draw.channels, int):
+        fill_channel(out, picture, draw)
+        return
+    normalise(out, picture)
+    if draw.erased:
+        out[draw.erased] = ERASED
+    if draw.channels == GREY:
+        copy_to_channels(out, out @ GREY_WEIGHTS)
+
+
+def fill_channel(out: Float32[np.ndarray, "h w 3"], picture: Image.Image, draw: Draw) -> None:
+    """Write a picture that is one channel of the frame, erased if so drawn, to all channels."""
+    band = np.asarray(picture).astype(np.float32)
+    band *= SCALE[draw.channels]
+    band += OFFSET[draw.channels]
+    if draw.erased:
+        band[draw.erased] = ERASED[draw.channels]
+    copy_to_channels(out, band)
+
+
+def copy_to_channels(out: Float32[np.ndarray, "h w 3"], band: Float32[np.ndarray, "h w"]) -> None:
+    for channel in range(3):  # three times as fast as broadcasting into a last axis of 3
+        out[:, :, channel] = band
+
+
+def normalise(out: Float32[np.ndarray, "h w 3"], picture: Image.Image) -> None:
+    """Write (value / 255 - mean) / deviation of each channel, to float32 rounding."""
+    h, w, _ = out.shape
+    rows = out.reshape(h, w * 3)  # a view; numpy is slow on a last axis of 3
+    rows[:] = np.asarray(picture).reshape(h, w * 3)
+    rows *= np.tile(SCALE, w)
+    rows += np.tile(OFFSET, w)
+
+
+def moved(picture: Image.Image, draw: Draw) -> Image.Image:
+    """The picture's window moved over zeros, then mirrored if so drawn."""
+    if draw.down or draw.right:
+        top, left = draw.down, draw.right
+        picture = picture.crop((left, top, left + picture.width, top + picture.height))
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draw.flip else picture
+
+
+def image(path: str, height: int, width: int, channels: int | str = ALL) -> Image.Image:
+    """The file in RGB, or one channel of it, resized with Pillow's antialiased bilinear filter.
+
+    Raises:
+        InputError: the file is missing, no image, truncated, or deeper than 8 bits a channel.
+    """
+    try:
+        with Image.open(path) as opened:
+            if opened.mode.startswith(("I", "F")):
+                raise InputError(f"{path} has more than 8 bits a channel: convert it to 8 bits")
+            picture = opened if opened.mode == "RGB" else opened.convert("RGB")
+            if isinstance(channels, int):  # channels are resized independently of each other
+                picture = picture.getchannel(channels)
+            return picture.resize((width, height), Image.Resampling.BILINEAR)
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist, though the data set lists it") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path} is not an image: restore it") from error
+    except Exception as error:  # Pillow's decoders raise a dozen types for a damaged file
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path} is a damaged image ({reason}): restore it") from error

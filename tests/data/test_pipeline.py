@@ -1,0 +1,224 @@
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from dinogrl_jax import config as configuration
+from dinogrl_jax.data import pipeline, sampling, transforms, vcm
+from dinogrl_jax.data.tracklets import Tracklet, labels
+from dinogrl_jax.errors import InputError
+
+PAIRS = 4  # 2 identities x 2 tracklets
+
+
+@pytest.fixture
+def config() -> ConfigDict:
+    settings = configuration.default()
+    settings.data.update(height=16, width=8, frames=3, workers=0)
+    settings.data.update(identities_per_batch=2, tracklets_per_identity=2)
+    settings.augment.pad = 2
+    settings.evaluation.tracklets_per_batch = 4
+    return settings
+
+
+@pytest.fixture
+def split(tree) -> tuple[list[Tracklet], list[Tracklet]]:
+    return vcm.read(tree.write_with_frames())
+
+
+def training(train, config, **settings) -> list[pipeline.Batch]:
+    settings = {"steps": 5} | settings
+    with pipeline.training_batches(train, labels(train), config, **settings) as batches:
+        return list(batches)
+
+
+def assert_same(batches, others) -> None:
+    for batch, other in zip(batches, others, strict=True):
+        for value, other_value in zip(batch, other, strict=True):
+            np.testing.assert_array_equal(value, other_value)
+
+
+def test_a_training_batch_holds_pairs_of_clips(split, config):
+    config.augment.update(pad=0, flip=0.0, erase=0.0, channels=False)
+    train, _ = split
+    for step, batch in enumerate(training(train, config)):
+        assert batch.frames.shape == (PAIRS, 2, 3, 16, 8, 3) and batch.frames.dtype == np.float32
+        assert batch.labels.dtype == np.int32
+        drawn = sampling.identity_pairs(
+            sampling.members(train, labels(train)), 2, 2, config.seed, step
+        )
+        np.testing.assert_array_equal(batch.labels, drawn.labels)
+        for row, pair in enumerate(zip(drawn.visible, drawn.infrared, strict=True)):
+            for clip, position in zip(batch.frames[row], pair, strict=True):
+                # A frame is of one colour, so that each can be found among the tracklet's files.
+                files = np.stack([plain_frame(path, config) for path in train[position].frames])
+                distances = np.abs(files[None] - clip[:, None]).max((2, 3, 4))
+                assert (distances.min(1) == 0).all()
+                chunks = distances.argmin(1) // -(-len(files) // 3)
+                assert chunks.tolist() == [0, 1, 2]
+
+
+def plain_frame(path: str, config: ConfigDict) -> np.ndarray:
+    out = np.empty((config.data.height, config.data.width, 3), np.float32)
+    transforms.fill_frame(out, path)
+    return out
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_make_the_same_batches(split, config, workers):
+    expected = training(split[0], config)
+    config.data.workers = workers
+    found = training(split[0], config)
+    assert_same(found, expected)
+    assert all(type(batch.frames) is np.ndarray for batch in found)
+    found[0].frames[:] = 0  # the memory is the batch's own
+
+
+def test_workers_evaluate_the_same_batches(split, config):
+    expected = list(pipeline.evaluation_batches(split[1], config))
+    config.data.workers = 1
+    with pipeline.evaluation_batches(split[1], config) as batches:
+        assert_same(list(batches), expected)
+
+
+def test_a_run_resumes_at_any_step(split, config):
+    whole = training(split[0], config, steps=6)
+    assert_same(training(split[0], config, start_step=4, steps=2), whole[4:])
+    assert training(split[0], config, start_step=4, steps=0) == []
+
+
+def test_the_seed_decides_everything_and_no_step_repeats(split, config):
+    first = training(split[0], config)
+    assert_same(training(split[0], config), first)
+    config.seed = 1
+    frames = [batch.frames.tobytes() for batch in first + training(split[0], config)]
+    assert len(set(frames)) == len(frames)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_the_batch_of_one(split, config, count):
+    train, test = split
+    parts = [training(train, config, process_index=i, process_count=count) for i in range(count)]
+    for whole, *shares in zip(training(train, config), *parts, strict=True):
+        for field, value in whole._asdict().items():
+            joined = np.concatenate([getattr(share, field) for share in shares])
+            np.testing.assert_array_equal(joined, value)
+    parts = [
+        pipeline.evaluation_batches(test, config, process_index=i, process_count=count)
+        for i in range(count)
+    ]
+    for whole, *shares in zip(pipeline.evaluation_batches(test, config), *parts, strict=True):
+        for field in ("frames", "positions", "valid"):
+            joined = np.concatenate([getattr(share, field) for share in shares])
+            np.testing.assert_array_equal(joined, getattr(whole, field))
+
+
+def test_evaluation_takes_every_tracklet_once_and_in_order(split, config):
+    _, test = split
+    batches = pipeline.evaluation_batches(test, config)
+    assert len(batches) == 4  # 6 of each modality, 4 in a batch
+    found = list(batches)
+    assert [batch.modality for batch in found] == ["visible"] * 2 + ["infrared"] * 2
+    assert [batch.valid.sum() for batch in found] == [4, 2, 4, 2]
+    kept = np.concatenate([batch.positions[batch.valid] for batch in found]).tolist()
+    assert kept == [3, 4, 5, 9, 10, 11, 0, 1, 2, 6, 7, 8]
+    for batch in found:
+        assert batch.frames.shape == (4, 1, 3, 16, 8, 3)
+        for clip, position in zip(batch.frames[:, 0], batch.positions, strict=True):
+            frames = test[position].frames
+            chosen = sampling.first_per_chunk(len(frames), 3)
+            expected = np.stack([plain_frame(frames[i], config) for i in chosen])
+            np.testing.assert_array_equal(clip, expected)
+
+
+def test_exactly_as_many_frames_are_taken_as_they_are(split, config):
+    config.data.frames = 12
+    _, test = split
+    batch = next(pipeline.evaluation_batches(test, config))
+    expected = np.stack([plain_frame(path, config) for path in test[3].frames])
+    np.testing.assert_array_equal(batch.frames[0, 0], expected)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_frame_stops_with_one_line(split, config, tree, workers):
+    path = tree.root / "Train" / "0002" / "rgb" / "D11" / "116.jpg"
+    path.write_text("no image")
+    config.data.workers = workers
+    before = multiprocessing.active_children()
+    with pytest.raises(InputError) as caught:
+        training(split[0], config, steps=50)
+    assert str(caught.value) == f"{path} is not an image: restore it"
+    assert multiprocessing.active_children() == before
+
+
+def test_settings_that_do_not_fit_are_refused_at_once(split, config):
+    train, _ = split
+    with pytest.raises(InputError, match="4 cannot be divided among 3 processes"):
+        training(train, config, process_count=3)
+    with pytest.raises(InputError, match="no infrared tracklet of identity 2"):
+        training([t for t in train if (t.identity, t.modality) != (2, "infrared")], config)
+    with pytest.raises(InputError, match="the test set has no tracklets"):
+        pipeline.evaluation_batches([], config)
+    config.data.identities_per_batch = 3
+    with pytest.raises(InputError, match="data.identities_per_batch = 3"):
+        training(train, config)
+    config.seed = -1
+    config.data.identities_per_batch = 2
+    with pytest.raises(InputError, match="seed = -1"):
+        training(train, config)
+
+
+def test_closing_early_ends_workers_and_removes_their_files(split, config):
+    config.data.workers = 2
+    before = multiprocessing.active_children()
+    with pipeline.training_batches(split[0], labels(split[0]), config, steps=1000) as batches:
+        assert len(batches) == 1000
+        first = next(batches)
+        folder = Path(batches.folder.name)
+        assert folder.is_dir() and len(multiprocessing.active_children()) == len(before) + 2
+    assert multiprocessing.active_children() == before
+    assert not folder.exists()
+    assert np.isfinite(first.frames).all()  # the batch outlives its file
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
+def test_frames_travel_over_the_disk_where_memory_is_short():
+    with pipeline.shared_folder(10**18) as large, pipeline.shared_folder(1) as small:
+        assert not large.startswith("/dev/shm")
+        assert small.startswith("/dev/shm") == os.path.isdir("/dev/shm")
+
+
+KILLED = """
+import os, signal
+from dinogrl_jax import config
+from dinogrl_jax.data import pipeline, tracklets, vcm
+if __name__ == "__main__":
+    settings = config.default()
+    settings.data.update(height=16, width=8, workers=1, identities_per_batch=2)
+    train, _ = vcm.read({root!r})
+    batches = pipeline.training_batches(train, tracklets.labels(train), settings, steps=1000)
+    next(batches)
+    print(batches.folder.name, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_run_leaves_no_worker_and_no_files(tree, tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED.format(root=tree.write_with_frames()))
+    # The worker holds the other end of stdout, so that this returns only once it has ended.
+    result = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, text=True, timeout=60)
+    assert result.returncode == -signal.SIGKILL
+    folder = Path(result.stdout.strip())
+    deadline = time.monotonic() + 5
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert folder.name.startswith("dinogrl_") and not folder.exists()

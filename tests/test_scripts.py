@@ -1,0 +1,155 @@
+"""The README's commands end to end, on a data set and a model shrunk until they take seconds."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dinogrl_jax import checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = {
+    "data.synthetic.train_identities": 6,
+    "data.synthetic.test_identities": 3,
+    "data.synthetic.tracklets_per_identity": 3,
+    "data.identities_per_batch": 2,
+    "data.frames": 2,
+    "model.resnet.width": 4,
+    "model.sasgl.hidden": 8,
+    "train.epochs": 3,
+    "train.steps_per_epoch": 2,
+    "train.evaluate_every": 2,
+    "train.log_every": 1,
+}
+FIGURES = {"rank1", "rank5", "rank10", "rank20", "mAP", "mINP", "queries", "gallery"}
+
+
+def command(script: str, root: Path, workdir: Path, **changed) -> list[str]:
+    settings = SMALL | {"data.root": str(root)} | changed
+    options = [f"--config.{key}={value}" for key, value in settings.items()]
+    config = ["--config", str(ROOT / "configs/synthetic.py"), "--workdir", str(workdir)]
+    return [sys.executable, str(ROOT / "scripts" / script), *config, *options]
+
+
+def run(*arguments, **changed) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(*arguments, **changed), capture_output=True, text=True, timeout=600, cwd=ROOT
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    done = run("train.py", folder / "people", folder / "run")
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def parameters(workdir: Path) -> list[np.ndarray]:
+    manager = checkpoint.open_folder(workdir / "checkpoints")
+    folder = workdir / "checkpoints" / str(manager.latest_step()) / "variables"
+    import orbax.checkpoint as ocp
+
+    import jax
+
+    return [np.asarray(x) for x in jax.tree.leaves(ocp.StandardCheckpointer().restore(folder))]
+
+
+def test_the_demo_ends_with_figures(trained):
+    folder, done = trained
+    results = json.loads((folder / "run/results.json").read_text())
+    for direction in ("visible_to_infrared", "infrared_to_visible"):
+        row = results[direction]
+        assert FIGURES <= row.keys()
+        assert all(0 <= row[name] <= 1 for name in ("rank1", "rank20", "mAP", "mINP"))
+        assert row["queries"] == row["gallery"] == 9
+        assert direction.replace("_", " ") in done.stdout
+    assert (results["protocol"], results["checkpoint"], results["step"]) == ("vcm", "last", 6)
+    assert results["best"]["checkpoint"] == "best"
+    assert "steps/s" in done.stdout and "left" in done.stdout
+    assert (folder / "run/pictures/maps.png").stat().st_size > 1000
+    assert list((folder / "run/tensorboard").glob("events*"))
+
+
+def test_evaluate_gives_the_same_figures_from_the_checkpoint(trained):
+    folder, _ = trained
+    done = run("evaluate.py", folder / "people", folder / "run")
+    assert done.returncode == 0, done.stderr
+    again = json.loads((folder / "run/evaluation.json").read_text())
+    results = json.loads((folder / "run/results.json").read_text())
+    assert again == {key: results[key] for key in again}
+
+
+def test_a_finished_run_is_not_trained_again(trained):
+    folder, _ = trained
+    before = parameters(folder / "run")
+    done = run("train.py", folder / "people", folder / "run")
+    assert done.returncode == 0, done.stderr
+    assert "loss" not in done.stdout
+    assert all(map(np.array_equal, before, parameters(folder / "run")))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_continues_to_the_same_parameters(trained, number, tmp_path):
+    folder, _ = trained
+    process = subprocess.Popen(
+        command("train.py", folder / "people", tmp_path / "run", **{"data.workers": 1}),
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    for line in process.stdout:
+        if line.startswith("step 3/"):
+            process.send_signal(number)
+            break
+    output = process.stdout.read()
+    assert process.wait(timeout=300) == 75, output
+    assert "stopped and saved" in output
+    done = run("train.py", folder / "people", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "continuing at step" in done.stdout
+    whole, resumed = parameters(folder / "run"), parameters(tmp_path / "run")
+    assert len(whole) == len(resumed) > 100
+    # Same machine, same program, same batches: not a bit may differ.
+    assert all(map(np.array_equal, whole, resumed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"data.synthetic.nonsense": 1}, "nonsense"),
+        ({"seed": "three"}, "config.seed"),
+        ({"data.dataset": "mars"}, "data.dataset = 'mars'"),
+        ({"data.root": ""}, "data.root"),
+        ({"data.dataset": "vcm", "data.root": "/nowhere/at/all"}, "/nowhere/at/all"),
+        ({"data.identities_per_batch": 50}, "identities_per_batch"),
+        ({"model.embedding": 32}, "model.embedding: 64 → 32"),
+    ],
+)
+def test_bad_settings_are_one_line_and_change_nothing(trained, changed, said):
+    folder, _ = trained
+    before = sorted((p, p.stat().st_mtime_ns) for p in (folder / "run").rglob("*"))
+    done = run("train.py", folder / "people", folder / "run", **changed)
+    assert done.returncode in (1, 2)
+    (line,) = done.stderr.strip().splitlines()
+    assert said in line
+    assert sorted((p, p.stat().st_mtime_ns) for p in (folder / "run").rglob("*")) == before
+
+
+def test_an_unreadable_frame_is_named(trained, tmp_path):
+    import shutil
+
+    folder, _ = trained
+    people = shutil.copytree(folder / "people", tmp_path / "people")
+    for frame in (people / "Train").rglob("*.jpg"):
+        frame.write_text("no picture")
+    done = run("train.py", people, tmp_path / "run")
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert ".jpg" in done.stderr.strip().splitlines()[-1]

@@ -2,9 +2,11 @@
 
     python scripts/train.py --config configs/synthetic.py
 
-Generates the data set on the first run, trains and evaluates on 2 CPU cores. The transformer is
-small, frozen and random: no weights can be shipped, so it stands in for DINOv2.
+Generates the data set on the first run, trains and evaluates on 2 CPU cores. DINOv2's weights
+cannot be shipped; walker_vit.pth, of scripts/pretrain.py, stands in for them.
 """
+
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -27,7 +29,8 @@ def get_config() -> ConfigDict:
     )
     model.dinov2.taps = (0, 1, 2, 3)
     model.sasgl.hidden, model.sasgl.pre_channels = 64, 16
-    config.optimizer.warmup_epochs, config.optimizer.decay_epochs = 2, (14, 18)
+    config.optimizer.warmup_epochs, config.optimizer.decay_epochs = 2, (18, 23)
     config.optimizer.learning_rate = 1e-3
-    config.train.update({"epochs": 20, "steps_per_epoch": 20, "evaluate_every": 5})
+    config.train.update({"epochs": 25, "steps_per_epoch": 10, "evaluate_every": 10})
+    config.pretrained.dinov2 = str(Path(__file__).with_name("walker_vit.pth"))
     return config

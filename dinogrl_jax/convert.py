@@ -36,7 +36,7 @@ class Report(NamedTuple):
 class ConversionError(InputError):
     """Everything that is wrong with a conversion; `problems` are pairs of key or path and reason.
 
-    The message has one line for all keys of one reason.
+    The message has one line for all keys of one reason, the first behind the name.
     """
 
     def __init__(self, name: str, problems: Sequence[tuple[str, str]]):
@@ -48,7 +48,7 @@ class ConversionError(InputError):
             lines.append(f"{shown(first[reason])}{others}: {reason}")
         if len(lines) > LONGEST_LIST:
             lines[LONGEST_LIST:] = [f"and {len(lines) - LONGEST_LIST} more reasons"]
-        super().__init__("\n  ".join([f"{name}: cannot be converted", *lines]))
+        super().__init__(f"{name}: cannot be converted: " + "\n  ".join(lines))
 
 
 class _Problem(Exception):

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
-from dinogrl_jax import checkpoint, sharding
+from dinogrl_jax import checkpoint, pretrained, sharding
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.optim import optimizer
 
@@ -74,7 +74,9 @@ def started(
     shapes = jax.eval_shape(lambda: initial_state(initial_variables(model, config), config))
     last = manager.latest_step()
     if last is None:
-        state = initial_state(initial_variables(model, config), config)
+        variables, lines = pretrained.filled(initial_variables(model, config), config)
+        print(*lines, sep="\n")
+        state = initial_state(variables, config)
         state = jax.device_put(state, sharding.replicated(mesh))
         return state, checkpoint.Metadata(config, identities, 0, None, None)
     place = partial(_placed_shape, sharding=sharding.replicated(mesh))

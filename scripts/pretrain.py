@@ -22,7 +22,8 @@ from dinogrl_jax.convert import to_state
 from dinogrl_jax.data import synthetic
 from dinogrl_jax.data.transforms import DEVIATION, MEAN
 from dinogrl_jax.errors import run
-from dinogrl_jax.models.dinov2 import RULES, DINOv2
+from dinogrl_jax.models.dinov2 import DINOv2
+from dinogrl_jax.models.published import dinov2
 from dinogrl_jax.progress import Progress
 
 SEED = 20_000  # of people that no demo uses
@@ -45,7 +46,7 @@ def flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, help="PyTorch file to write, in DINOv2's naming")
     parser.add_argument("--identities", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--batch", type=int, default=96, help="frames")
     return parser.parse_args()
 
@@ -105,7 +106,7 @@ def main() -> None:
             params, state, value = step(params, state, fold, frames[rows], outlines[rows])
             if number % 100 == 99:
                 print(f"step {number + 1}  loss {float(value):.4f}", flush=True)
-    state_dict, _ = to_state({"params": jax.device_get(params["dinov2"])}, RULES)
+    state_dict, _ = to_state({"params": jax.device_get(params["dinov2"])}, dinov2(CONFIG.embedding))
     torch_files.write(args.out, state_dict)
 
 

@@ -1,4 +1,6 @@
-"""One module per paper: `Model`, `FROZEN`, `descriptor`, `training_loss`, `RULES`."""
+"""One module per paper: `Model`, `FROZEN`, `descriptor`, `training_loss`, `published_files`,
+`published_parts`.
+"""
 
 from dinogrl_jax.methods import dinogrl
 

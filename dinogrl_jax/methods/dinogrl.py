@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax import losses
 from dinogrl_jax.layers import PartClassifier, PartLinear, accumulation_dtype, horizontal_pyramid
+from dinogrl_jax.methods.dinogrl_rules import published_files, published_parts  # noqa: F401
 from dinogrl_jax.models.dinov2 import DINOv2
 from dinogrl_jax.models.pbmge import PBMGE
 from dinogrl_jax.models.resnet import Stages, Stem

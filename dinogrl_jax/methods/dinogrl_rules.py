@@ -42,7 +42,7 @@ class Part(NamedTuple):
     rules: list[Rule | Dropped]
 
 
-def files(config: ConfigDict) -> dict[str, File]:
+def published_files(config: ConfigDict) -> dict[str, File]:
     """The three files; `best_model.pth` decides how many identities a model knows.
 
     config: the section `model` of `dinogrl_jax.config`.
@@ -54,7 +54,7 @@ def files(config: ConfigDict) -> dict[str, File]:
     }
 
 
-def parts(config: ConfigDict) -> dict[str, Part]:
+def published_parts(config: ConfigDict) -> dict[str, Part]:
     """What `config.pretrained` can name.
 
     config: the section `model` of `dinogrl_jax.config`.

@@ -45,6 +45,9 @@ RESNET = [
 ]
 
 
+PUBLISHED_EMBEDDINGS = (384, 768, 1024, 1536)  # of ViT-S, B, L and g, whose heads have 64 channels
+
+
 def unused_statistics(channels: int) -> list[Dropped]:
     """The rules of a BatchNorm without scale and shift that is in the files and in no forward."""
     return [
@@ -84,7 +87,7 @@ def dinov2_settings(state: Mapping[str, np.ndarray]) -> dict:
     """The settings `model.dinov2` of the transformer whose weights these are.
 
     Those that its published code has beside the weights are among them: how it resamples positions,
-    and the last block of each quarter as taps.
+    and the last block of each quarter as taps. Heads are left out where the size is not published.
 
     Raises InputError where the weights are not DINOv2's.
     """
@@ -96,15 +99,16 @@ def dinov2_settings(state: Mapping[str, np.ndarray]) -> dict:
     except (KeyError, IndexError, ValueError):
         raise InputError("holds no DINOv2 (cls_token, pos_embed, patch_embed, blocks)") from None
     registers = state["register_tokens"].shape[1] if "register_tokens" in state else 0
+    heads = {"heads": embedding // 64} if embedding in PUBLISHED_EMBEDDINGS else {}
     return {
+        **heads,
         "patch": patch,
         "grid": grid,
         "embedding": embedding,
         "depth": len(blocks),
-        "heads": embedding // 64,  # in all four sizes
         "mlp": "swiglu" if "blocks.0.mlp.w12.weight" in state else "gelu",
         "registers": registers,
         "antialias": bool(registers),
         "offset": 0.0 if registers else 0.1,
-        "taps": tuple(len(blocks) * quarter // 4 - 1 for quarter in (1, 2, 3, 4)),
+        "taps": tuple(sorted({max(len(blocks) * i // 4, 1) - 1 for i in (1, 2, 3, 4)})),
     }

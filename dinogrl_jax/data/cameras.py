@@ -10,24 +10,26 @@ from dinogrl_jax.data.walkers import Person
 
 SECONDS_PER_FRAME = 0.12  # nine frames or so show one cycle of walking
 CAMERAS = 12
+GROUND = 0.95  # where people stand, of the box's height
 
 
 class Nuisance(NamedTuple):
     """How strongly everything but identity varies; the one place that tunes difficulty."""
 
-    heading: float = 14.0  # degrees, deviation from the camera's walkway within a tracklet's draw
-    turn: float = 10.0  # degrees, change of heading over a tracklet, deviation
+    views: float = 0.7  # 0 shows every person from the side, 1 from all sides equally
+    heading: float = 10.0  # degrees, deviation from the camera's walkway between tracklets
+    turn: float = 8.0  # degrees, deviation of the change of heading over a tracklet
     shift: float = 0.025  # of the box, deviation of its place
     scale: float = 0.04  # deviation of the box's size, logarithmic
-    shake: float = 0.012  # of the box, deviation of its place from frame to frame
+    shake: float = 0.01  # of the box, deviation of its place from frame to frame
     stature: float = 0.5  # share of a person's height that the box does not normalise away
-    clutter: float = 0.3  # 0 sets every background apart from people, 1 gives both the same range
-    occlusion: float = 0.2  # probability of a foreground object
+    clutter: float = 0.2  # 0 sets every background apart from people, 1 gives both the same range
+    occlusion: float = 0.15  # probability of a foreground object
     noise: float = 1.0  # times each camera's own sensor noise
     blur: float = 1.0  # times each camera's own blur
-    light: float = 1.0  # times each camera's own deviation of gain and contrast
-    redrawn: float = 0.5  # probability that a garment's colour or reflectance is drawn anew
-    mood: float = 0.05  # deviation of gait amplitudes and cadence between tracklets
+    light: float = 0.5  # times the tracklets' own deviations of gain (15 %) and contrast (10 %)
+    redrawn: float = 0.8  # probability that a garment's colour or reflectance is drawn anew
+    mood: float = 0.05  # deviation of cadence and amplitudes between tracklets, logarithmic
 
 
 NUISANCE = Nuisance()
@@ -73,10 +75,10 @@ def camera(seed: int, number: int, size: tuple[int, int], clutter: float) -> Cam
         walkway=(number * 67.0) % 180 + rng.uniform(-7, 7),
         backgrounds=backgrounds(rng, size, clutter),
         tint=rng.uniform(0.9, 1.08, 3),
-        gain=rng.uniform(0.75, 1.2),
-        contrast=rng.uniform(0.75, 1.15),
+        gain=rng.uniform(0.8, 1.15),
+        contrast=rng.uniform(0.8, 1.1),
         side_light=rng.uniform(-0.3, 0.3),
-        noise=rng.uniform(0.006, 0.024),
+        noise=rng.uniform(0.005, 0.02),
         blur=rng.uniform(0.0, 0.2),
         glare=(rng.uniform(-0.2, 1.2), rng.uniform(-0.1, 0.7), rng.uniform(0.3, 0.8)),
         ambient=rng.uniform(0.3, 0.6),
@@ -114,12 +116,11 @@ def backgrounds(
 def paint(rng: np.random.Generator, clutter: float) -> np.ndarray:
     """A muted colour and a reflectance (4, 1, 1) of something that is no person.
 
-    By default brighter than most clothes in visible light, like concrete, and dark in infrared,
-    like everything out of the lamp's reach; `clutter` widens both to the range of clothes.
+    Darker than people, as asphalt is and all that lies beyond a lamp's reach; `clutter` widens
+    the range towards that of clothes.
     """
-    grey = 0.72 + clutter * rng.uniform(-0.6, 0.2)
-    reflectance = 0.1 + clutter * rng.uniform(-0.05, 0.8)
-    return np.float32([*(grey + rng.normal(0, 0.03, 3)), reflectance])[:, None, None]
+    grey, reflectance = 0.1 + clutter * rng.uniform(-0.05, 0.7, 2)
+    return np.float32([*(grey + rng.normal(0, 0.02, 3)), reflectance])[:, None, None]
 
 
 def texture(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
@@ -135,11 +136,11 @@ def texture(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
 
 def palette(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Colours and, independent of them, infrared reflectances, (materials, c) each."""
-    grey = rng.uniform(0.05, 0.5, (len(MATERIALS), 1))
-    colours = np.clip(grey + rng.normal(0, 0.12, (len(MATERIALS), 3)), 0.02, 0.9)
-    colours[MATERIALS.index("skin")] = rng.uniform(0.35, 0.75) * np.array([1.0, 0.75, 0.6])
-    colours[MATERIALS.index("hair")] = rng.uniform(0.03, 0.4) * np.array([1.0, 0.85, 0.65])
-    reflectance = rng.uniform(0.35, 1.0, (len(MATERIALS), 1))
+    grey = rng.uniform(0.45, 0.9, (len(MATERIALS), 1))
+    colours = np.clip(grey + rng.normal(0, 0.12, (len(MATERIALS), 3)), 0.2, 1)
+    colours[MATERIALS.index("skin")] = rng.uniform(0.6, 1) * np.array([1.0, 0.75, 0.6])
+    colours[MATERIALS.index("hair")] = rng.uniform(0.45, 1) * np.array([1.0, 0.85, 0.65])
+    reflectance = rng.uniform(0.45, 1.0, (len(MATERIALS), 1))
     return {"visible": colours, "infrared": reflectance}
 
 
@@ -155,7 +156,8 @@ def shot(
     n = nuisance
     turn = rng.normal(0, n.turn) * np.linspace(-0.5, 0.5, frames)
     reverse = 180 * rng.integers(2)
-    heading = np.radians(place.walkway + reverse + rng.normal(0, n.heading) + turn)
+    walkway = 90 + n.views * (place.walkway - 90)
+    heading = np.radians(walkway + reverse + rng.normal(0, n.heading) + turn)
     scale, origin = framing(rng, who, place, frames, size, n)
     speed = 0.8 * SECONDS_PER_FRAME * scale * np.sin(heading)
     occluded = rng.random() < n.occlusion
@@ -187,7 +189,7 @@ def framing(
     extent = 1.16 * fitted * np.cos(place.pitch) + 0.25 * np.sin(place.pitch)
     zoom = rng.normal(0, n.scale) + rng.normal(0, 0.2 * n.scale, frames)
     shift = rng.normal(0, n.shift, 2) + rng.normal(0, n.shake, (frames, 2))
-    origin = np.array([0.5 * columns, 0.95 * rows]) + shift * [1.5 * columns, rows]
+    origin = np.array([0.5 * columns, GROUND * rows]) + shift * [1.5 * columns, rows]
     return rows / extent * np.exp(zoom), origin
 
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from dinogrl_jax.data.walkers import Person, pose
 
@@ -46,10 +47,12 @@ class Stance(NamedTuple):
 SIDES = ("left ", "right ")
 
 
-def strips(who: Person, phase: np.ndarray, heading: np.ndarray) -> list[Strip]:
+def strips(
+    who: Person, phase: Float[np.ndarray, " t"], heading: Float[np.ndarray, " t"]
+) -> list[Strip]:
     """All shapes of a walker at t moments.
 
-    phase: (t,) cycles of the left leg. heading: (t,) radians between the direction of walking
+    phase: cycles of the left leg. heading: radians between the direction of walking
     and the direction towards the camera; at pi / 2 the person walks to the picture's right.
     """
     stance = Stance(who, pose(who, phase), heading)
@@ -167,7 +170,7 @@ def hair(s: Stance) -> list[Strip]:
     ]
     if kind in ("bob", "long"):
         length = 1.2 + 0.6 * size if kind == "bob" else 2.6 + 1.8 * size
-        shapes.append(lock(at(-0.4, 0.4), at(-0.75, -length), 1.1, 1.35, 1.3, flat=2))
+        shapes.append(lock(at(-0.4, 0.4), at(-0.75, -length), 1.1, 1.35, 1.3, flat=2.0))
     if kind == "bun":
         shapes.append(lock(at(-1.2, 1.1), at(-1.2, 1.0), *(3 * [0.5 * size + 0.15])))
     if kind == "tail":

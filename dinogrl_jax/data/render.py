@@ -4,8 +4,9 @@ Planes hold channels, frames, rows, columns: each shape is painted in all frames
 """
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
-from dinogrl_jax.data.cameras import Camera, Shot, paint
+from dinogrl_jax.data.cameras import GROUND, Camera, Shot, paint
 from dinogrl_jax.data.garments import MATERIALS, Strip, strips
 from dinogrl_jax.data.walkers import Person
 
@@ -15,13 +16,13 @@ def film(
     place: Camera,
     shot: Shot,
     modality: str,
-    colours: np.ndarray,
+    colours: Float[np.ndarray, "materials c"],
     rng: np.random.Generator,
     size: tuple[int, int],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (t, rows, columns, c) and silhouettes (t, rows, columns), uint8 from 0 to 255.
+) -> tuple[UInt8[np.ndarray, "t h w c"], UInt8[np.ndarray, "t h w"]]:
+    """Pictures of a passage and the walker's silhouettes, those of what nothing hides.
 
-    colours: (materials, c) from `palette`. A silhouette is the part that nothing hides.
+    colours: of each material, from `palette`. size: rows and columns.
     """
     planes = backdrop(place, shot, modality, size)
     mask = np.zeros(planes.shape[1:], np.float32)
@@ -51,7 +52,7 @@ def backdrop(place: Camera, shot: Shot, modality: str, size: tuple[int, int]) ->
     period = canvas.shape[2] - columns
     lefts = shot.pan.astype(int) % period
     tops = (canvas.shape[1] - rows) // 2 + np.clip(
-        shot.origin[:, 1] - 0.95 * rows, -rows // 8, rows // 8
+        shot.origin[:, 1] - GROUND * rows, -rows // 8, rows // 8
     ).astype(int)
     views = [canvas[:, y : y + rows, x : x + columns] for x, y in zip(lefts, tops, strict=True)]
     return np.stack(views, 1)
@@ -85,7 +86,7 @@ def raster(strip: Strip, place: Camera, shot: Shot, size: tuple[int, int]) -> tu
     """
     start, end = projected(strip.start, place, shot), projected(strip.end, place, shot)
     widths = [np.float32(shot.scale * w)[:, None, None] for w in strip.widths]
-    window = bounds(start, end, max(w.max() for w in widths), size)
+    window = bounds(start, end, float(np.max(widths)), size)
     if window is None:
         return None
     _, _, rows, columns = window

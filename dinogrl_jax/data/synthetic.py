@@ -8,8 +8,6 @@ every tracklet (`Nuisance.redrawn`), so that not even one modality can rely on t
 import json
 import os
 import shutil
-import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -25,13 +23,13 @@ from dinogrl_jax.data.cameras import CAMERAS, NUISANCE, Nuisance, camera, palett
 from dinogrl_jax.data.render import film
 from dinogrl_jax.data.walkers import in_mood, person
 from dinogrl_jax.errors import InputError
+from dinogrl_jax.progress import Progress
 
 FORMAT = 1  # raise it when the same settings make other frames
 SPLITS = ("Train", "Test")
 MODALITIES = ("infrared", "visible")  # HITSZ-VCM's numbers 1 and 2
 FOLDERS = {"infrared": "ir", "visible": "rgb"}
 FRAME_STEP = 5  # between the numbers of frames on disk, as in the real data
-QUIET = 3.0  # seconds before progress is shown, and between its lines
 
 
 class Settings(NamedTuple):
@@ -113,13 +111,16 @@ def generate(
 
 
 def check(root: str | Path, settings: Mapping[str, Any]) -> None:
-    """Raise InputError unless `root` was generated with these settings, given by name."""
+    """Raise InputError unless `root` was generated with these settings, given by name.
+
+    Those left out may be anything, save the nuisance, which must then be the default one.
+    """
     path = Path(root) / "generator.json"
     try:
         made = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read; {root} is no generated data set") from error
-    for key, value in {"format": FORMAT, **settings}.items():
+    for key, value in {"format": FORMAT, "nuisance": NUISANCE, **settings}.items():
         value = value._asdict() if isinstance(value, Nuisance) else value
         if made.get(key) != value:
             raise InputError(
@@ -153,17 +154,14 @@ def write(root: Path, settings: Settings, workers: int) -> None:
     described = settings._asdict() | {"nuisance": settings.nuisance._asdict(), "format": FORMAT}
     (root / "generator.json").write_text(json.dumps(described, indent=2) + "\n")
     people = [list(group) for _, group in groupby(passages, key=lambda p: p.pid)]
-    total, done, start = sum(p.frames for p in passages), 0, time.monotonic()
-    shown = start
-    for frames in mapped(partial(write_person, root, settings), people, workers):
-        done += frames
-        if time.monotonic() - shown > QUIET:
-            shown = time.monotonic()
-            rate = done / (shown - start)
-            line = (
-                f"{done} of {total} frames, {rate:.0f} a second, {(total - done) / rate:.0f} s left"
-            )
-            print(line, file=sys.stderr)
+    work = partial(write_person, root, settings)
+    with Progress(f"generating {settings.height}x{settings.width}", count(passages), "frames") as p:
+        for frames in mapped(work, people, workers):
+            p.add(frames)
+
+
+def count(passages: list[Passage]) -> int:
+    return sum(p.frames for p in passages)
 
 
 def mapped(work: partial, items: Iterable, workers: int) -> Iterator[int]:
@@ -250,7 +248,7 @@ def write_person(root: Path, settings: Settings, passages: list[Passage]) -> int
         save(root, paths, ".jpg", pictures)
         if settings.silhouettes:
             save(root / "silhouettes", paths, ".png", masks)
-    return sum(p.frames for p in passages)
+    return count(passages)
 
 
 def save(root: Path, paths: list[str], extension: str, pictures: np.ndarray) -> None:

@@ -6,6 +6,7 @@ Axes of a walker's own frame: x forward, y to the left, z up; metres, the ground
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 # Joint angles of normal walking in degrees, over one cycle from the leg's own heel strike:
 # mean, then (amplitude, phase in cycles) of each harmonic. Fitted to the textbook curves
@@ -16,7 +17,7 @@ ANKLE = -0.6, ((6.3, -0.261), (7.5, 0.239), (3.3, -0.417))
 
 
 class Body(NamedTuple):
-    """Lengths and half widths in metres; `lateral` is seen from the front, `depth` from the side."""
+    """Lengths and half widths in metres."""
 
     height: float
     thigh: float
@@ -25,7 +26,7 @@ class Body(NamedTuple):
     arm: float  # of each half, shoulder to elbow to wrist
     head: float
     shoulder: float
-    chest: tuple[float, float]  # lateral, depth
+    chest: tuple[float, float]  # lateral (seen from the front), depth (from the side)
     waist: tuple[float, float]
     hips: tuple[float, float]
     thigh_width: float
@@ -175,13 +176,13 @@ def curve(
     )
 
 
-def swing(angle: np.ndarray, outward: float | np.ndarray, side: int) -> np.ndarray:
-    """Unit vectors (t, 3) of a hanging limb: `angle` forward and `outward`, in degrees."""
+def swing(angle: float | np.ndarray, outward: float, side: int) -> Float[np.ndarray, "... 3"]:
+    """Unit vectors of a hanging limb: `angle` forward and `outward`, in degrees."""
     a, b = np.broadcast_arrays(np.radians(angle), np.radians(outward))
     return np.stack([np.sin(a) * np.cos(b), side * np.sin(b), -np.cos(a) * np.cos(b)], -1)
 
 
-def pose(who: Person, phase: np.ndarray) -> dict[str, np.ndarray]:
+def pose(who: Person, phase: Float[np.ndarray, " t"]) -> dict[str, np.ndarray]:
     """Positions (t, 3) of all joints; left ones start with "left ", right ones with "right "."""
     joints = {"pelvis": np.zeros((len(phase), 3))}
     joints["pelvis"][:, 1] = who.gait.sway * np.sin(2 * np.pi * phase)
@@ -211,7 +212,7 @@ def leg_pose(
     knee = hip + body.thigh * swing(hip_angle, gait.spread, side)
     ankle = knee + body.shank * swing(shank_angle, 0.5 * gait.spread, side)
     # A foot stands at right angles to the shank, give or take the ankle.
-    toe = ankle + body.foot * swing(90 + shank_angle + curve(ANKLE, phase), 0, side) * [
+    toe = ankle + body.foot * swing(90 + shank_angle + curve(ANKLE, phase), 0.0, side) * [
         np.cos(np.radians(gait.toes)),
         0,
         1,
@@ -223,10 +224,10 @@ def leg_pose(
 def trunk_pose(who: Person, pelvis: np.ndarray) -> dict[str, np.ndarray]:
     body, gait = who.body, who.gait
     trunk = body.height - body.thigh - body.shank - 4.1 * body.head
-    neck = pelvis + trunk * swing(180 - gait.lean, 0, 1)
+    neck = pelvis + trunk * swing(180 - gait.lean, 0.0, 1)
     return {
         "neck": neck,
-        "head": neck + 2.1 * body.head * swing(180 - gait.lean - gait.head_lean, 0, 1),
+        "head": neck + 2.1 * body.head * swing(180 - gait.lean - gait.head_lean, 0.0, 1),
     }
 
 

@@ -1,0 +1,121 @@
+"""Anybody's tracklets: a JSON-lines manifest, or a folder with a sub-folder for each tracklet.
+
+A line of a manifest is an object: `frames`, paths relative to the manifest in order of time, and
+`modality`; `identity` (a number or a name) and `camera` (a number) where they are known.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from dinogrl_jax.data.tracklets import MODALITIES, Tracklet, refuse
+from dinogrl_jax.errors import InputError
+
+KEYS = ("frames", "identity", "camera", "modality")
+IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+LARGEST = 1 << 63  # numbers are stored with 64 bits
+
+
+class Listed(NamedTuple):
+    """A tracklet and the name by which its source knows it."""
+
+    tracklet: Tracklet
+    path: str  # the sub-folder, or the first frame as the manifest has it
+
+
+def read(path: str, modality: str | None = None) -> list[Listed]:
+    """The tracklets of a manifest or of a folder, in their order.
+
+    Unknown identities and cameras are −1.
+
+    modality: of a folder's tracklets, and of lines that do not say theirs.
+
+    Raises InputError for all problems together, with the line or sub-folder of each.
+    """
+    if modality not in (*MODALITIES, None):
+        raise InputError(f"modality {modality!r} is neither visible nor infrared")
+    source = Path(path)
+    if source.is_dir():
+        return _read_folder(source, modality)
+    try:
+        lines = source.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    listed, problems = [], []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                listed.append(_parsed(line, source.parent, modality))
+            except InputError as error:
+                problems.append(f"line {number}: {error}")
+    refuse(problems, path)
+    if not listed:
+        raise InputError(f"{path}: lists no tracklets")
+    return listed
+
+
+def _parsed(line: bytes, folder: Path, modality: str | None) -> Listed:
+    try:
+        entry = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not JSON ({str(error)[:80]})") from error
+    if not isinstance(entry, dict):
+        raise InputError('is not an object like {"frames": [...], "modality": "visible"}')
+    if unknown := [key for key in entry if key not in KEYS]:
+        raise InputError(f"has the unknown key {unknown[0][:40]!r}; there are {', '.join(KEYS)}")
+    frames = entry.get("frames")
+    if not isinstance(frames, list) or not frames or not all(map(_is_name, frames)):
+        raise InputError("frames is not a list of paths with at least one")
+    paths = [os.path.join(folder, frame) for frame in frames]
+    if missing := [name for name, path in zip(frames, paths, strict=True) if not _is_file(path)]:
+        raise InputError(f"frame {missing[0][:200]!r} does not exist")
+    stated = entry.get("modality", modality)
+    if stated not in MODALITIES:
+        raise InputError(f"modality is {str(stated)[:40]!r}, neither visible nor infrared")
+    identity, camera = entry.get("identity"), entry.get("camera")
+    if not (identity is None or _is_number(identity) or _is_name(identity)):
+        raise InputError("identity is neither a whole number nor a name")
+    if not (camera is None or _is_number(camera)):
+        raise InputError("camera is no whole number")
+    identity, camera = (-1 if value is None else value for value in (identity, camera))
+    return Listed(Tracklet(tuple(paths), identity, camera, stated, "both"), frames[0])
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and -LARGEST <= value < LARGEST
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return os.path.isfile(path)
+    except ValueError:  # lone surrogates
+        return False
+
+
+def _read_folder(folder: Path, modality: str | None) -> list[Listed]:
+    if modality is None:
+        raise InputError(f"{folder}: is a folder; say its modality with --modality")
+    folders = sorted((path for path in folder.iterdir() if path.is_dir()), key=_by_number)
+    listed, problems = [], []
+    for sub in folders:
+        images = (path for path in sub.iterdir() if path.suffix.lower() in IMAGES)
+        frames = [str(path) for path in sorted(images, key=_by_number)]
+        if not frames:
+            problems.append(f"{sub.name} holds no images")
+        listed.append(Listed(Tracklet(tuple(frames), -1, -1, modality, "both"), sub.name))
+    refuse(problems, str(folder))
+    if not listed:
+        raise InputError(f"{folder}: holds no sub-folder; each tracklet has one of its own")
+    return listed
+
+
+def _by_number(path: Path) -> list:
+    """F9 before F10."""
+    words = re.split(r"(\d+)", path.name)
+    return [int(word) if i % 2 else word for i, word in enumerate(words)]

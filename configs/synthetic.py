@@ -17,20 +17,22 @@ def get_config() -> ConfigDict:
     config = default()
     data, model = config.data, config.model
     data.dataset, data.root = "synthetic", "data/synthetic"
-    data.height, data.width = 96, 48
+    data.height, data.width = 64, 32
+    data.synthetic.height, data.synthetic.width = 64, 32
     data.identities_per_batch, data.tracklets_per_identity = 8, 2
-    data.frames = 4
-    config.augment.pad = 4
-    model.parts = (1, 2, 3, 6)
+    data.frames = 3
+    config.augment.pad = 3
+    model.parts = (1, 2, 4, 8)
     model.embedding = 64
-    model.resnet.stages, model.resnet.width = (1, 1, 1, 1), 16
+    model.resnet.stages, model.resnet.width = (1, 1, 1), 16
     model.dinov2.update(
-        {"height": 96, "width": 48, "patch": 8, "grid": 12, "embedding": 96, "depth": 4, "heads": 3}
+        {"height": 64, "width": 32, "patch": 8, "grid": 8, "embedding": 96, "depth": 4, "heads": 3}
     )
     model.dinov2.taps = (0, 1, 2, 3)
     model.sasgl.hidden, model.sasgl.pre_channels = 64, 16
-    config.optimizer.warmup_epochs, config.optimizer.decay_epochs = 2, (18, 23)
     config.optimizer.learning_rate = 1e-3
-    config.train.update({"epochs": 25, "steps_per_epoch": 10, "evaluate_every": 10})
+    config.optimizer.warmup_epochs, config.optimizer.decay_epochs = 2, (42, 54)
+    config.train.update({"epochs": 60, "steps_per_epoch": 25, "log_every": 25})
+    config.train.update({"evaluate_every": 20, "checkpoint_every": 10})
     config.pretrained.dinov2 = str(Path(__file__).with_name("walker_vit.pth"))
     return config

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Callable
 
+from absl import logging
+
 
 class InputError(Exception):
     """What the user gave cannot be used.
@@ -12,7 +14,11 @@ class InputError(Exception):
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Exit with main's status; bad input becomes one line on stderr and status 2."""
+    """Exit with main's status; bad input becomes one line on stderr and status 2.
+
+    Warnings through absl are left out: orbax has one for each checkpoint without figures.
+    """
+    logging.set_verbosity(logging.ERROR)
     try:
         sys.exit(main())
     except InputError as error:

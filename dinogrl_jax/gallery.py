@@ -12,7 +12,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 from dinogrl_jax import distances
 from dinogrl_jax.errors import InputError
 
-Junk = Callable  # (identity, camera, gallery identity, gallery camera) → ignored by that query
+# (identity, camera, gallery identity, gallery camera) → whether the query ignores the entry, by
+# operators that NumPy and JAX arrays share
+Junk = Callable
 
 
 def no_junk(identity, camera, gallery_identity, gallery_camera):
@@ -26,7 +28,10 @@ def same_camera(identity, camera, gallery_identity, gallery_camera):
 
 
 class Tracklets(NamedTuple):
-    """Rows of a descriptor array, which may be larger, and who and where they are."""
+    """Rows of a descriptor array, which may be larger, and who and where they are.
+
+    Descriptors are float32: narrower ones are widened block by block, wider ones rounded.
+    """
 
     embedding: Shaped[ArrayLike, "n ..."]  # [n, p, d] or [n, d], a numpy.memmap for instance
     rows: Int[np.ndarray, " m"]
@@ -37,14 +42,17 @@ class Tracklets(NamedTuple):
         rows = self.rows[places]
         if len(rows) and np.all(np.diff(rows) == 1):  # a view: nothing is copied
             rows = slice(rows[0], rows[-1] + 1)
-        taken = np.asarray(self.embedding[rows])
+        taken = np.asarray(self.embedding[rows], np.float32)
         return taken if taken.ndim == 3 else taken[:, None]
+
+    def one(self, place) -> Float[np.ndarray, "p d"]:
+        return np.atleast_2d(np.asarray(self.embedding[self.rows[place]], np.float32))
 
 
 def tracklets(
     embedding: Shaped[ArrayLike, "n ..."],
-    identity: Shaped[ArrayLike, " n"],
-    camera: Shaped[ArrayLike, " n"] | None = None,
+    identity: Shaped[ArrayLike, " m"],
+    camera: Shaped[ArrayLike, " c"] | None = None,
 ) -> Tracklets:
     """All rows of a descriptor array; without cameras, all come from one.
 
@@ -101,17 +109,16 @@ def task(
     return Task(name, junk, distances.centre(name, some), mesh, size)
 
 
-def ignored(t: Task, query: Tracklets, gallery: Tracklets, q, g) -> Bool[np.ndarray, "q g"]:
-    """Whether the queries at places q ignore the gallery entries at places g."""
-    own = query.identity[q][:, None], query.camera[q][:, None]
-    other = gallery.identity[g][None, :], gallery.camera[g][None, :]
-    return np.broadcast_to(t.junk(*own, *other), (len(q), len(g)))
+def ignored(t: Task, query: Tracklets, gallery: Tracklets, q, g) -> Bool[np.ndarray, "..."]:
+    """Whether the queries at places q ignore the gallery entries at places g, broadcast."""
+    own = query.identity[q], query.camera[q]
+    return t.junk(*own, gallery.identity[g], gallery.camera[g])
 
 
 def exact(
-    t: Task, query: Tracklets, gallery: Tracklets, q, g, step: int = 128
+    t: Task, query: Tracklets, gallery: Tracklets, q, g, step: int = 32
 ) -> Float[np.ndarray, "q g"]:
-    """Float64 distances between places, few rows at a time: those take twice their bytes."""
+    """Float64 distances between places, few at a time: larger products start BLAS threads."""
     out = np.empty((len(q), len(g)))
     for i in range(0, len(q), step):
         a = query.take(q[i : i + step])
@@ -121,14 +128,24 @@ def exact(
     return out
 
 
+def exact_block(t: Task, query: Tracklets, gallery: Tracklets, q, g) -> Float[np.ndarray, "q g"]:
+    """Float64 distances between places at once; memory: four times the float32 descriptors."""
+    return distances.exact_block(t.name, query.take(q), gallery.take(g), t.offset)
+
+
+def exact_pair(t: Task, query: Tracklets, gallery: Tracklets, q, g) -> float:
+    """The float64 distance between two places."""
+    return distances.exact_pair(t.name, query.one(q), gallery.one(g), t.offset)
+
+
 class Side(NamedTuple):
     """A block of tracklets on the devices; rows that are not `real` fill up the last one."""
 
     operand: distances.Operand
-    length: Float[Array, " n"]
+    length: Float[Array, " n"]  # 0 where not real
+    real: Bool[Array, " n"]
     identity: Int[Array, " n"]
     camera: Int[Array, " n"]
-    real: Bool[Array, " n"]
     matched: Float[Array, "n m"]  # distances of the matches, −inf where there are fewer than m
 
 
@@ -144,13 +161,14 @@ def sides(
     size = -(-count // (blocks * t.mesh.size)) * t.mesh.size
     sharding = NamedSharding(t.mesh, PartitionSpec("gallery" if sharded else None))
     fill = partial(_filled, size=size, sharding=sharding)
+    columns = x.identity, x.camera, matched.astype(np.float32)
     for start in range(0, count, size):
         places = np.arange(start, min(start + size, count))
         operand = distances.operand(fill(x.take(places)), t.offset)
-        length = distances.length(operand)
+        real = fill(np.ones(len(places), bool))
+        length = distances.length(operand) * real
         _check_finite(np.asarray(length)[: len(places)], places, "gallery" if sharded else "query")
-        columns = x.identity, x.camera, np.ones(count, bool), matched.astype(np.float32)
-        yield places, Side(operand, length, *(fill(c[places]) for c in columns))
+        yield places, Side(operand, length, real, *(fill(c[places]) for c in columns))
 
 
 def _filled(x: np.ndarray, size: int, sharding: NamedSharding) -> Array:

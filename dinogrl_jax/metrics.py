@@ -86,8 +86,8 @@ def negatives_before(
 
 def from_matrix(
     distance: Float[ArrayLike, "q g"],
-    match: Bool[np.ndarray, "q g"],
-    junk: Bool[np.ndarray, "q g"],
+    match: Bool[np.ndarray, "_ _"],  # [q, g] too, but that is for the message below
+    junk: Bool[np.ndarray, "_ _"],
     max_rank: int = 20,
 ) -> Result:
     """The figures of a distance matrix under any rule given as masks; junk wins over match.

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dinogrl_jax import distances
+from dinogrl_jax.errors import InputError
 from dinogrl_jax.gallery import (
     Junk,
     Side,
@@ -34,8 +35,10 @@ def nearest(
     Nearest first, equal distances (to float64 rounding) in gallery order; where fewer are left,
     entry −1 at distance inf. `options` are those of `dinogrl_jax.metrics.one_way`.
 
-    Errors: InputError for an empty set, widths that disagree, NaN.
+    Errors: InputError for an empty set, widths that disagree, NaN, k below 1.
     """
+    if k < 1:
+        raise InputError(f"{k} nearest entries: ask for 1 or more")
     query, gallery = comparable(query, gallery)
     t = task(distance, junk, query, **options)
     spare = 16  # candidates beyond k, among which float64 chooses
@@ -58,15 +61,15 @@ def _attempt(query: Tracklets, gallery: Tracklets, k: int, keep: int, t: Task):
             _merged(t.name, t.junk, left, right, columns[0], *so_far)
             for (_, left), so_far in zip(queries, best, strict=True)
         ]
-    rows = [
-        _chosen(query, gallery, t, place, k, *(np.asarray(x)[i] for x in (*so_far, scale)))
-        for (places, left), so_far in zip(queries, best, strict=True)
-        for scale in [(np.asarray(left.length, np.float64) + longest) ** 2]
-        for i, place in enumerate(places)
-    ]
-    if any(row is None for row in rows):
-        return None
-    return tuple(np.stack(x) for x in zip(*rows, strict=True))
+    chosen = []
+    for (rows, left), so_far in zip(queries, best, strict=True):
+        scale = (np.asarray(left.length, np.float64) + longest) ** 2
+        for row in zip(rows, *map(np.asarray, so_far), scale, strict=False):
+            chosen.append(_chosen(query, gallery, k, t, *row))
+            if chosen[-1] is None:
+                return None
+    places, distance = zip(*chosen, strict=True)
+    return np.stack(places), np.stack(distance)
 
 
 def _nothing(count: int, keep: int) -> tuple[Array, Array]:
@@ -75,7 +78,7 @@ def _nothing(count: int, keep: int) -> tuple[Array, Array]:
 
 @partial(jax.jit, static_argnames=("name", "junk"))
 def _merged(
-    name: str, junk: Junk, query: Side, gallery: Side, start: int, best: Array, place: Array
+    name: str, junk: Junk, query: Side, gallery: Side, start, best: Array, place: Array
 ) -> tuple[Array, Array]:
     """The nearest of those so far and those of one block, by float32 distance."""
     distance = distances.block(name, query.operand, gallery.operand)
@@ -89,7 +92,7 @@ def _merged(
     return -lowest, jnp.take_along_axis(places, at, axis=1)
 
 
-def _chosen(query, gallery, t: Task, i: int, k: int, rough, places, scale):
+def _chosen(query, gallery, k: int, t: Task, i, rough, places, scale):
     """One query's k nearest in float64, or None if its candidates may not hold them all."""
     places = places[np.isfinite(rough)]
     distance = exact(t, query, gallery, np.array([i]), places)[0]

@@ -2,11 +2,11 @@
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 
-def learning_rate(config: ConfigDict, epoch: Float[Array, ""] | int) -> Float[Array, ""]:
+def learning_rate(config: ConfigDict, epoch: Int[Array, ""] | int) -> Float[Array, ""]:
     """The learning rate of an epoch, counted from 0.
 
     Linear from warmup_factor to 1 over warmup_epochs, × decay_factor from each of decay_epochs on.

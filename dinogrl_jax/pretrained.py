@@ -21,7 +21,8 @@ from dinogrl_jax.methods import METHODS
 from dinogrl_jax.methods.dinogrl_rules import CLASSIFIER, Part
 from dinogrl_jax.models.published import dinov2_settings
 
-ADVISED = ("antialias", "heads", "offset", "taps")  # settings that weights fit whatever their values
+SIZES = ("patch", "grid", "embedding", "depth", "heads", "mlp", "mlp_ratio", "registers")
+ADVISED = ("antialias", "offset", "taps")  # go with the weights, but do not have to
 
 
 def variable_shapes(model: nn.Module, config: ConfigDict) -> dict:
@@ -106,9 +107,11 @@ def filled(variables: Mapping, config: ConfigDict) -> tuple[dict, list[str]]:
             if _at(variables["params"], target) is not None
         ]
         if targets and place:
-            weights = _weights(name, place, config)
+            weights, shapes = _weights(name, place, config), jax.tree.map(jnp.shape, variables)
             for source, target in targets:
                 variables = _grafted(variables, weights, source, target)
+            if jax.tree.map(jnp.shape, variables) != shapes:
+                raise InputError(f"{place}: fits one place of config.model, but not all of it")
             lines.append(f"{part.title}: weights of {place}")
         elif targets:
             lines.append(
@@ -183,8 +186,8 @@ def _recognised(path: str, state: Mapping[str, np.ndarray]) -> dict:
 
 
 def _check_dinov2(place: str, found: Mapping, config: ConfigDict) -> None:
-    differing = {k: v for k, v in found.items() if k in config and config[k] != v}
-    if differing.keys() - set(ADVISED):
+    differing = {k: found[k] for k in (*SIZES, *ADVISED) if k in found and config[k] != found[k]}
+    if differing.keys() & set(SIZES):
         has = ", ".join(f"{k} {config[k]}" for k in differing)
         settings = " ".join(
             f"--config.model.dinov2.{k}={str(v).replace(' ', '')}" for k, v in differing.items()
@@ -220,7 +223,7 @@ def _weights(name: str, place: str, config: ConfigDict) -> dict:
             raise InputError(f"{place}: is not a folder that convert.py --from {name} made")
         stored, wanted = _part(name, metadata.config)[1], _part(name, config)[1]
         if name == "dinov2":
-            _check_dinov2(place, metadata.config.model.dinov2, config.model.dinov2)
+            _check_dinov2(place, metadata.config.model.dinov2.to_dict(), config.model.dinov2)
         if jax.tree.map(_shape, stored) != jax.tree.map(_shape, wanted):
             raise InputError(f"{place}: was made with other sizes in config.model")
         return jax.device_get(checkpoint.restored(manager, step, variables=wanted)["variables"])

@@ -29,10 +29,10 @@ ROLES = ("query", "gallery", "both")
 
 def score(
     embedding: Shaped[ArrayLike, "n ..."],
-    identity: Shaped[np.ndarray, " n"],
-    camera: Shaped[np.ndarray, " n"] | None,
-    modality: Shaped[np.ndarray, " n"],
-    role: Shaped[np.ndarray, " n"],
+    identity: Shaped[np.ndarray, " _"],
+    camera: Shaped[np.ndarray, " _"] | None,
+    modality: Shaped[np.ndarray, " _"],
+    role: Shaped[np.ndarray, " _"],
     protocol: str = "vcm",
     camera_filter: bool | None = None,
     **options,
@@ -96,7 +96,9 @@ def _check_words(**columns: tuple[np.ndarray, tuple[str, ...]]) -> None:
         unknown = ~np.isin(column, words)
         if unknown.any():
             at = int(np.argmax(unknown))
-            raise InputError(f"{name} of tracklet {at} is {column[at]!r}: use {', '.join(words)}")
+            raise InputError(
+                f"{name} of tracklet {at} is {str(column[at])!r}: use {', '.join(words)}"
+            )
 
 
 def _cameras(camera: np.ndarray | None, count: int, needed: bool) -> Int[np.ndarray, " n"]:

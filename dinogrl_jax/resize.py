@@ -97,12 +97,12 @@ def _blended(taps: list[Array], weights: np.ndarray) -> Array:
     return total.astype(jnp.float32)
 
 
-def _near(x: np.ndarray, a: np.floating = SHARP) -> np.ndarray:
+def _near(x: np.ndarray, a: float | np.floating = SHARP) -> np.ndarray:
     """The cubic kernel within one source pixel."""
     return ((a + 2) * x - (a + 3)) * x * x + np.float32(1)
 
 
-def _far(x: np.ndarray, a: np.floating = SHARP) -> np.ndarray:
+def _far(x: np.ndarray, a: float | np.floating = SHARP) -> np.ndarray:
     """The cubic kernel between one and two source pixels; its middle step is fused."""
     inner = (a * x - 5 * a).astype(np.float64) * x + 8 * a
     return (inner.astype(x.dtype) * x - 4 * a).astype(x.dtype)

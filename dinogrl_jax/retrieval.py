@@ -17,7 +17,19 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from dinogrl_jax import distances
-from dinogrl_jax.gallery import Junk, Side, Task, Tracklets, exact, ignored, sides
+from dinogrl_jax.gallery import (
+    Junk,
+    Side,
+    Task,
+    Tracklets,
+    exact,
+    exact_block,
+    exact_pair,
+    ignored,
+    sides,
+)
+
+ONE_BY_ONE = 1 / 64  # share of a block's pairs above which all of them together cost less
 
 
 class Matches(NamedTuple):
@@ -45,10 +57,10 @@ def count_negatives(
         preceding, succeeding, unsure = map(np.asarray, compared)
         counts[0][rows] += preceding[: len(rows)]
         counts[1][columns] += succeeding[: len(columns)]
-        length = [np.asarray(x.length, np.float64) for x in (left, right)]
-        for i, js in _by_row(unsure):
-            scale = (length[0][i] + length[1][js]) ** 2
-            _decide(query, gallery, found, counts, t, rows[i], columns[js], scale)
+        i, j = np.nonzero(unsure)
+        scale = (np.asarray(left.length, np.float64)[i] + np.asarray(right.length)[j]) ** 2
+        distance = _settled(query, gallery, t, rows, columns, unsure.shape, i, j)
+        _decide(query, gallery, found, counts, t, rows[i], columns[j], distance, scale)
     return [(c, x.place >= 0) for c, x in zip(counts, found, strict=True)][: 1 + both]
 
 
@@ -60,9 +72,9 @@ def matches(query: Tracklets, gallery: Tracklets, t: Task, both: bool) -> tuple[
     with ThreadPoolExecutor() as pool:
         distance_of = pool.map(lambda pair: exact(t, query, gallery, *pair), pairs)
         for (q, g), distance in zip(pairs, distance_of, strict=True):
-            _fill(forward, q, g, distance, ignored(t, query, gallery, q, g))
+            _fill(forward, t, query, gallery, q, g, distance)
             if both:
-                _fill(backward, g, q, distance.T, ignored(t, gallery, query, g, q))
+                _fill(backward, t, gallery, query, g, q, distance.T)
     return forward, backward
 
 
@@ -77,11 +89,12 @@ def _same_identity(query: Tracklets, gallery: Tracklets) -> Iterator[tuple]:
 
 
 def _no_matches(x: Tracklets, width: int) -> Matches:
-    shape = (len(x.rows), width)
+    shape = (len(x.rows), -(-width // 8) * 8)  # few shapes, so that programs are compiled once
     return Matches(np.full(shape, -np.inf), np.full(shape, -1))
 
 
-def _fill(found: Matches, own, other, distance, junk) -> None:
+def _fill(found: Matches, t: Task, query, gallery, own, other, distance) -> None:
+    junk = ignored(t, query, gallery, own[:, None], other[None, :])
     found.distance[own, : len(other)] = np.where(junk, -np.inf, distance)
     found.place[own, : len(other)] = np.where(junk, -1, other)
 
@@ -134,27 +147,28 @@ def _preceding(distance: Array, matched: Array) -> Int[Array, "n m"]:
     return jax.lax.map(lambda m: (distance < m[:, None]).sum(1, dtype=jnp.int32), matched.T).T
 
 
-def _by_row(flags: Bool[np.ndarray, "q g"]) -> Iterator[tuple]:
-    """Each row that has flags, with the columns that have them."""
-    rows, columns = np.divmod(np.flatnonzero(flags), flags.shape[1])
-    some, starts = np.unique(rows, return_index=True)
-    return zip(some, np.split(columns, starts[1:]), strict=False)
+def _settled(
+    query: Tracklets, gallery: Tracklets, t: Task, rows, columns, shape, i, j
+) -> np.ndarray:
+    """Float64 distances of the undecided pairs (rows[i], columns[j]) of a block."""
+    if len(i) > ONE_BY_ONE * shape[0] * shape[1]:
+        # repeated up to the size of the other blocks, for which the program is compiled
+        all_rows, all_columns = np.resize(rows, shape[0]), np.resize(columns, shape[1])
+        return exact_block(t, query, gallery, all_rows, all_columns)[i, j]
+    pairs = zip(rows[i], columns[j], strict=True)
+    return np.array([exact_pair(t, query, gallery, *pair) for pair in pairs])
 
 
-def _decide(query, gallery, found, counts, t: Task, i: int, js, scale) -> None:
-    """Count query i's undecided pairs by their float64 distances."""
-    own = np.array([i])
-    distance = exact(t, query, gallery, own, js)[0][:, None]
+def _decide(query, gallery, found, counts, t: Task, i, j, distance, scale) -> None:
+    """Count undecided pairs (i, j) by their float64 distances."""
+    margin = distances.tolerance(t.name, distance, scale, len(t.offset), np.float64)[:, None]
 
-    def precedes(place, matched, of):
-        margin = distances.tolerance(t.name, matched, scale[:, None], len(t.offset), np.float64)
-        tied = (np.abs(distance - matched) <= margin) & (place < of)
-        return tied | (distance < matched - margin)
+    def add(side: int, own, other, queries: Tracklets, entries: Tracklets):
+        nearer = found[side].distance[own] - distance[:, None]
+        tied = (np.abs(nearer) <= margin) & (other[:, None] < found[side].place[own])
+        junk = ignored(t, queries, entries, own, other)
+        negative = (queries.identity[own] != entries.identity[other]) & ~junk
+        np.add.at(counts[side], own, negative[:, None] & (tied | (nearer > margin)))
 
-    other = gallery.identity[js] != query.identity[i]
-    there = other & ~ignored(t, query, gallery, own, js)[0]
-    back = other & ~ignored(t, gallery, query, js, own)[:, 0]
-    first = precedes(js[:, None], found[0].distance[own], found[0].place[own])
-    second = precedes(i, found[1].distance[js], found[1].place[js])
-    counts[0][i] += (first & there[:, None]).sum(0)
-    counts[1][js] += second & back[:, None]
+    add(0, i, j, query, gallery)
+    add(1, j, i, gallery, query)

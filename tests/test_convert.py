@@ -144,8 +144,7 @@ def test_message_has_one_line_for_each_reason():
     with pytest.raises(ConversionError) as caught:
         to_variables(source, [], {}, source_name="file.pth")
     assert str(caught.value).splitlines() == [
-        "file.pth: cannot be converted",
-        "  key0 and 499 more: no rule takes it",
+        "file.pth: cannot be converted: key0 and 499 more: no rule takes it",
     ]
 
 

@@ -38,13 +38,14 @@ def test_imports_point_down(where):
                     assert not f"{name}.".startswith(f"{forbidden}."), f"{path} imports {name}"
 
 
-def test_importing_everything_brings_neither_tensorflow_nor_torch():
+def test_everything_imports_where_tensorflow_and_torch_cannot_be():
     modules = [
         "dinogrl_jax." + path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")
         for path in PACKAGE.rglob("*.py")
         if path.name != "__init__.py"
     ]
-    code = f"import sys, {', '.join(modules)}; print(*{{'torch', 'tensorflow'}} & {{*sys.modules}})"
+    # Libraries look for torch and do without: it is made impossible to import.
+    code = "import sys; sys.modules['torch'] = sys.modules['tensorflow'] = None\n"
+    code += f"import {', '.join(modules)}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == ""

@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from dinogrl_jax import checkpoint
@@ -53,10 +56,6 @@ def trained(tmp_path_factory):
 def parameters(workdir: Path) -> list[np.ndarray]:
     manager = checkpoint.open_folder(workdir / "checkpoints")
     folder = workdir / "checkpoints" / str(manager.latest_step()) / "variables"
-    import orbax.checkpoint as ocp
-
-    import jax
-
     return [np.asarray(x) for x in jax.tree.leaves(ocp.StandardCheckpointer().restore(folder))]
 
 
@@ -143,8 +142,6 @@ def test_bad_settings_are_one_line_and_change_nothing(trained, changed, said):
 
 
 def test_an_unreadable_frame_is_named(trained, tmp_path):
-    import shutil
-
     folder, _ = trained
     people = shutil.copytree(folder / "people", tmp_path / "people")
     for frame in (people / "Train").rglob("*.jpg"):

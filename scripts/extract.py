@@ -1,0 +1,54 @@
+"""Descriptors of anybody's tracklets:
+
+    python scripts/extract.py --checkpoint DIR --tracklets MANIFEST_OR_FOLDER --out features.npz
+
+A manifest has a line of JSON for each tracklet: {"frames": [paths relative to the manifest],
+"identity": …, "camera": …, "modality": "visible" | "infrared"}, identity and camera optional. A
+folder has a sub-folder for each tracklet. The arrays of the file: embedding [n, parts, channels]
+float32, identity, camera, modality, path; -1 is unknown. Frames are sampled as at test time.
+"""
+
+import argparse
+
+from dinogrl_jax import checkpoint, features, pretrained, sharding
+from dinogrl_jax.data import manifest
+from dinogrl_jax.data.tracklets import MODALITIES
+from dinogrl_jax.errors import run
+from dinogrl_jax.evaluate import embeddings, loaded, make_embed
+
+
+def flags() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", required=True, help="folder of a run or a converted model")
+    parser.add_argument("--tracklets", required=True, help="a manifest, or a folder of folders")
+    parser.add_argument("--out", required=True, help="the .npz to write")
+    parser.add_argument("--modality", choices=MODALITIES, help="where a manifest does not say it")
+    parser.add_argument("--batch", type=int, help="tracklets at a time; default as in evaluation")
+    parser.add_argument("--which", default="best", help="best, last or a step; default best")
+    parser.add_argument("--workers", type=int, help="processes that read frames; 0 for none")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = flags()
+    features.check_writable(options.out)
+    listed = manifest.read(options.tracklets, options.modality)
+    manager = pretrained.checkpoints_of(options.checkpoint)
+    step = checkpoint.chosen_step(manager, options.which)
+    pretrained.check_whole(manager, step)
+    mesh = sharding.device_mesh()
+    model, variables, metadata = loaded(manager, step, mesh)
+    config = features.extraction_config(
+        metadata.config, len(listed), mesh.size, options.batch, options.workers
+    )
+    tracklets = [tracklet for tracklet, _ in listed]
+    embed = make_embed(model, config, mesh)
+    embedding = embeddings(embed, variables, tracklets, config, mesh)
+    features.write(options.out, embedding=embedding, **features.columns(listed))
+    print(f"{options.out}: {len(listed)} tracklets, descriptors {embedding.shape[1:]}, step {step}")
+
+
+if __name__ == "__main__":
+    run(main)

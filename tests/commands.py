@@ -1,0 +1,45 @@
+"""Scripts of the repository, run as a user runs them."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Done(NamedTuple):
+    status: int
+    output: str
+    errors: str
+    seconds: float
+    gib: float  # the most memory that one of its processes had
+
+
+def script(name: str, *arguments) -> Done:
+    """A script in a process of its own. A traceback is a failure, whatever the status."""
+    began = time.monotonic()
+    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=output, stderr=errors, cwd=ROOT)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        texts = []
+        for file in (output, errors):
+            file.seek(0)
+            texts.append(file.read().decode())
+    assert "Traceback" not in texts[1], texts[1]
+    seconds = time.monotonic() - began
+    return Done(process.returncode, *texts, seconds, usage.ru_maxrss / 2**20)
+
+
+def refusal(name: str, *arguments) -> str:
+    """The one line with which a script refuses its input."""
+    done = script(name, *arguments)
+    assert done.status == 2, done.errors
+    errors = [line for line in done.errors.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.errors
+    return errors[0]

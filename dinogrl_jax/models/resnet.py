@@ -30,9 +30,6 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c2"]:
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", KERNEL_INIT, shape).astype(self.dtype)
-        if self.size == 1:  # a product: its gradient needs no transposed copy of x
-            x = x[:, :: self.stride, :: self.stride].astype(self.dtype)
-            return checkpoint_name(jnp.einsum("fhwc,cd->fhwd", x, kernel[0, 0]), "conv")
         pad = (self.size // 2, self.size // 2)
         y = jax.lax.conv_general_dilated(
             x.astype(self.dtype),
@@ -103,36 +100,14 @@ class Stages(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h2 w2 c2"]:
+        Block = nn.remat(Bottleneck, static_argnums=(2,), policy=KEPT)
         for stage, blocks in enumerate(self.stages):
-            width, last = self.width * 2**stage, len(self.stages) - 1
-            stride = 2 if 0 < stage < last else 1
-            names = [f"layer{stage + 1}_block{block}" for block in range(blocks)]
-            x = Bottleneck(width, stride, self.dtype, name=names[0])(x, train)
-            if self.is_initializing():
-                for name in names[1:]:
-                    x = Bottleneck(width, 1, self.dtype, name=name)(x, train)
-            elif blocks > 1:
-                x = self._repeated(names[1:], width, x, train)
-        return x
-
-    def _repeated(self, names: list[str], width: int, x: Array, train: bool) -> Array:
-        """Equal blocks as one loop: compiled once, and each computes its maps again only when its
-        own gradient is due (a CPU's scheduler would do so for all blocks at once)."""
-        block = Bottleneck(width, 1, self.dtype, parent=None)
-        each = [
-            {k: self.get_variable(k, name) for k in ("params", "batch_stats")} for name in names
-        ]
-
-        def body(x: Array, variables: dict) -> tuple[Array, dict]:
-            if not train:
-                return block.apply(variables, x, train), {}
-            y, changed = block.apply(variables, x, train, mutable=["batch_stats"])
-            return y, changed["batch_stats"]
-
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-        x, batch_stats = jax.lax.scan(jax.checkpoint(body, policy=KEPT), x, stacked)
-        if train:
-            for i, name in enumerate(names):
-                of_block = jax.tree.map(lambda leaf, i=i: leaf[i], batch_stats)
-                self.put_variable("batch_stats", name, of_block)
+            for block in range(blocks):
+                strided = block == 0 and 0 < stage < len(self.stages) - 1
+                x = Block(
+                    self.width * 2**stage,
+                    stride=2 if strided else 1,
+                    dtype=self.dtype,
+                    name=f"layer{stage + 1}_block{block}",
+                )(x, train)
         return x

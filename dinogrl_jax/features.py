@@ -56,15 +56,15 @@ def check_writable(path: str) -> None:
         raise InputError(f"{path}: cannot be written; its folder has to exist, and it is a file")
 
 
-def write(path: str, **arrays: np.ndarray) -> None:
+def write(path: str, /, **arrays: np.ndarray) -> None:
     """Write an .npz, which appears when it is complete and replaces an older one."""
-    place = Path(path)
-    draft = place.with_name(f".{place.name}.{os.getpid()}")
+    file = Path(place)
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with open(draft, "wb") as file:
-            np.savez(file, **arrays)
-        draft.replace(place)
+        with open(draft, "wb") as opened:
+            np.savez(opened, **arrays)
+        draft.replace(file)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise InputError(f"{place}: cannot be written ({error.strerror})") from error
     finally:
         draft.unlink(missing_ok=True)

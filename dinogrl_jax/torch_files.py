@@ -204,7 +204,7 @@ def _array(tensor: Tensor, records: dict[str, _Record], largest: int) -> np.ndar
     return np.ndarray(size, dtype, raw, offset * dtype.itemsize, steps)
 
 
-def _stored(storage: Storage, records: dict[str, _Record]) -> np.ndarray:
+def _stored(storage: object, records: dict[str, _Record]) -> np.ndarray:
     if not isinstance(storage, Storage) or not isinstance(storage.dtype, np.dtype):
         raise InputError("has no storage that can be read")
     if not isinstance(storage.name, str) or not _counts((storage.count,)):

@@ -135,9 +135,13 @@ def make_step(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
     )
 
 
-def compiler_options() -> dict[str, bool]:
+def compiler_options() -> dict[str, bool | str]:
     """Options of the backend that computations here are compiled with."""
-    if jax.default_backend() == "cpu":
-        # The default CPU scheduler keeps twice the temporaries alive (13 GiB for 48 frames).
-        return {"xla_cpu_enable_concurrency_optimized_scheduler": False}
-    return {}
+    if jax.default_backend() != "cpu":
+        return {}
+    return {
+        # The default CPU scheduler keeps twice the temporaries alive.
+        "xla_cpu_enable_concurrency_optimized_scheduler": False,
+        # Without its barriers, recomputation is moved to the front and saves no memory.
+        "xla_disable_hlo_passes": "cse_barrier_expander",
+    }

@@ -12,11 +12,12 @@ from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
 from dinogrl_jax import checkpoint, protocols, sharding, summary
+from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.data.pipeline import evaluation_batches
 from dinogrl_jax.data.tracklets import Tracklet, queries_and_gallery
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.progress import Progress
-from dinogrl_jax.train import compiler_options, initial_variables
+from dinogrl_jax.train import initial_variables
 
 
 def make_embed(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:

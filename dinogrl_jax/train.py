@@ -11,10 +11,11 @@ import optax
 import orbax.checkpoint as ocp
 from flax import linen as nn
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from dinogrl_jax import checkpoint, pretrained, sharding
+from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.optim import optimizer
 
@@ -23,6 +24,7 @@ class State(NamedTuple):
     """Everything that a step reads and changes; the data need nothing but the step's number."""
 
     step: Int[Array, ""]
+    key: Key[Array, ""]  # of the seed; a step's own is made of both
     params: dict  # trained
     frozen: dict  # never changed: the backbone
     batch_stats: dict
@@ -56,7 +58,8 @@ def state_of(
     frozen = {k: v for k, v in variables["params"].items() if k in frozen_names}
     if opt_state is None:
         opt_state = optimizer(config.optimizer, config.train.steps_per_epoch).init(params)
-    return State(jnp.asarray(step, jnp.int32), params, frozen, variables["batch_stats"], opt_state)
+    number, key = jnp.asarray(step, jnp.int32), jax.random.key(config.seed)
+    return State(number, key, params, frozen, variables["batch_stats"], opt_state)
 
 
 def _placed_shape(x: jax.ShapeDtypeStruct, sharding) -> jax.ShapeDtypeStruct:
@@ -104,7 +107,7 @@ def train_step(
     config: ConfigDict,
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
     """The state after one batch, and the loss's terms."""
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    key = jax.random.fold_in(state.key, state.step)
 
     def loss(params: dict) -> tuple:
         variables = state._replace(params=params).variables
@@ -114,8 +117,9 @@ def train_step(
     transform = optimizer(config.optimizer, config.train.steps_per_epoch)
     updates, opt_state = transform.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    terms["gradient_norm"] = optax.global_norm(gradients)
-    return State(state.step + 1, params, state.frozen, batch_stats, opt_state), terms
+    terms["gradient_norm"] = optax.tree.norm(gradients)
+    trained = {"params": params, "batch_stats": batch_stats, "opt_state": opt_state}
+    return state._replace(step=state.step + 1, **trained), terms
 
 
 def make_step(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
@@ -133,15 +137,3 @@ def make_step(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
         donate_argnums=0,
         compiler_options=compiler_options(),
     )
-
-
-def compiler_options() -> dict[str, bool | str]:
-    """Options of the backend that computations here are compiled with."""
-    if jax.default_backend() != "cpu":
-        return {}
-    return {
-        # The default CPU scheduler keeps twice the temporaries alive.
-        "xla_cpu_enable_concurrency_optimized_scheduler": False,
-        # Without its barriers, recomputation is moved to the front and saves no memory.
-        "xla_disable_hlo_passes": "cse_barrier_expander",
-    }

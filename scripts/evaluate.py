@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
-from dinogrl_jax import checkpoint, command_line, sharding, workdir
+from dinogrl_jax import checkpoint, command_line, compiling, sharding, workdir
 from dinogrl_jax.data import datasets
 from dinogrl_jax.errors import run
 from dinogrl_jax.evaluate import embeddings, figures, loaded, make_embed
@@ -17,6 +17,7 @@ def main() -> int:
     config, folder = command_line.parsed()
     manager = checkpoint.open_folder(f"{folder}/checkpoints")
     step = checkpoint.chosen_step(manager, WHICH.value)
+    compiling.keep_compiled()
     mesh = sharding.device_mesh()
     model, variables, trained = loaded(manager, step, mesh)
     workdir.check_same(config, trained.config, folder)

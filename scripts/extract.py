@@ -10,7 +10,7 @@ float32, identity, camera, modality, path; -1 is unknown. Frames are sampled as 
 
 import argparse
 
-from dinogrl_jax import checkpoint, features, pretrained, sharding
+from dinogrl_jax import checkpoint, compiling, features, pretrained, sharding
 from dinogrl_jax.data import manifest
 from dinogrl_jax.data.tracklets import MODALITIES
 from dinogrl_jax.errors import run
@@ -38,6 +38,7 @@ def main() -> None:
     manager = pretrained.checkpoints_of(options.checkpoint)
     step = checkpoint.chosen_step(manager, options.which)
     pretrained.check_whole(manager, step)
+    compiling.keep_compiled()
     mesh = sharding.device_mesh()
     model, variables, metadata = loaded(manager, step, mesh)
     config = features.extraction_config(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.models.resnet import Stages, max_pooled
-from dinogrl_jax.train import compiler_options
 
 
 def library_pooled(x):

@@ -25,13 +25,14 @@ def make_embed(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
     method = METHODS[config.method]
 
     def embed(variables: dict, frames: Array, modality: str) -> Float[Array, "b p d"]:
+        variables = jax.lax.with_sharding_constraint(variables, whole)
         return method.descriptor(model.apply(variables, frames, (modality,), train=False))
 
     whole, split = sharding.replicated(mesh), sharding.by_tracklet(mesh)
     return jax.jit(
         embed,
         static_argnums=2,
-        in_shardings=(whole, split),
+        in_shardings=(None, split),
         out_shardings=split,
         compiler_options=compiler_options(),
     )

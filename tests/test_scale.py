@@ -39,18 +39,15 @@ def one_device() -> dict:
 
 
 def assert_equal(found: dict, expected: dict) -> None:
-    made, whole = np.array(found["losses"]), np.array(expected["losses"])
-    # Sums are made in another order. Before any parameter has moved far this is float32 rounding;
-    # then Adam divides small gradients by their own size, and hinges and maxima switch, so that a
-    # difference grows about tenfold in five steps. Another batch or statistic shows at 1e-2.
-    np.testing.assert_allclose(made[:3], whole[:3], rtol=2e-6)
-    np.testing.assert_allclose(made, whole, rtol=3e-3)
+    # Sums are made in another order, and what that changes grows with every step of Adam; another
+    # batch, statistic or triplet shows at 1e-2.
+    np.testing.assert_allclose(found["losses"], expected["losses"], rtol=1e-8)
     embedding = np.array(expected["embedding"])
     error = np.abs(np.array(found["embedding"]) - embedding).max()
-    assert error < 0.05 * embedding.std()
+    assert error < 1e-6 * embedding.std()
 
 
-@pytest.mark.parametrize(("devices", "fsdp"), [(2, 1), (4, 2), (8, 1), (8, 8)])
+@pytest.mark.parametrize(("devices", "fsdp"), [(2, 2), (4, 2), (8, 1)])
 def test_devices_train_as_one(one_device, devices, fsdp):
     found = finished(started(devices, fsdp))
     assert_equal(found, one_device)

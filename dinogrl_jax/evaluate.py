@@ -60,12 +60,14 @@ def embeddings(
 ) -> Float[np.ndarray, "n p d"]:
     """The descriptor of every tracklet, in their order; frames are sampled as at test time.
 
+    That of a tracklet of several clips is their mean.
+
     embed: what `make_embed` returns. Shows its progress.
     """
-    result = None
+    result, clips = None, np.zeros(len(tracklets), np.float32)
     with (
         evaluation_batches(tracklets, config) as batches,
-        Progress("embedding", len(tracklets), "tracklets") as progress,
+        Progress("embedding", batches.clips, "clips") as progress,
     ):
         on_device = (
             (embed(variables, sharding.placed(b.frames, mesh), b.modality), b.positions[b.valid])
@@ -74,10 +76,11 @@ def embeddings(
         for descriptors, positions in one_ahead(on_device):
             values = np.asarray(descriptors, np.float32)[: len(positions)]
             if result is None:
-                result = np.empty((len(tracklets), *values.shape[1:]), np.float32)
-            result[positions] = values
+                result = np.zeros((len(tracklets), *values.shape[1:]), np.float32)
+            np.add.at(result, positions, values)  # a tracklet may be several clips
+            np.add.at(clips, positions, 1)
             progress.add(len(positions))
-    return result
+    return result / clips[:, None, None]
 
 
 def one_ahead(items: Iterable) -> Iterator:
@@ -101,7 +104,10 @@ def figures(
         name: np.array([getattr(t, name) for t in tracklets])
         for name in ("identity", "camera", "modality", "role")
     }
-    results = protocols.score(embedding, **columns, protocol=config.evaluation.protocol)
+    rule = config.evaluation.protocol, config.evaluation.camera_filter
+    results = protocols.score(
+        embedding, **columns, protocol=rule[0], camera_filter=protocols.filters_cameras(*rule)
+    )
     return {
         direction: {
             **{f"rank{k}": float(result.cmc[k - 1]) for k in (1, 5, 10, 20)},
@@ -122,7 +128,8 @@ def mean_mAP(figures: dict[str, dict]) -> float:
 
 def chance_rank1(tracklets: Sequence[Tracklet], query_modality: str, config: ConfigDict) -> float:
     """The rank-1 that a random order of the gallery is expected to reach."""
-    filtered = protocols.PROTOCOLS[config.evaluation.protocol].camera_filter
+    evaluation = config.evaluation
+    filtered = protocols.filters_cameras(evaluation.protocol, evaluation.camera_filter)
     queries, gallery = queries_and_gallery(tracklets, query_modality)
     of_identity = Counter(tracklets[i].identity for i in gallery)
     of_both = Counter((tracklets[i].identity, tracklets[i].camera) for i in gallery)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from dinogrl_jax import checkpoint, pretrained, sharding
+from dinogrl_jax.errors import InputError
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.optim import optimizer
 
@@ -79,6 +80,12 @@ def started(
         state = initial_state(variables, config)
         state = jax.device_put(state, sharding.replicated(mesh))
         return state, checkpoint.Metadata(config, identities, 0, None, None)
+    metadata = checkpoint.saved_metadata(manager, last)
+    if metadata.identities != identities:
+        raise InputError(
+            f"{manager.directory}: trained on {len(metadata.identities)} identities, which are not "
+            f"the {len(identities)} of data.root: restore the data set, or choose another --workdir"
+        )
     place = partial(_placed_shape, sharding=sharding.replicated(mesh))
     shapes = jax.tree.map(place, shapes)
     items = checkpoint.restored(
@@ -86,7 +93,7 @@ def started(
     )
     state = state_of(items["variables"], config, items["optimizer"], last)
     print(f"continuing at step {last}")
-    return state, checkpoint.saved_metadata(manager, last)
+    return state, metadata
 
 
 def due(every: int, step: int, config: ConfigDict) -> bool:

@@ -4,6 +4,8 @@ The same command continues a run that was stopped. Exit status: 0 done, 2 bad in
 Ctrl-C or SIGTERM with everything saved.
 """
 
+import jax
+
 from dinogrl_jax import checkpoint, command_line, sharding, workdir
 from dinogrl_jax.data import datasets
 from dinogrl_jax.data.pipeline import training_batches
@@ -12,7 +14,8 @@ from dinogrl_jax.errors import run
 from dinogrl_jax.evaluate import embeddings, figures, make_embed, maps_picture, mean_mAP
 from dinogrl_jax.interruption import STOPPED, Interruption
 from dinogrl_jax.methods import METHODS
-from dinogrl_jax.summary import Summary, TrainingLog, results_table
+from dinogrl_jax.protocols import described
+from dinogrl_jax.summary import DIRECTIONS, Summary, TrainingLog, results_table
 from dinogrl_jax.train import due, make_step, started
 
 
@@ -30,7 +33,15 @@ def main() -> int:
     last = max(t.epochs * t.steps_per_epoch, first)
     print(f"{folder}: {len(train_set)} training tracklets of {len(label_of)} identities, ", end="")
     print(f"{len(test_set)} test tracklets, {mesh.size} devices, steps {first} to {last}")
-    batches = training_batches(train_set, label_of, config, start_step=first, steps=last - first)
+    batches = training_batches(
+        train_set,
+        label_of,
+        config,
+        start_step=first,
+        steps=last - first,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
     with Interruption() as stop, Summary(folder) as summary, batches:
         log = TrainingLog(config, summary, first, last)
         for number, batch in enumerate(batches, first + 1):
@@ -53,9 +64,14 @@ def main() -> int:
                 print(f"stopped and saved at step {number}; the same command continues the run")
                 return STOPPED
     manager.wait_until_finished()
+    if batches.replaced:
+        print(
+            f"{len(batches.replaced)} unreadable frames, {batches.replaced.total()} times replaced"
+        )
     results = workdir.results(manager, config.evaluation.protocol)
     workdir.write_json(folder / "results.json", results)
-    print(results_table(results))
+    e, found = config.evaluation, {name: results[name] for name in DIRECTIONS if name in results}
+    print(results_table(results), *described(e.protocol, e.camera_filter, found), sep="\n")
     return 0
 
 

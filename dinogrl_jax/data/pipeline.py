@@ -5,6 +5,7 @@ the step, and neither the number of workers nor that of hosts changes what is in
 """
 
 import functools
+import logging
 import math
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import grain
@@ -23,9 +25,12 @@ from ml_collections import ConfigDict
 from dinogrl_jax.data import sampling, transforms
 from dinogrl_jax.data.batches import (
     Batch,
+    Clip,
     ClipShape,
     EvaluationBatch,
     EvaluationRecipe,
+    IdentityPairs,
+    ListedPairs,
     TrainingRecipe,
     part,
 )
@@ -35,6 +40,8 @@ from dinogrl_jax.errors import InputError
 Recipe = TrainingRecipe | EvaluationRecipe
 THREADS = 2  # that make batches in the training process, where no worker does
 BATCHES_IN_FLIGHT = 4  # of a worker: in the making, in two queues, in the parent's hands
+
+logger = logging.getLogger(__name__)
 
 
 def training_batches(
@@ -62,18 +69,49 @@ def training_batches(
     check_training(tracklets, data.identities_per_batch)
     if config.seed < 0:
         raise InputError(f"seed = {config.seed}: it has to be 0 or more")
-    pairs = data.identities_per_batch * data.tracklets_per_identity
     recipe = TrainingRecipe(
         tracklets=tracklets,
-        members=sampling.members(tracklets, labels),
-        identities=data.identities_per_batch,
-        tracklets_per_identity=data.tracklets_per_identity,
-        part=part(pairs, process_index, process_count),
+        pairs=sampling.chosen(BATCH_RULES, data.batch_rule, "data.batch_rule")(
+            tracklets, labels, config, start_step + steps
+        ),
+        aligned=data.batch_rule == CAMERA_PAIRS,
+        frame_rule=sampling.chosen(
+            sampling.TRAINING_FRAMES, data.training_frames, "data.training_frames"
+        ),
+        part=part(
+            data.identities_per_batch * data.tracklets_per_identity, process_index, process_count
+        ),
         shape=ClipShape(data.frames, data.height, data.width),
         augment=transforms.Augment(**config.augment),
         seed=config.seed,
+        replace=sampling.chosen(BAD_FRAMES, data.bad_frames, "data.bad_frames"),
     )
     return Batches(recipe, range(start_step, start_step + steps), data.workers)
+
+
+def identity_rule(
+    tracklets: Sequence[Tracklet], labels: Mapping[int | str, int], config: ConfigDict, _: int
+) -> IdentityPairs:
+    members = sampling.members(tracklets, labels)
+    data = config.data
+    return IdentityPairs(
+        members, data.identities_per_batch, data.tracklets_per_identity, config.seed
+    )
+
+
+def camera_pairs_rule(
+    tracklets: Sequence[Tracklet], labels: Mapping[int | str, int], config: ConfigDict, steps: int
+) -> ListedPairs:
+    data = config.data
+    pairs = sampling.aligned_pairs(tracklets, labels)
+    camera = np.array([tracklets[position].camera for position in pairs.visible], int)
+    size = data.identities_per_batch, data.tracklets_per_identity
+    return ListedPairs(pairs, sampling.camera_pairs(pairs, camera, *size, config.seed, steps))
+
+
+CAMERA_PAIRS = "camera-pairs"
+BATCH_RULES = {"identity": identity_rule, CAMERA_PAIRS: camera_pairs_rule}
+BAD_FRAMES = {"stop": False, "neighbour": True}  # whether to replace
 
 
 def evaluation_batches(
@@ -83,7 +121,9 @@ def evaluation_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> "Batches":
-    """Every tracklet once, as it is: the visible ones in order, then the infrared ones.
+    """Every tracklet as it is: the visible ones in order, then the infrared ones.
+
+    Each is one clip, or with `data.test_frames` = "dense" as many as hold all its frames.
 
     Args:
         tracklets: the test set, or a modality of it.
@@ -94,23 +134,34 @@ def evaluation_batches(
         InputError: at once if there is no tracklet; from `next` for an unreadable image.
     """
     check(tracklets, "test")
-    size = config.evaluation.tracklets_per_batch
+    size, data = config.evaluation.tracklets_per_batch, config.data
+    clip_rule = sampling.chosen(sampling.TEST_CLIPS, data.test_frames, "data.test_frames")
     rows = []
     for modality in MODALITIES:
-        chosen = [i for i, tracklet in enumerate(tracklets) if tracklet.modality == modality]
-        rows += [chosen[i : i + size] for i in range(0, len(chosen), size)]
+        clips = [
+            Clip(position, number)
+            for position, tracklet in enumerate(tracklets)
+            if tracklet.modality == modality
+            for number in range(len(clip_rule(len(tracklet.frames), data.frames)))
+        ]
+        rows += [clips[i : i + size] for i in range(0, len(clips), size)]
     recipe = EvaluationRecipe(
         tracklets=tracklets,
         rows=rows,
+        clip_rule=data.test_frames,
         size=size,
         part=part(size, process_index, process_count),
-        shape=ClipShape(config.data.frames, config.data.height, config.data.width),
+        shape=ClipShape(data.frames, data.height, data.width),
     )
-    return Batches(recipe, range(len(rows)), config.data.workers)
+    batches = Batches(recipe, range(len(rows)), data.workers)
+    batches.clips = sum(map(len, rows))
+    return batches
 
 
 class Batches(Iterator):
     """An iterator over a recipe's batches, in order; `with` or `close` ends its workers.
+
+    `replaced` counts the frames that could not be read so far, each of which is warned of once.
 
     Args:
         recipe: makes the batch of an index.
@@ -122,6 +173,8 @@ class Batches(Iterator):
         self.length = len(indices)
         self.shape = recipe.frames_shape
         self.folder = None
+        self.clips = self.length * self.shape[0]
+        self.replaced: Counter[str] = Counter()
         dataset = grain.MapDataset.source(indices)
         if workers == 0:
             dataset = dataset.map(functools.partial(in_memory, recipe))
@@ -141,6 +194,10 @@ class Batches(Iterator):
         except BaseException:  # the end, bad input, Ctrl-C
             self.close()
             raise
+        for frame in getattr(batch, "replaced", ()):
+            self.replaced[frame] += 1
+            if self.replaced[frame] == 1:
+                logger.warning("%s cannot be read: a neighbour stands in for it", frame)
         return opened(batch, self.shape) if self.folder else batch
 
     def close(self) -> None:

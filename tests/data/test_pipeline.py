@@ -190,6 +190,21 @@ def test_closing_early_ends_workers_and_removes_their_files(split, config):
         next(batches)
 
 
+def test_memory_is_used_again_once_nothing_refers_to_it(split, config):
+    expected = training(split[0], config, steps=12)
+    config.data.workers = 2
+    with pipeline.training_batches(split[0], labels(split[0]), config, steps=12) as batches:
+        folder = Path(batches.folder.name)
+        kept = next(batches).frames[1:]  # a part keeps the whole alive
+        names = set()
+        for batch, other in zip(batches, expected[1:], strict=True):
+            np.testing.assert_array_equal(batch.frames, other.frames)
+            names |= {path.stat().st_ino for path in folder.iterdir()}
+            del batch
+        np.testing.assert_array_equal(kept, expected[0].frames[1:])
+    assert len(names) < 12
+
+
 def test_frames_travel_over_the_disk_where_memory_is_short():
     with pipeline.shared_folder(10**18) as large, pipeline.shared_folder(1) as small:
         assert not large.startswith("/dev/shm")

@@ -17,6 +17,8 @@ def get_config() -> ConfigDict:
     config = default()
     config.data.dataset = "bupt"
     config.data.identities_per_batch, config.data.tracklets_per_identity = 8, 2
+    config.data.batch_rule = "camera-pairs"
+    config.data.training_frames, config.data.test_frames = "sorted-random", "uniform"
     config.data.minimum_frames = 1  # the published loader keeps every tracklet
     config.evaluation.protocol = "bupt-full"
     return config

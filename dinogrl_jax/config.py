@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 
 # What a resumed run may change: it alters neither the model nor the course of the training.
 FREE_ON_RESUME = (
+    "data.bad_frames",
     "data.root",
     "data.workers",
     "evaluation.tracklets_per_batch",
@@ -41,16 +42,22 @@ def default() -> ConfigDict:
 
 def data() -> dict:
     return {
-        "dataset": "vcm",  # "vcm" (HITSZ-VCM's layout) or "synthetic" (generated, the same layout)
-        "root": "",  # folder of the data set
+        "dataset": "vcm",  # "vcm", "bupt", "manifest", "synthetic" (generated, in vcm's layout)
+        "root": "",  # folder of the data set, raw or prepared; of "manifest" the file
         "height": 256,  # pixels, of a frame as the network sees it
         "width": 128,
         "frames": 6,  # per tracklet
         "minimum_frames": 12,  # shorter tracklets are left out, as every published result does
         "discard_train": "",  # file of frame paths to leave out (DinoGRL's own lists are private)
         "discard_test": "",
+        "auxiliary": False,  # bupt: train on the identities seen by a single camera as well
+        "fake_infrared": False,  # bupt: add the infrared pictures made from the visible ones
+        "batch_rule": "identity",  # or "camera-pairs": aligned pairs of distinct cameras
         "identities_per_batch": 4,
         "tracklets_per_identity": 4,  # of each modality: 4 visible and 4 infrared
+        "training_frames": "random-per-chunk",  # or "sorted-random"
+        "test_frames": "first-per-chunk",  # or "uniform", "dense" (all, the mean descriptor)
+        "bad_frames": "stop",  # in training; or "neighbour", which stands in and is counted
         "workers": 2,  # loader processes; 0 loads in threads of the training process
         "synthetic": {  # what the generator makes where the root does not exist yet
             "seed": 0,
@@ -166,7 +173,8 @@ def hosts() -> dict:
 
 def evaluation() -> dict:
     return {
-        "protocol": "vcm",  # junk rule: gallery tracklets of the query's identity and camera
+        "protocol": "vcm",  # or "bupt-full", "bupt-official-drop64": see protocols.PROTOCOLS
+        "camera_filter": "protocol",  # "on" ignores the query's identity and camera; "off"
         "tracklets_per_batch": 16,
         "max_rank": 20,
     }
@@ -181,14 +189,18 @@ def pretrained() -> dict:
 
 
 def from_dict(settings: dict) -> ConfigDict:
-    """A configuration that was stored as JSON; lists are tuples again."""
+    """A configuration that was stored as JSON; lists are tuples again.
 
-    def restored(value):
+    A setting that was not there yet has its default, which changes nothing of before.
+    """
+
+    def restored(value, known):
         if isinstance(value, dict):
-            return {key: restored(entry) for key, entry in value.items()}
+            known = known if isinstance(known, dict) else {}
+            return {**known, **{key: restored(v, known.get(key)) for key, v in value.items()}}
         return tuple(value) if isinstance(value, list) else value
 
-    return ConfigDict(restored(settings))
+    return ConfigDict(restored(settings, default().to_dict()))
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:

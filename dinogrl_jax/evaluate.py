@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
-from dinogrl_jax import checkpoint, protocols, sharding, summary
+from dinogrl_jax import checkpoint, hosts, protocols, sharding, summary
 from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.data.pipeline import evaluation_batches
 from dinogrl_jax.data.tracklets import Tracklet, queries_and_gallery
@@ -62,24 +62,34 @@ def embeddings(
 ) -> Float[np.ndarray, "n p d"]:
     """The descriptor of every tracklet, in their order; frames are sampled as at test time.
 
+    That of a tracklet of several clips is their mean.
+
     embed: what `make_embed` returns. Shows its progress.
     """
-    result = None
+    result, clips = None, np.zeros(len(tracklets), np.float32)
     with (
-        evaluation_batches(tracklets, config) as batches,
-        Progress("embedding", len(tracklets), "tracklets") as progress,
+        evaluation_batches(
+            tracklets,
+            config,
+            multiple=mesh.size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ) as batches,
+        Progress("embedding", batches.clips, "clips") as progress,
     ):
         on_device = (
-            (embed(variables, sharding.placed(b.frames, mesh), b.modality), b.positions[b.valid])
+            (embed(variables, sharding.placed(b.frames, mesh), b.modality), b.positions, b.valid)
             for b in batches
         )
-        for descriptors, positions in one_ahead(on_device):
-            values = np.asarray(descriptors, np.float32)[: len(positions)]
+        for made in one_ahead(on_device):
+            values, positions, valid = map(hosts.gathered, made)
+            values, positions = values[valid].astype(np.float32), positions[valid]
             if result is None:
-                result = np.empty((len(tracklets), *values.shape[1:]), np.float32)
-            result[positions] = values
+                result = np.zeros((len(tracklets), *values.shape[1:]), np.float32)
+            np.add.at(result, positions, values)  # a tracklet may be several clips
+            np.add.at(clips, positions, 1)
             progress.add(len(positions))
-    return result
+    return result / clips[:, None, None]
 
 
 def one_ahead(items: Iterable) -> Iterator:
@@ -103,7 +113,10 @@ def figures(
         name: np.array([getattr(t, name) for t in tracklets])
         for name in ("identity", "camera", "modality", "role")
     }
-    results = protocols.score(embedding, **columns, protocol=config.evaluation.protocol)
+    rule = config.evaluation.protocol, config.evaluation.camera_filter
+    results = protocols.score(
+        embedding, **columns, protocol=rule[0], camera_filter=protocols.filters_cameras(*rule)
+    )
     return {
         direction: {
             **{f"rank{k}": float(result.cmc[k - 1]) for k in (1, 5, 10, 20)},
@@ -124,7 +137,8 @@ def mean_mAP(figures: dict[str, dict]) -> float:
 
 def chance_rank1(tracklets: Sequence[Tracklet], query_modality: str, config: ConfigDict) -> float:
     """The rank-1 that a random order of the gallery is expected to reach."""
-    filtered = protocols.PROTOCOLS[config.evaluation.protocol].camera_filter
+    evaluation = config.evaluation
+    filtered = protocols.filters_cameras(evaluation.protocol, evaluation.camera_filter)
     queries, gallery = queries_and_gallery(tracklets, query_modality)
     of_identity = Counter(tracklets[i].identity for i in gallery)
     of_both = Counter((tracklets[i].identity, tracklets[i].camera) for i in gallery)

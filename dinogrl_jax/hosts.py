@@ -1,6 +1,7 @@
 """Several processes, on one or many hosts, that train one model together."""
 
 import os
+import sys
 from typing import Any
 
 import jax
@@ -12,19 +13,19 @@ from dinogrl_jax.errors import InputError
 
 
 def connect(config: ConfigDict) -> None:
-    """Join the other processes, if there are any; before JAX is used otherwise.
+    """Join the other processes, if there are any; before JAX is used otherwise. One prints.
 
     config: the section `hosts` of `dinogrl_jax.config`.
     """
     if config.coordinator == "auto":
         if in_cluster(os.environ):
             jax.distributed.initialize()
-        return
-    if not config.coordinator:
-        return
-    if not 0 <= config.index < config.count:
-        raise InputError(f"hosts.index = {config.index}: it has to be in 0…{config.count - 1}")
-    jax.distributed.initialize(config.coordinator, config.count, config.index)
+    elif config.coordinator:
+        if not 0 <= config.index < config.count:
+            raise InputError(f"hosts.index = {config.index}: it has to be in 0…{config.count - 1}")
+        jax.distributed.initialize(config.coordinator, config.count, config.index)
+    if not first():
+        sys.stdout = open(os.devnull, "w")
 
 
 def in_cluster(environment: dict) -> bool:
@@ -38,12 +39,6 @@ def in_cluster(environment: dict) -> bool:
 def first() -> bool:
     """Whether this process is the one that prints and writes."""
     return jax.process_index() == 0
-
-
-def report(*lines: str) -> None:
-    """Print lines, once for all processes."""
-    if first() and lines:
-        print(*lines, sep="\n", flush=True)
 
 
 def gathered(array: Any) -> np.ndarray:

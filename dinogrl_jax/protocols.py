@@ -23,6 +23,7 @@ PROTOCOLS = {
     # the published sampler drops what the visible tracklets leave of their last batch of 64
     "bupt-official-drop64": Protocol(camera_filter=False, visible_multiple=64),
 }
+FILTERS = {"protocol": None, "on": True, "off": False}  # evaluation.camera_filter
 MODALITIES = ("visible", "infrared")
 ROLES = ("query", "gallery", "both")
 
@@ -60,6 +61,36 @@ def score(
 
     queries, galleries = ({m: subset(m, r) for m in MODALITIES} for r in ROLES[:2])
     return _directions(queries, galleries, junk=same_camera if filtered else no_junk, **options)
+
+
+def filters_cameras(protocol: str, camera_filter: str = "protocol") -> bool:
+    """Whether a query ignores gallery tracklets of its own identity and camera.
+
+    `camera_filter` is the setting of that name: "protocol", "on" or "off".
+
+    Raises InputError for an unknown name.
+    """
+    if camera_filter not in FILTERS:
+        raise InputError(f"evaluation.camera_filter = {camera_filter!r}: {', '.join(FILTERS)}")
+    own, chosen = _protocol(protocol).camera_filter, FILTERS[camera_filter]
+    return own if chosen is None else chosen
+
+
+def described(protocol: str, camera_filter: str, figures: dict[str, dict]) -> list[str]:
+    """Lines that say what was scored: the junk rule, and of each direction queries and gallery.
+
+    `figures` are those of `evaluate.figures`, by the direction's name.
+    """
+    junk = "of its own identity and camera" if filters_cameras(protocol, camera_filter) else "none"
+    multiple = _protocol(protocol).visible_multiple
+    cut = f"; visible sets are cut to a multiple of {multiple}" if multiple > 1 else ""
+    return [
+        f"protocol {protocol}: gallery tracklets that a query ignores: {junk}{cut}",
+        *(
+            f"  {name.replace('_', ' ')}: {row['queries']} queries, {row['gallery']} in the gallery"
+            for name, row in figures.items()
+        ),
+    ]
 
 
 def _directions(queries: dict, galleries: dict, **options) -> dict[str, Result]:

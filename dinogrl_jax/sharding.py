@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from dinogrl_jax.errors import InputError
 
@@ -56,12 +57,18 @@ def shapes(tree: Any, mesh: Mesh) -> Any:
     )
 
 
-def check_batch(pairs: int, mesh: Mesh) -> None:
-    """Raise InputError unless the pairs of a batch can be divided among the devices."""
-    if pairs % mesh.size:
+def check_batch(config: ConfigDict, mesh: Mesh) -> None:
+    """Raise InputError unless a batch can be divided among the devices, and into its parts."""
+    identities, tracklets = config.data.identities_per_batch, config.data.tracklets_per_identity
+    if identities * tracklets % mesh.size:
         raise InputError(
-            f"data.identities_per_batch × data.tracklets_per_identity = {pairs} pairs cannot be "
-            f"divided among {mesh.size} devices"
+            f"data.identities_per_batch × data.tracklets_per_identity = {identities * tracklets} "
+            f"pairs cannot be divided among {mesh.size} devices"
+        )
+    parts = config.optimizer.parts
+    if parts < 1 or tracklets % parts:
+        raise InputError(
+            f"optimizer.parts = {parts}: it has to divide data.tracklets_per_identity, {tracklets}"
         )
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
-from dinogrl_jax.errors import InputError
+from dinogrl_jax import hosts
 from dinogrl_jax.optim import learning_rate
 from dinogrl_jax.progress import duration
 
@@ -26,7 +26,9 @@ class Summary:
 
     def __init__(self, workdir: Path):
         self.folder = workdir / "pictures"
-        self.writer = tensorboardX.SummaryWriter(str(workdir / "tensorboard"))
+        self.writer = tensorboardX.SummaryWriter(
+            str(workdir / "tensorboard"), write_to_disk=hosts.first()
+        )
 
     def __enter__(self) -> "Summary":
         return self
@@ -108,18 +110,10 @@ class TrainingLog:
         self.began, self.noted = time.monotonic(), first
 
     def step(self, number: int, terms: Mapping[str, Array]) -> None:
-        """One line and the loss's terms, every `train.log_every` steps and at the end.
-
-        Raises InputError where the loss is not finite.
-        """
+        """One line and the loss's terms, every `train.log_every` steps and at the end."""
         if number % self.config.train.log_every and number != self.last:
             return
         values = {name: float(value) for name, value in terms.items()}  # waits for the device
-        if not np.isfinite(values["total"]):
-            raise InputError(
-                f"the loss is {values['total']} at step {number}: lower optimizer.learning_rate, "
-                "or continue from the last checkpoint with other settings"
-            )
         rate = (number - self.noted) / (time.monotonic() - self.began)
         self.began, self.noted = time.monotonic(), number
         epoch = (number - 1) // self.config.train.steps_per_epoch

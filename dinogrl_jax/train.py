@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax import checkpoint, pretrained, sharding
 from dinogrl_jax.compiling import compiler_options
-from dinogrl_jax.hosts import report
+from dinogrl_jax.errors import InputError
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.optim import optimizer
 
@@ -79,18 +79,24 @@ def started(
     last = manager.latest_step()
     if last is None:
         variables, lines = pretrained.filled(initial_variables(model, config), config)
-        report(*lines)
+        print(*lines, sep="\n")
         state = initial_state(variables, config)
         state = jax.device_put(state, sharding.of_state(state, mesh))
         return state, checkpoint.Metadata(config, identities, 0, None, None)
+    metadata = checkpoint.saved_metadata(manager, last)
+    if metadata.identities != identities:
+        raise InputError(
+            f"{manager.directory}: trained on {len(metadata.identities)} identities, which are not "
+            f"the {len(identities)} of data.root: restore the data set, or choose another --workdir"
+        )
     shapes = state_shapes(model, config)
     variables = sharding.shapes(shapes.variables, mesh)
     items = checkpoint.restored(
         manager, last, variables=variables, optimizer=sharding.shapes(shapes.opt_state, mesh)
     )
-    report(f"continuing at step {last}")
+    print(f"continuing at step {last}")
     state = state_of(items["variables"], config, items["optimizer"], last)
-    return state, checkpoint.saved_metadata(manager, last)
+    return state, metadata
 
 
 def due(every: int, step: int, config: ConfigDict) -> bool:

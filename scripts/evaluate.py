@@ -8,6 +8,7 @@ from dinogrl_jax import checkpoint, command_line, compiling, sharding, workdir
 from dinogrl_jax.data import datasets
 from dinogrl_jax.errors import run
 from dinogrl_jax.evaluate import embeddings, figures, loaded, make_embed
+from dinogrl_jax.protocols import described
 from dinogrl_jax.summary import results_table
 
 WHICH = flags.DEFINE_string("which", "last", "checkpoint: last, best, or a step's number")
@@ -27,7 +28,8 @@ def main() -> int:
     found = figures(embedding, test_set, config)
     results = workdir.described(found, config.evaluation.protocol, WHICH.value, step)
     workdir.write_json(Path(folder) / "evaluation.json", results)
-    print(results_table(results))
+    e = config.evaluation
+    print(results_table(results), *described(e.protocol, e.camera_filter, found), sep="\n")
     return 0
 
 

@@ -4,59 +4,88 @@ The same command continues a run that was stopped. Exit status: 0 done, 2 bad in
 Ctrl-C or SIGTERM with everything saved.
 """
 
-from dinogrl_jax import checkpoint, command_line, compiling, sharding, workdir
+import jax
+
+from dinogrl_jax import checkpoint, command_line, compiling, hosts, sharding, workdir
 from dinogrl_jax.data import datasets
 from dinogrl_jax.data.pipeline import training_batches
 from dinogrl_jax.data.tracklets import labels
 from dinogrl_jax.errors import run
 from dinogrl_jax.evaluate import embeddings, figures, make_embed, maps_picture, mean_mAP
+from dinogrl_jax.guard import Guard
 from dinogrl_jax.interruption import STOPPED, Interruption
 from dinogrl_jax.methods import METHODS
-from dinogrl_jax.summary import Summary, TrainingLog, results_table
+from dinogrl_jax.protocols import described
+from dinogrl_jax.summary import DIRECTIONS, Summary, TrainingLog, results_table
 from dinogrl_jax.train import due, make_step, started
 
 
 def main() -> int:
     config, folder = command_line.parsed()
+    hosts.connect(config.hosts)
+    compiling.keep_compiled()
     train_set, test_set = datasets.read(config.data)
     label_of = labels(train_set)
     folder, manager = workdir.opened(folder, config)
-    compiling.keep_compiled()
-    mesh = sharding.device_mesh()
+    mesh = sharding.device_mesh(config.mesh.fsdp)
+    sharding.check_batch(config, mesh)
     model = METHODS[config.method].Model(config.model, len(label_of))
     state, metadata = started(model, config, list(label_of), manager, mesh)
     step, embed = make_step(model, config, mesh), make_embed(model, config, mesh)
 
     t, first = config.train, int(state.step)
+    shows_maps = "gait" in config.model.streams and jax.process_count() == 1
     last = max(t.epochs * t.steps_per_epoch, first)
-    print(f"{folder}: {len(train_set)} training tracklets of {len(label_of)} identities, ", end="")
-    print(f"{len(test_set)} test tracklets, {mesh.size} devices, steps {first} to {last}")
-    batches = training_batches(train_set, label_of, config, start_step=first, steps=last - first)
+    print(
+        f"{folder}: {len(train_set)} training tracklets of {len(label_of)} identities, "
+        f"{len(test_set)} test tracklets, {mesh.size} devices, steps {first} to {last}"
+    )
+    batches = training_batches(
+        train_set,
+        label_of,
+        config,
+        start_step=first,
+        steps=last - first,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
     with Interruption() as stop, Summary(folder) as summary, batches:
         log = TrainingLog(config, summary, first, last)
+        guard = Guard(t.not_finite, batches.recipe.names, folder / "not_finite.jsonl")
         for number, batch in enumerate(batches, first + 1):
             state, terms = step(state, *sharding.placed((batch.frames, batch.labels), mesh))
+            guard.step(number, terms)
             log.step(number, terms)
-            end, score = number == last, None
+            end, stopped, score = number == last, hosts.agreed(stop.requested), None
             metadata = metadata._replace(step=number, figures=None)
             if end or due(t.evaluate_every, number, t):
                 embedding = embeddings(embed, state.variables, test_set, config, mesh)
                 metadata = metadata._replace(figures=figures(embedding, test_set, config))
                 score = mean_mAP(metadata.figures)
                 log.evaluation(number, metadata.figures)
-            if "gait" in config.model.streams and (end or due(t.pictures_every, number, t)):
+            if shows_maps and (end or due(t.pictures_every, number, t)):
                 picture = maps_picture(model, state.variables, test_set, config)
                 summary.picture("maps", picture, number)
-            if score is not None or stop.requested or due(t.checkpoint_every, number, t):
+            if score is not None or stopped or due(t.checkpoint_every, number, t):
                 checkpoint.save(manager, state.variables, metadata, state.opt_state, score)
-            if stop.requested and not end:
+            if stopped and not end:
+                guard.finish()
                 manager.wait_until_finished()
                 print(f"stopped and saved at step {number}; the same command continues the run")
                 return STOPPED
+    guard.finish()
     manager.wait_until_finished()
+    if guard.skipped:
+        print(f"{guard.skipped} batches skipped, see {guard.file}")
+    if batches.replaced:
+        print(
+            f"{len(batches.replaced)} unreadable frames, {batches.replaced.total()} times replaced"
+        )
     results = workdir.results(manager, config.evaluation.protocol)
-    workdir.write_json(folder / "results.json", results)
-    print(results_table(results))
+    if hosts.first():
+        workdir.write_json(folder / "results.json", results)
+    e, found = config.evaluation, {name: results[name] for name in DIRECTIONS if name in results}
+    print(results_table(results), *described(e.protocol, e.camera_filter, found), sep="\n")
     return 0
 
 

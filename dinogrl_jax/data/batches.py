@@ -1,13 +1,14 @@
 """What a batch is, and how it is made of tracklets: purely from the settings and its index."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32
+from jaxtyping import Bool, Float32, Int, Int32
 
 from dinogrl_jax.data import sampling, transforms
+from dinogrl_jax.data.frames import FrameError
 from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.errors import InputError
 
@@ -17,10 +18,11 @@ class Batch(NamedTuple):
 
     frames: Float32[np.ndarray, "b 2 t h w 3"]  # axis 1: visible, infrared
     labels: Int32[np.ndarray, " b"]
+    replaced: tuple[str, ...] = ()  # unreadable frames, each of which a neighbour stands in for
 
 
 class EvaluationBatch(NamedTuple):
-    """Clips of one modality; an incomplete batch is filled up with its last tracklet."""
+    """Clips of one modality; an incomplete batch is filled up with its last clip."""
 
     frames: Float32[np.ndarray, "b 1 t h w 3"]
     positions: Int32[np.ndarray, " b"]  # in the list of tracklets
@@ -47,35 +49,108 @@ class TrainingRecipe:
     """Makes the batch of a step in the memory it is given."""
 
     tracklets: Sequence[Tracklet]
-    members: Sequence[sampling.Members]
-    identities: int
-    tracklets_per_identity: int
+    pairs: Callable[[int], sampling.Pairs]  # of a step, of all processes
+    aligned: bool  # both clips of a pair show the same instants
+    frame_rule: Callable
     part: slice
     shape: ClipShape
     augment: transforms.Augment
     seed: int
+    replace: bool  # an unreadable frame by its nearest readable neighbour, or stop
 
     @property
     def frames_shape(self) -> tuple[int, ...]:
         return self.part.stop - self.part.start, 2, *self.shape, 3
 
     def __call__(self, step: int, frames: Float32[np.ndarray, "b 2 t h w 3"]) -> Batch:
-        pairs = sampling.identity_pairs(
-            self.members, self.identities, self.tracklets_per_identity, self.seed, step
-        )
+        pairs = self.pairs(step)
         rows = range(len(pairs.labels))[self.part]
+        replaced: list[str] = []
         for place, row in enumerate(rows):
             rng = sampling.stream(self.seed, sampling.EXAMPLES, step * len(pairs.labels) + row)
-            self.fill_clip(frames[place, 0], self.tracklets[pairs.visible[row]], rng)
-            self.fill_clip(frames[place, 1], self.tracklets[pairs.infrared[row]], rng)
-        return Batch(frames, pairs.labels[self.part].astype(np.int32))
+            pair = self.tracklets[pairs.visible[row]], self.tracklets[pairs.infrared[row]]
+            lengths = [len(tracklet.frames) for tracklet in pair]
+            shared = self.frame_rule(min(lengths), self.shape.frames, rng) if self.aligned else None
+            for clip, tracklet in zip(frames[place], pair, strict=True):
+                replaced += self.fill_clip(clip, tracklet, shared, rng)
+        return Batch(frames, pairs.labels[self.part].astype(np.int32), tuple(replaced))
+
+    def names(self, step: int) -> list[str]:
+        """The first frame of every tracklet in a step's batch, of all processes."""
+        pairs = self.pairs(step)
+        return [self.tracklets[i].frames[0] for i in (*pairs.visible, *pairs.infrared)]
 
     def fill_clip(
-        self, out: Float32[np.ndarray, "t h w 3"], tracklet: Tracklet, rng: np.random.Generator
-    ) -> None:
-        chosen = sampling.one_per_chunk(len(tracklet.frames), self.shape.frames, rng)
+        self,
+        out: Float32[np.ndarray, "t h w 3"],
+        tracklet: Tracklet,
+        chosen: Int[np.ndarray, " t"] | None,
+        rng: np.random.Generator,
+    ) -> list[str]:
+        """Write a clip of the chosen frames, or of drawn ones; the frames that were replaced."""
+        if chosen is None:
+            chosen = self.frame_rule(len(tracklet.frames), self.shape.frames, rng)
         draws = transforms.draws(*self.shape, tracklet.modality, self.augment, rng)
-        transforms.fill_clip(out, [tracklet.frames[index] for index in chosen], draws)
+        replaced = []
+        for frame, index, draw in zip(out, chosen.tolist(), draws, strict=True):
+            try:
+                transforms.fill_frame(frame, tracklet.frames[index], draw)
+            except FrameError as error:
+                if not self.replace:
+                    raise
+                fill_from_neighbour(frame, tracklet.frames, index, draw, error)
+                replaced.append(tracklet.frames[index])
+        return replaced
+
+
+def fill_from_neighbour(
+    out: Float32[np.ndarray, "h w 3"],
+    frames: Sequence[str],
+    index: int,
+    draw: transforms.Draw,
+    error: FrameError,
+) -> None:
+    """Write the readable frame that is nearest to an unreadable one, the earlier of two.
+
+    Raises InputError if no frame of the tracklet can be read.
+    """
+    for neighbour in sorted(range(len(frames)), key=lambda other: abs(other - index))[1:]:
+        try:
+            return transforms.fill_frame(out, frames[neighbour], draw)
+        except FrameError:
+            continue
+    raise InputError(f"{error}; no other frame of its tracklet can be read either") from error
+
+
+@dataclass(frozen=True)
+class IdentityPairs:
+    """The batch rule "identity": see `sampling.identity_pairs`."""
+
+    members: Sequence[sampling.Members]
+    identities: int
+    tracklets: int
+    seed: int
+
+    def __call__(self, step: int) -> sampling.Pairs:
+        return sampling.identity_pairs(
+            self.members, self.identities, self.tracklets, self.seed, step
+        )
+
+
+@dataclass(frozen=True)
+class ListedPairs:
+    """The batch rule "camera-pairs": the pairs of each step, listed beforehand."""
+
+    pairs: sampling.Pairs
+    rows: Int[np.ndarray, "steps b"]
+
+    def __call__(self, step: int) -> sampling.Pairs:
+        return sampling.Pairs(*(column[self.rows[step]] for column in self.pairs))
+
+
+class Clip(NamedTuple):
+    tracklet: int  # position in the list of tracklets
+    number: int  # among the tracklet's clips
 
 
 @dataclass(frozen=True)
@@ -83,7 +158,8 @@ class EvaluationRecipe:
     """Makes the batch of an index in the memory it is given."""
 
     tracklets: Sequence[Tracklet]
-    rows: Sequence[Sequence[int]]  # positions of tracklets, of each batch
+    rows: Sequence[Sequence[Clip]]  # of each batch
+    clip_rule: str  # a name in sampling.TEST_CLIPS
     size: int
     part: slice
     shape: ClipShape
@@ -94,19 +170,20 @@ class EvaluationRecipe:
 
     def __call__(self, index: int, frames: Float32[np.ndarray, "b 1 t h w 3"]) -> EvaluationBatch:
         row = self.rows[index]
-        filled = np.array(row + row[-1:] * (self.size - len(row)), np.int32)
-        positions = filled[self.part]
+        filled = [*row, *[row[-1]] * (self.size - len(row))][self.part]
         valid = (np.arange(self.size) < len(row))[self.part]
-        for place, position in enumerate(positions):
+        for place, clip in enumerate(filled):
             # A filled place is a copy of the one before it, unless it is the first of its process.
             copied = place > 0 and not valid[place]
             if copied:
                 frames[place] = frames[place - 1]
             else:
-                self.fill_clip(frames[place, 0], self.tracklets[position])
-        return EvaluationBatch(frames, positions, valid, self.tracklets[row[0]].modality)
+                self.fill_clip(frames[place, 0], clip)
+        positions = np.array([clip.tracklet for clip in filled], np.int32)
+        return EvaluationBatch(frames, positions, valid, self.tracklets[row[0].tracklet].modality)
 
-    def fill_clip(self, out: Float32[np.ndarray, "t h w 3"], tracklet: Tracklet) -> None:
-        chosen = sampling.first_per_chunk(len(tracklet.frames), self.shape.frames)
-        unchanged = [transforms.Draw()] * len(chosen)
-        transforms.fill_clip(out, [tracklet.frames[index] for index in chosen], unchanged)
+    def fill_clip(self, out: Float32[np.ndarray, "t h w 3"], clip: Clip) -> None:
+        names = self.tracklets[clip.tracklet].frames
+        chosen = sampling.TEST_CLIPS[self.clip_rule](len(names), self.shape.frames)[clip.number]
+        for frame, index in zip(out, chosen.tolist(), strict=True):
+            transforms.fill_frame(frame, names[index])

@@ -1,7 +1,9 @@
 """Anybody's tracklets: a JSON-lines manifest, or a folder with a sub-folder for each tracklet.
 
 A line of a manifest is an object: `frames`, paths relative to the manifest in order of time, and
-`modality`; `identity` (a number or a name) and `camera` (a number) where they are known.
+`modality`; `identity` (a number or a name) and `camera` (a number) where they are known. To train
+and test on a manifest, `split` is "train" or "test", which is what it is where it is not said, and
+`role` of a test tracklet "query", "gallery" or, where it is not said, "both".
 """
 
 import json
@@ -10,10 +12,13 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from dinogrl_jax.data.tracklets import MODALITIES, Tracklet, refuse
+from dinogrl_jax.data.problems import Problem, refuse, settle
+from dinogrl_jax.data.tracklets import MODALITIES, Tracklet
 from dinogrl_jax.errors import InputError
 
-KEYS = ("frames", "identity", "camera", "modality")
+KEYS = ("frames", "identity", "camera", "modality", "split", "role")
+SPLITS = ("train", "test")
+ROLES = ("query", "gallery", "both")
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LARGEST = 1 << 63  # numbers are stored with 64 bits
 
@@ -39,20 +44,57 @@ def read(path: str, modality: str | None = None) -> list[Listed]:
     source = Path(path)
     if source.is_dir():
         return _read_folder(source, modality)
+    problems: list[Problem] = []
+    listed = _read_lines(source, modality, problems)
+    refuse([f"line {problem.line}: {problem.text}" for problem in problems], path)
+    if not listed:
+        raise InputError(f"{path}: lists no tracklets")
+    return listed
+
+
+def read_sets(
+    path: str, *, problems: list[Problem] | None = None
+) -> tuple[list[Tracklet], list[Tracklet]]:
+    """The training and the test tracklets of a manifest, each of a known identity.
+
+    Identities are text where any of them is.
+
+    problems: collects wrong lines, which are then left out instead of refused.
+
+    Raises InputError for all wrong lines at once.
+    """
+    if Path(path).is_dir():
+        raise InputError(f"data.root = {path} is a folder: give the manifest, a file of JSON lines")
+    found: list[Problem] = []
+    listed = _read_lines(Path(path), None, found, identified=True)
+    if problems is None:
+        settle(found, path)
+    else:
+        problems += found
+    tracklets = [tracklet for tracklet, _ in listed]
+    if any(isinstance(tracklet.identity, str) for tracklet in tracklets):
+        tracklets = [tracklet._replace(identity=str(tracklet.identity)) for tracklet in tracklets]
+    train = [tracklet for tracklet in tracklets if tracklet.role == "train"]
+    return train, [tracklet for tracklet in tracklets if tracklet.role != "train"]
+
+
+def _read_lines(
+    source: Path, modality: str | None, problems: list[Problem], identified: bool = False
+) -> list[Listed]:
     try:
         lines = source.read_bytes().split(b"\n")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    listed, problems = [], []
+        raise InputError(f"{source}: cannot be read ({error.strerror})") from error
+    listed = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                listed.append(_parsed(line, source.parent, modality))
+                found = _parsed(line, source.parent, modality)
+                if identified and found.tracklet.identity == -1:
+                    raise InputError("identity is missing")
+                listed.append(found)
             except InputError as error:
-                problems.append(f"line {number}: {error}")
-    refuse(problems, path)
-    if not listed:
-        raise InputError(f"{path}: lists no tracklets")
+                problems.append(Problem("line", str(error), str(source), number))
     return listed
 
 
@@ -80,7 +122,22 @@ def _parsed(line: bytes, folder: Path, modality: str | None) -> Listed:
     if not (camera is None or _is_number(camera)):
         raise InputError("camera is no whole number")
     identity, camera = (-1 if value is None else value for value in (identity, camera))
-    return Listed(Tracklet(tuple(paths), identity, camera, stated, "both"), frames[0])
+    return Listed(Tracklet(tuple(paths), identity, camera, stated, _role(entry)), frames[0])
+
+
+def _role(entry: dict) -> str:
+    """A tracklet's role, which is "train" in the training split."""
+    split = entry.get("split", "test")
+    if split not in SPLITS:
+        raise InputError(f"split is {str(split)[:40]!r}, neither train nor test")
+    if split == "train":
+        if entry.get("role", "train") != "train":
+            raise InputError("role is for test tracklets, but split is train")
+        return "train"
+    role = entry.get("role", "both")
+    if role not in ROLES:
+        raise InputError(f"role is {str(role)[:40]!r}, none of {', '.join(ROLES)}")
+    return role
 
 
 def _is_name(value: object) -> bool:

@@ -4,8 +4,11 @@ A batch depends on the settings and its index only. So a run resumes at any step
 the step, and neither the number of workers nor that of hosts changes what is in a batch.
 """
 
+import contextlib
 import functools
+import logging
 import math
+import mmap
 import multiprocessing
 import os
 import shutil
@@ -13,6 +16,8 @@ import signal
 import sys
 import tempfile
 import threading
+import weakref
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import grain
@@ -23,9 +28,12 @@ from ml_collections import ConfigDict
 from dinogrl_jax.data import sampling, transforms
 from dinogrl_jax.data.batches import (
     Batch,
+    Clip,
     ClipShape,
     EvaluationBatch,
     EvaluationRecipe,
+    IdentityPairs,
+    ListedPairs,
     TrainingRecipe,
     part,
 )
@@ -35,6 +43,8 @@ from dinogrl_jax.errors import InputError
 Recipe = TrainingRecipe | EvaluationRecipe
 THREADS = 2  # that make batches in the training process, where no worker does
 BATCHES_IN_FLIGHT = 4  # of a worker: in the making, in two queues, in the parent's hands
+
+logger = logging.getLogger(__name__)
 
 
 def training_batches(
@@ -62,55 +72,101 @@ def training_batches(
     check_training(tracklets, data.identities_per_batch)
     if config.seed < 0:
         raise InputError(f"seed = {config.seed}: it has to be 0 or more")
-    pairs = data.identities_per_batch * data.tracklets_per_identity
     recipe = TrainingRecipe(
         tracklets=tracklets,
-        members=sampling.members(tracklets, labels),
-        identities=data.identities_per_batch,
-        tracklets_per_identity=data.tracklets_per_identity,
-        part=part(pairs, process_index, process_count),
+        pairs=sampling.chosen(BATCH_RULES, data.batch_rule, "data.batch_rule")(
+            tracklets, labels, config, start_step + steps
+        ),
+        aligned=data.batch_rule == CAMERA_PAIRS,
+        frame_rule=sampling.chosen(
+            sampling.TRAINING_FRAMES, data.training_frames, "data.training_frames"
+        ),
+        part=part(
+            data.identities_per_batch * data.tracklets_per_identity, process_index, process_count
+        ),
         shape=ClipShape(data.frames, data.height, data.width),
         augment=transforms.Augment(**config.augment),
         seed=config.seed,
+        replace=sampling.chosen(BAD_FRAMES, data.bad_frames, "data.bad_frames"),
     )
     return Batches(recipe, range(start_step, start_step + steps), data.workers)
+
+
+def identity_rule(
+    tracklets: Sequence[Tracklet], labels: Mapping[int | str, int], config: ConfigDict, _: int
+) -> IdentityPairs:
+    members = sampling.members(tracklets, labels)
+    data = config.data
+    return IdentityPairs(
+        members, data.identities_per_batch, data.tracklets_per_identity, config.seed
+    )
+
+
+def camera_pairs_rule(
+    tracklets: Sequence[Tracklet], labels: Mapping[int | str, int], config: ConfigDict, steps: int
+) -> ListedPairs:
+    data = config.data
+    pairs = sampling.aligned_pairs(tracklets, labels)
+    camera = np.array([tracklets[position].camera for position in pairs.visible], int)
+    size = data.identities_per_batch, data.tracklets_per_identity
+    return ListedPairs(pairs, sampling.camera_pairs(pairs, camera, *size, config.seed, steps))
+
+
+CAMERA_PAIRS = "camera-pairs"
+BATCH_RULES = {"identity": identity_rule, CAMERA_PAIRS: camera_pairs_rule}
+BAD_FRAMES = {"stop": False, "neighbour": True}  # whether to replace
 
 
 def evaluation_batches(
     tracklets: Sequence[Tracklet],
     config: ConfigDict,
     *,
+    multiple: int = 1,
     process_index: int = 0,
     process_count: int = 1,
 ) -> "Batches":
-    """Every tracklet once, as it is: the visible ones in order, then the infrared ones.
+    """Every tracklet as it is: the visible ones in order, then the infrared ones.
+
+    Each is one clip, or with `data.test_frames` = "dense" as many as hold all its frames.
 
     Args:
         tracklets: the test set, or a modality of it.
         config: its `data` and `evaluation.tracklets_per_batch` are used.
+        multiple: of which the size of a batch has to be one; it is rounded up.
         process_index, process_count: this process gets its contiguous part of every batch.
 
     Raises:
         InputError: at once if there is no tracklet; from `next` for an unreadable image.
     """
     check(tracklets, "test")
-    size = config.evaluation.tracklets_per_batch
+    size, data = -(-config.evaluation.tracklets_per_batch // multiple) * multiple, config.data
+    clip_rule = sampling.chosen(sampling.TEST_CLIPS, data.test_frames, "data.test_frames")
     rows = []
     for modality in MODALITIES:
-        chosen = [i for i, tracklet in enumerate(tracklets) if tracklet.modality == modality]
-        rows += [chosen[i : i + size] for i in range(0, len(chosen), size)]
+        clips = [
+            Clip(position, number)
+            for position, tracklet in enumerate(tracklets)
+            if tracklet.modality == modality
+            for number in range(len(clip_rule(len(tracklet.frames), data.frames)))
+        ]
+        rows += [clips[i : i + size] for i in range(0, len(clips), size)]
     recipe = EvaluationRecipe(
         tracklets=tracklets,
         rows=rows,
+        clip_rule=data.test_frames,
         size=size,
         part=part(size, process_index, process_count),
-        shape=ClipShape(config.data.frames, config.data.height, config.data.width),
+        shape=ClipShape(data.frames, data.height, data.width),
     )
-    return Batches(recipe, range(len(rows)), config.data.workers)
+    batches = Batches(recipe, range(len(rows)), data.workers)
+    batches.clips = sum(map(len, rows))
+    return batches
 
 
 class Batches(Iterator):
     """An iterator over a recipe's batches, in order; `with` or `close` ends its workers.
+
+    `replaced` counts the frames that could not be read so far, each of which is warned of once.
 
     Args:
         recipe: makes the batch of an index.
@@ -119,9 +175,11 @@ class Batches(Iterator):
     """
 
     def __init__(self, recipe: Recipe, indices: range, workers: int) -> None:
-        self.length = len(indices)
+        self.recipe, self.length = recipe, len(indices)
         self.shape = recipe.frames_shape
         self.folder = None
+        self.clips = self.length * self.shape[0]
+        self.replaced: Counter[str] = Counter()
         dataset = grain.MapDataset.source(indices)
         if workers == 0:
             dataset = dataset.map(functools.partial(in_memory, recipe))
@@ -141,6 +199,10 @@ class Batches(Iterator):
         except BaseException:  # the end, bad input, Ctrl-C
             self.close()
             raise
+        for frame in getattr(batch, "replaced", ()):
+            self.replaced[frame] += 1
+            if self.replaced[frame] == 1:
+                logger.warning("%s cannot be read: a neighbour stands in for it", frame)
         return opened(batch, self.shape) if self.folder else batch
 
     def close(self) -> None:
@@ -162,21 +224,44 @@ def in_memory(recipe: Recipe, index: int) -> Batch | EvaluationBatch:
 
 
 # Between processes the frames travel as the name of a file that both map into memory: nothing is
-# copied, and the file is gone as soon as it is opened. grain's own shared memory costs a worker
-# half as much again as making the batch, and complains about batches that are alive at exit.
+# copied. Once the training process has dropped a batch, the next is written into the same file:
+# new pages of memory cost a third as much as all else that makes a frame. grain's own shared memory
+# costs half as much again as making the batch, and complains about batches that are alive at exit.
+
+FREE = ".free"  # ends the names of files that no batch uses
 
 
 def in_file(recipe: Recipe, folder: str, index: int) -> Batch | EvaluationBatch:
     """A batch with the name of a file in place of its frames."""
     path = os.path.join(folder, str(index))
-    frames = np.memmap(path, np.float32, "w+", shape=recipe.frames_shape)
+    mode = "r+" if claimed(folder, path) else "w+"
+    frames = np.memmap(path, np.float32, mode, shape=recipe.frames_shape)
     return recipe(index, frames)._replace(frames=path)
 
 
+def claimed(folder: str, path: str) -> bool:
+    """Whether a file that no batch uses now has the name `path`."""
+    for name in os.listdir(folder):
+        if name.endswith(FREE):
+            try:
+                os.rename(os.path.join(folder, name), path)
+                return True
+            except FileNotFoundError:  # another worker was faster
+                continue
+    return False
+
+
 def opened(batch: Batch | EvaluationBatch, shape: tuple[int, ...]) -> Batch | EvaluationBatch:
-    frames = np.memmap(batch.frames, np.float32, "r+", shape=shape)
-    os.unlink(batch.frames)  # the memory lives as long as the array
-    return batch._replace(frames=frames.view(np.ndarray))
+    """The batch with its frames, whose file is free once nothing refers to them any more."""
+    with open(batch.frames, "r+b") as file:
+        memory = mmap.mmap(file.fileno(), 0)
+    weakref.finalize(memory, release, batch.frames).atexit = False
+    return batch._replace(frames=np.frombuffer(memory, np.float32).reshape(shape))
+
+
+def release(path: str) -> None:
+    with contextlib.suppress(OSError):  # the folder is gone with its iterator
+        os.rename(path, path + FREE)
 
 
 def shared_folder(nbytes: int) -> tempfile.TemporaryDirectory:

@@ -1,18 +1,20 @@
 """Which frames of a tracklet, and which tracklets of a batch: pure functions of a random stream.
 
-Source: the frame rules of MITML, VLD, DinoGRL and BUPTCampus, and DinoGRL's IdentitySampler.
+Source: the frame rules of MITML, VLD, DinoGRL and BUPTCampus, DinoGRL's IdentitySampler and
+BUPTCampus's RandomIdentitySampler.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
 from dinogrl_jax.data.tracklets import MODALITIES, Tracklet
+from dinogrl_jax.errors import InputError
 
 # What a random stream is for: streams of different purposes never coincide.
-BATCHES, EXAMPLES = 0, 1
+BATCHES, EXAMPLES, EPOCHS = 0, 1, 2
 
 
 def stream(seed: int, purpose: int, index: int) -> np.random.Generator:
@@ -52,6 +54,26 @@ def dense_clips(n: int, frames: int) -> Int[np.ndarray, "clips {frames}"]:
     return starts + np.arange(frames) % np.minimum(n - starts, frames)
 
 
+def one_clip(rule: Callable) -> Callable:
+    """A rule for one clip as a rule for clips, (n, frames) → indices [clips, frames]."""
+    return lambda n, frames: rule(n, frames)[None]
+
+
+TRAINING_FRAMES = {"random-per-chunk": one_per_chunk, "sorted-random": sorted_random}
+TEST_CLIPS = {
+    "first-per-chunk": one_clip(first_per_chunk),
+    "uniform": one_clip(uniform),
+    "dense": dense_clips,
+}
+
+
+def chosen(rules: Mapping[str, Any], name: str, setting: str) -> Any:
+    """The rule of a name; InputError lists the names there are."""
+    if name not in rules:
+        raise InputError(f"{setting} = {name!r}: there is {', '.join(rules)}")
+    return rules[name]
+
+
 class Members(NamedTuple):
     """Positions of one identity's tracklets."""
 
@@ -81,9 +103,77 @@ def identity_pairs(
 ) -> Pairs:
     """The pairs of a step: distinct identities, `tracklets` of each drawn with replacement."""
     rng = stream(seed, BATCHES, step)
-    chosen = rng.choice(len(by_label), identities, replace=False)
+    labels = rng.choice(len(by_label), identities, replace=False)
     drawn = [
-        [rng.choice(positions, tracklets) for positions in by_label[label]] for label in chosen
+        [rng.choice(positions, tracklets) for positions in by_label[label]] for label in labels
     ]
     visible, infrared = np.array(drawn).transpose(1, 0, 2).reshape(2, -1)
-    return Pairs(np.repeat(chosen, tracklets), visible, infrared)
+    return Pairs(np.repeat(labels, tracklets), visible, infrared)
+
+
+def aligned_pairs(tracklets: Sequence[Tracklet], labels: Mapping[int | str, int]) -> Pairs:
+    """All pairs of tracklets that were filmed at once, in the order of their numbers."""
+    positions: dict[int, dict[str, int]] = {}
+    for position, tracklet in enumerate(tracklets):
+        if tracklet.pair >= 0:
+            positions.setdefault(tracklet.pair, {})[tracklet.modality] = position
+    both = [found for _, found in sorted(positions.items()) if len(found) == len(MODALITIES)]
+    visible, infrared = (np.array([found[m] for found in both], int) for m in MODALITIES)
+    return Pairs(np.array([labels[tracklets[i].identity] for i in visible], int), visible, infrared)
+
+
+def camera_pairs(
+    pairs: Pairs,
+    camera: Int[np.ndarray, " n"],
+    identities: int,
+    cameras: int,
+    seed: int,
+    steps: int,
+) -> Int[np.ndarray, "{steps} b"]:
+    """Indices into `pairs` for each of the first steps, by identity; `camera` is of each pair.
+
+    An epoch draws distinct identities, and of each one pair in each of some distinct cameras. A
+    pair comes at most once, and identities with fewer cameras left than that no longer take part;
+    once fewer than `identities` do, the next epoch begins, with everything again.
+    """
+    batches: list[Int[np.ndarray, " b"]] = []
+    epoch = 0
+    while len(batches) < steps:
+        rng = stream(seed, EPOCHS, epoch)
+        more = camera_pairs_epoch(pairs.labels, camera, identities, cameras, rng)
+        if not more:
+            raise InputError(
+                f"fewer than data.identities_per_batch = {identities} identities have aligned "
+                f"pairs in data.tracklets_per_identity = {cameras} cameras: lower them, or set "
+                "data.batch_rule to identity"
+            )
+        batches += more
+        epoch += 1
+    return np.array(batches[:steps], int).reshape(steps, identities * cameras)
+
+
+def camera_pairs_epoch(
+    labels: Int[np.ndarray, " n"],
+    camera: Int[np.ndarray, " n"],
+    identities: int,
+    cameras: int,
+    rng: np.random.Generator,
+) -> list[Int[np.ndarray, " b"]]:
+    """The batches of one epoch, until it is exhausted."""
+    _, label = np.unique(labels, return_inverse=True)
+    _, place = np.unique(camera, return_inverse=True)
+    shuffled = np.lexsort([rng.random(len(label)), place, label])
+    left = np.zeros((label.max(initial=-1) + 1, place.max(initial=-1) + 1), int)
+    np.add.at(left, (label, place), 1)
+    start = (np.cumsum(left) - left.ravel()).reshape(left.shape)
+    batches = []
+    while True:
+        ready = np.flatnonzero((left > 0).sum(1) >= cameras)
+        if len(ready) < identities:
+            return batches
+        rows = rng.choice(ready, identities, replace=False)[:, None]
+        order = rng.random((identities, left.shape[1]))
+        order[left[rows[:, 0]] == 0] = 2  # behind all that have something left
+        columns = np.argsort(order)[:, :cameras]
+        left[rows, columns] -= 1
+        batches.append(shuffled[start[rows, columns] + left[rows, columns]].ravel())

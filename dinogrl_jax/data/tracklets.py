@@ -3,20 +3,21 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dinogrl_jax.data.problems import SHORT, Problem, listed, refuse
 from dinogrl_jax.errors import InputError
 
 MODALITIES = ("visible", "infrared")  # in this order on axis 1 of a training batch
-SHOWN = 10  # of many problems, as many as one message spells out
 
 
 class Tracklet(NamedTuple):
     """One person seen by one camera for a while."""
 
-    frames: tuple[str, ...]  # paths in order of time
+    frames: tuple[str, ...]  # in order of time; `frames.opened` says what a name may be
     identity: int | str
     camera: int  # as the data set numbers it; -1 unknown
     modality: str  # "visible" or "infrared"
     role: str  # "train", or in a test: "query", "gallery", "both"
+    pair: int = -1  # shared with the other modality's tracklet that was filmed at once; -1 none
 
 
 def labels(tracklets: Sequence[Tracklet]) -> dict[int | str, int]:
@@ -57,9 +58,8 @@ def check_training(tracklets: Sequence[Tracklet], identities: int) -> None:
     check(tracklets, "training")
     everyone = {tracklet.identity for tracklet in tracklets}
     problems = []
-    for modality in MODALITIES:
-        seen = {tracklet.identity for tracklet in tracklets if tracklet.modality == modality}
-        if missing := sorted(everyone - seen):
+    for modality, missing in without_modality(tracklets).items():
+        if missing:
             problems.append(f"no {modality} tracklet of identity {listed(missing)}")
     if problems:
         problems.append("training needs both: add them or leave the identities out")
@@ -70,14 +70,25 @@ def check_training(tracklets: Sequence[Tracklet], identities: int) -> None:
     refuse(problems, "the training set")
 
 
-def listed(items: Sequence) -> str:
-    """The first items, comma-separated, and how many more there are."""
-    words = ", ".join(str(item) for item in items[:SHOWN])
-    return f"{words} and {len(items) - SHOWN} more" if len(items) > SHOWN else words
+def without_modality(tracklets: Sequence[Tracklet]) -> dict[str, list[int | str]]:
+    """For either modality the identities that have no tracklet of it, sorted."""
+    seen = {modality: set() for modality in MODALITIES}
+    for tracklet in tracklets:
+        seen[tracklet.modality].add(tracklet.identity)
+    everyone = set().union(*seen.values())
+    return {modality: sorted(everyone - those) for modality, those in seen.items()}
 
 
-def refuse(problems: Sequence[str], where: str) -> None:
-    """Raise one InputError for all problems, if there are any: the first in words, then a count."""
-    if problems:
-        more = f"; and {len(problems) - SHOWN} more problems" if len(problems) > SHOWN else ""
-        raise InputError(f"{where}: {'; '.join(problems[:SHOWN])}{more}")
+def long_enough(
+    tracklets: Sequence[Tracklet], minimum: int, left_out: list[Problem]
+) -> list[Tracklet]:
+    """The tracklets of at least `minimum` frames, and of 1; the others become problems."""
+    kept = []
+    for tracklet in tracklets:
+        if len(tracklet.frames) >= max(minimum, 1):
+            kept.append(tracklet)
+        else:
+            name = f"{tracklet.modality} tracklet of identity {tracklet.identity}"
+            text = f"{name}, camera {tracklet.camera}, is left out: {len(tracklet.frames)} frames"
+            left_out.append(Problem(SHORT, f"{text}, fewer than {minimum}", fatal=False))
+    return kept

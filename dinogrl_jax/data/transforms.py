@@ -7,15 +7,15 @@ cache. A frame that ends as copies of one channel goes through all of it as that
 Source: the data loaders of DinoGRL and VLD, and torchvision's transforms, which they use.
 """
 
+import functools
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 from PIL import Image, UnidentifiedImageError
 
-from dinogrl_jax.errors import InputError
+from dinogrl_jax.data.frames import FrameError, opened
 
 MEAN = np.array([0.485, 0.456, 0.406])  # of ImageNet, per channel
 DEVIATION = np.array([0.229, 0.224, 0.225])
@@ -47,14 +47,6 @@ class Draw(NamedTuple):
     flip: bool = False
     erased: tuple[slice, slice] | None = None  # rows and columns
     channels: int | str = ALL
-
-
-def fill_clip(
-    out: Float32[np.ndarray, "t h w 3"], paths: Sequence[str], frame_draws: Sequence[Draw]
-) -> None:
-    """Write each frame into `out`, whose memory a batch touches once this way."""
-    for frame, path, draw in zip(out, paths, frame_draws, strict=True):
-        fill_frame(frame, path, draw)
 
 
 def draws(
@@ -129,9 +121,15 @@ def normalise(out: Float32[np.ndarray, "h w 3"], picture: Image.Image) -> None:
     """Write (value / 255 - mean) / deviation of each channel, to float32 rounding."""
     h, w, _ = out.shape
     rows = out.reshape(h, w * 3)  # a view; numpy is slow on a last axis of 3
-    rows[:] = np.asarray(picture).reshape(h, w * 3)
-    rows *= np.tile(SCALE, w)
-    rows += np.tile(OFFSET, w)
+    scale, offset = of_row(w)
+    np.multiply(np.asarray(picture).reshape(h, w * 3), scale, out=rows)
+    rows += offset
+
+
+@functools.cache
+def of_row(width: int) -> tuple[Float32[np.ndarray, " w3"], Float32[np.ndarray, " w3"]]:
+    """Scale and offset of each value of a row."""
+    return np.tile(SCALE, width), np.tile(OFFSET, width)
 
 
 def moved(picture: Image.Image, draw: Draw) -> Image.Image:
@@ -143,25 +141,41 @@ def moved(picture: Image.Image, draw: Draw) -> Image.Image:
 
 
 def image(path: str, height: int, width: int, channels: int | str = ALL) -> Image.Image:
-    """The file in RGB, or one channel of it, resized with Pillow's antialiased bilinear filter.
+    """The frame in RGB, or one channel of it, resized with Pillow's antialiased bilinear filter.
+
+    Raises FrameError as `decoded`.
+    """
+    picture = decoded(path)
+    if picture.mode not in ("RGB", "L"):
+        picture = picture.convert("RGB")
+    if isinstance(channels, int) and picture.mode == "RGB":
+        picture = picture.getchannel(channels)
+    # Channels are resized independently of each other, so that of a grey file one is enough.
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return picture if isinstance(channels, int) else picture.convert("RGB")
+
+
+def decoded(path: str) -> Image.Image:
+    """The frame as it is.
 
     Raises:
-        InputError: the file is missing, no image, truncated, or deeper than 8 bits a channel.
+        FrameError: it is missing, no image, truncated, or deeper than 8 bits a channel.
     """
     try:
-        with Image.open(path) as opened:
-            if opened.mode.startswith(("I", "F")):
-                raise InputError(f"{path} has more than 8 bits a channel: convert it to 8 bits")
-            picture = opened if opened.mode == "RGB" else opened.convert("RGB")
-            if isinstance(channels, int):  # channels are resized independently of each other
-                picture = picture.getchannel(channels)
-            return picture.resize((width, height), Image.Resampling.BILINEAR)
-    except InputError:
+        with Image.open(opened(path)) as picture:
+            picture.load()
+    except FrameError:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist, though the data set lists it") from error
+        reason = "does not exist, though the data set lists it"
+        raise FrameError(path, "missing frame", reason) from error
     except UnidentifiedImageError as error:
-        raise InputError(f"{path} is not an image: restore it") from error
+        raise FrameError(path, "no image", "is not an image: restore it") from error
     except Exception as error:  # Pillow's decoders raise a dozen types for a damaged file
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{path} is a damaged image ({reason}): restore it") from error
+        text = f"is a damaged image ({reason}): restore it"
+        raise FrameError(path, "damaged image", text) from error
+    if picture.mode.startswith(("I", "F")):
+        reason = "has more than 8 bits a channel: convert it to 8 bits"
+        raise FrameError(path, "deep image", reason)
+    return picture

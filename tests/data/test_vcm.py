@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from dinogrl_jax.data import vcm
+from dinogrl_jax.data import problems, vcm, vcm_files
 from dinogrl_jax.data.tracklets import queries_and_gallery
 from dinogrl_jax.errors import InputError
 
@@ -30,9 +30,9 @@ def test_every_layout_gives_the_same_tracklets(tree_of, layout, nested):
     assert train[0].frames[:2] == tuple(
         str(tree.folder("train") / "0001" / "ir" / "D11" / name) for name in ("91.jpg", "96.jpg")
     )
-    assert [tracklet._replace(frames=()) for tracklet in train[2:4]] == [
-        ((), 1, 3, "infrared", "train"),
-        ((), 1, 11, "visible", "train"),
+    assert [tracklet[1:] for tracklet in train[2:4]] == [
+        (1, 3, "infrared", "train", -1),
+        (1, 11, "visible", "train", -1),
     ]
     assert [len(tracklet.frames) for tracklet in test] == [12, 12, 14] * 4
     assert {tracklet.identity for tracklet in test} == {503, 1004}
@@ -51,7 +51,7 @@ def test_every_layout_gives_the_same_tracklets(tree_of, layout, nested):
     ],
 )
 def test_names_of_the_info_files_become_paths(name, path):
-    frame = vcm.FrameParser()(name)
+    frame = vcm_files.FrameParser()(name)
     assert frame.path == path
     assert frame.owner.identity == int(path.split("/")[0])
 
@@ -168,14 +168,16 @@ def test_all_problems_are_reported_at_once_and_thousands_summarised(tree):
 def test_few_mixed_rows_are_kept_with_a_warning(tree, caplog):
     tree.lines["track_train_info.txt"] *= 20
     tree.lines["track_train_info.txt"][0] = "1 14 25 0001 11"  # ends with a frame of camera 3
-    with caplog.at_level(logging.WARNING, logger=vcm.__name__):
+    with caplog.at_level(logging.WARNING, logger=problems.__name__):
         train, _ = vcm.read(tree.write())
     assert len(train) == 240
     assert train[0].camera == 11 and "/D3/" in train[0].frames[-1]
     assert "track_train_info.txt:1:" in caplog.text
 
 
-@pytest.mark.parametrize("file", [*vcm.NAMES.values(), *vcm.ROWS.values(), vcm.QUERIES])
+@pytest.mark.parametrize(
+    "file", [*vcm_files.NAMES.values(), *vcm_files.ROWS.values(), vcm_files.QUERIES]
+)
 def test_a_missing_or_empty_file_is_named(tree, file):
     root = tree.write()
     tree.info(file).write_text("\n")

@@ -1,0 +1,267 @@
+"""Writes a prepared data set (see `prepared`): shards in parallel, each whole or absent."""
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+from ml_collections import ConfigDict
+
+from dinogrl_jax.data import datasets, frames, prepared, transforms
+from dinogrl_jax.data.problems import refuse
+from dinogrl_jax.data.tracklets import Tracklet
+from dinogrl_jax.errors import InputError
+from dinogrl_jax.progress import Progress
+
+UNCOMPRESSED = "group_size:1,uncompressed"  # image files do not shrink; each is read alone
+VERSION = "1.0.0"  # of the data set of tensorflow-datasets
+
+
+class Encoding(NamedTuple):
+    """How frames are stored."""
+
+    kind: str = "original"  # the file's bytes, or "jpeg" or "png" anew at a size
+    height: int = 0  # pixels
+    width: int = 0
+    quality: int = 95  # of JPEG
+
+
+class Shard(NamedTuple):
+    name: str
+    split: str
+    tracklets: tuple[Tracklet, ...]
+
+
+def prepare(
+    config: ConfigDict,
+    out: str,
+    *,
+    encoding: Encoding = Encoding(),  # noqa: B008
+    frames_per_shard: int = 16384,
+    workers: int = 2,
+) -> dict[str, Any]:
+    """Write the data set of a section `data` to the folder `out`; what prepared.json holds.
+
+    All tracklets are written, those too short to train on as well. The same command continues
+    where another was stopped. Workers are processes (0 or 1: this one), which need the caller's
+    script to guard its main part.
+
+    Raises InputError where `out` belongs to something else, and for all frames that cannot be read.
+    """
+    config = config.copy_and_resolve_references()
+    config.update(minimum_frames=1, discard_train="", discard_test="")
+    if prepared.is_prepared(config.root):
+        raise InputError(f"{config.root} is prepared already")
+    sets = dict(zip(("train", "test"), datasets.read(config), strict=True))
+    about = {
+        "format": prepared.FORMAT,
+        "dataset": config.dataset,
+        "settings": {name: config[name] for name in prepared.SETTINGS},
+        "encoding": encoding._asdict(),
+        "frames_per_shard": frames_per_shard,
+    }
+    shards = planned(sets, config.dataset, frames_per_shard)
+    folder = opened(out, about)
+    root = os.path.dirname(config.root) if os.path.isfile(config.root) else config.root
+    done = write_shards(shards, partial(written, folder, root, encoding), workers)
+    write_index(folder, root, shards)
+    write_metadata(folder, config.dataset, shards, done)
+    files = {shard.name: done[shard.name] for shard in shards}
+    files[prepared.INDEX] = prepared.facts(str(folder / prepared.INDEX))
+    about |= {"files": files, "tracklets": {split: len(found) for split, found in sets.items()}}
+    write_text(folder / prepared.ABOUT, json.dumps(about, indent=2) + "\n")
+    for shard in shards:
+        receipt(folder, shard.name).unlink(missing_ok=True)
+    (folder / "unfinished.json").unlink(missing_ok=True)
+    return about
+
+
+def planned(sets: dict[str, list[Tracklet]], dataset: str, size: int) -> list[Shard]:
+    """The shards of each split: whole tracklets in their order, about `size` frames each."""
+    shards = []
+    for split, tracklets in sets.items():
+        groups: list[list[Tracklet]] = []
+        room = 0
+        for tracklet in tracklets:
+            if room <= 0:
+                groups.append([])
+                room = size
+            groups[-1].append(tracklet)
+            room -= len(tracklet.frames)
+        for number, group in enumerate(groups):
+            place = f"{number:05d}-of-{len(groups):05d}"
+            name = f"{dataset}-{split}{frames.SHARD}{place}"
+            shards.append(Shard(name, split, tuple(group)))
+    return shards
+
+
+def opened(out: str, about: dict[str, Any]) -> Path:
+    """The folder, new, or of an unfinished preparation with the same settings."""
+    folder = Path(out)
+    plan = folder / "unfinished.json"
+    if folder.exists() and any(folder.iterdir()):
+        if not plan.is_file() or json.loads(plan.read_text()) != about:
+            raise InputError(f"{out} is not empty and no unfinished preparation of the same kind")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(plan, json.dumps(about))
+    return folder
+
+
+def write_shards(shards: Sequence[Shard], write: partial, workers: int) -> dict[str, dict]:
+    """Each shard's size, checksum and number of frames, by its name."""
+    done, problems = {}, []
+    total = sum(len(tracklet.frames) for shard in shards for tracklet in shard.tracklets)
+    with Progress("preparing", total, "frames") as progress:
+        for shard, (facts, unreadable) in zip(shards, mapped(write, shards, workers), strict=True):
+            done[shard.name] = facts
+            problems += unreadable
+            progress.add(sum(len(tracklet.frames) for tracklet in shard.tracklets))
+    refuse(problems, "frames that cannot be prepared")
+    return done
+
+
+def mapped(work: partial, items: Sequence, workers: int) -> Iterator:
+    if workers <= 1:
+        yield from map(work, items)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        yield from pool.map(work, items)
+
+
+def written(
+    folder: Path, root: str, encoding: Encoding, shard: Shard
+) -> tuple[dict[str, Any], list[str]]:
+    """What is known of a shard, written unless it was before, and its unreadable frames."""
+    place, known = folder / shard.name, receipt(folder, shard.name)
+    if known.is_file() and place.is_file():
+        facts = json.loads(known.read_text())
+        if place.stat().st_size == facts["bytes"]:
+            return facts, []
+    draft = folder / f".{shard.name}.draft"
+    writer, problems = ArrayRecordWriter(str(draft), UNCOMPRESSED), []
+    features, count = features_of(), 0
+    for tracklet in shard.tracklets:
+        for frame in tracklet.frames:
+            try:
+                image = encoded(frame, encoding)
+            except (OSError, InputError) as error:
+                problems.append(
+                    str(error) if isinstance(error, InputError) else f"{frame}: {error}"
+                )
+                continue
+            writer.write(example(features, image, os.path.relpath(frame, root), tracklet))
+            count += 1
+    writer.close()
+    if problems:
+        draft.unlink()
+        return {}, problems
+    draft.replace(place)
+    facts = prepared.facts(str(place)) | {"frames": count}
+    write_text(known, json.dumps(facts))
+    return facts, []
+
+
+def receipt(folder: Path, shard: str) -> Path:
+    """The file that says that a shard is complete."""
+    return folder / f".{shard}.done"
+
+
+def encoded(frame: str, encoding: Encoding) -> bytes:
+    """The file's bytes, or those of the frame encoded anew at its size in training."""
+    if encoding.kind == "original":
+        return frames.content(frame)
+    picture, out = transforms.image(frame, encoding.height, encoding.width), io.BytesIO()
+    options: dict[str, Any] = {"compress_level": 1}
+    if encoding.kind == "jpeg":
+        options = {"quality": encoding.quality, "subsampling": 0}
+    picture.save(out, encoding.kind, **options)
+    return out.getvalue()
+
+
+def library() -> Any:
+    """tensorflow-datasets, without what it prints where TensorFlow is not installed."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        import tensorflow_datasets
+    return tensorflow_datasets
+
+
+def features_of() -> Any:
+    features = library().features
+    return features.FeaturesDict(
+        {
+            "image": features.Image(shape=(None, None, 3)),
+            "name": features.Text(),
+            "identity": features.Text(),
+            "camera": features.Scalar(np.int64),
+            "modality": features.Text(),
+            "role": features.Text(),
+        }
+    )
+
+
+def example(features: Any, image: bytes, name: str, tracklet: Tracklet) -> bytes:
+    """A frame's record, a serialised tf.train.Example."""
+    fields = {
+        "image": image,
+        "name": name,
+        "identity": str(tracklet.identity),
+        "camera": tracklet.camera,
+        "modality": tracklet.modality,
+        "role": tracklet.role,
+    }
+    return features.serialize_example(features.encode_example(fields))
+
+
+def write_index(folder: Path, root: str, shards: Sequence[Shard]) -> None:
+    lines = []
+    for shard in shards:
+        first = 0
+        for tracklet in shard.tracklets:
+            names = tuple(os.path.relpath(frame, root) for frame in tracklet.frames)
+            described = tracklet._replace(frames=names)
+            lines.append(prepared.Entry(shard.split, described, shard.name, first).line())
+            first += len(names)
+    write_text(folder / prepared.INDEX, "\n".join(lines) + "\n")
+
+
+def write_metadata(
+    folder: Path, dataset: str, shards: Sequence[Shard], done: dict[str, dict]
+) -> None:
+    """dataset_info.json and features.json, by which tensorflow-datasets opens the folder."""
+    tfds = library()
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=str(folder), dataset_name=dataset, filetype_suffix="array_record"
+    )
+    splits = []
+    for split in ("train", "test"):
+        own = [done[shard.name] for shard in shards if shard.split == split]
+        splits.append(
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[facts["frames"] for facts in own],
+                num_bytes=sum(facts["bytes"] for facts in own),
+                filename_template=template,
+            )
+        )
+    tfds.folder_dataset.write_metadata(
+        data_dir=str(folder),
+        features=features_of(),
+        split_infos=splits,
+        version=VERSION,
+        check_data=False,  # it would need TensorFlow
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside the place and renames, so that no half-written file is ever seen."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)

@@ -1,0 +1,66 @@
+"""Copy a data set into few large files, which load faster from network disks and move as one:
+
+    python scripts/prepare.py --dataset vcm --root DIR --out DIR
+    python scripts/prepare.py --verify DIR
+
+Training and evaluation take the new folder as data.root, with the same batches. The frames' bytes
+stay as they are, unless --encode makes them anew at the training's size: "png" changes nothing in a
+batch either, "jpeg" is smaller. A stopped preparation is continued by the same command.
+"""
+
+import argparse
+
+from dinogrl_jax.config import default
+from dinogrl_jax.data import prepared
+from dinogrl_jax.data.datasets import DATASETS
+from dinogrl_jax.data.preparation import Encoding, prepare
+from dinogrl_jax.errors import InputError, run
+
+
+def flags() -> argparse.Namespace:
+    data = default().data
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", choices=sorted(DATASETS), default=data.dataset)
+    parser.add_argument("--root", help="the data set's folder; of a manifest the file")
+    parser.add_argument("--out", help="folder to make, or to continue")
+    parser.add_argument("--verify", metavar="DIR", help="only compare checksums of a folder")
+    parser.add_argument("--encode", choices=("original", "jpeg", "png"), default="original")
+    parser.add_argument("--height", type=int, default=data.height, help="pixels, with --encode")
+    parser.add_argument("--width", type=int, default=data.width, help="pixels, with --encode")
+    parser.add_argument("--quality", type=int, default=95, help="of --encode jpeg, default 95")
+    parser.add_argument("--auxiliary", action="store_true", help="bupt: see config.py")
+    parser.add_argument("--fake-infrared", action="store_true", help="bupt: see config.py")
+    parser.add_argument("--frames-per-shard", type=int, default=16384, help="default 16384")
+    parser.add_argument("--workers", type=int, default=2, help="processes, default 2")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = flags()
+    if options.verify:
+        print(f"{options.verify}: {prepared.verify(options.verify)} files are as they were written")
+        return
+    if not options.root or not options.out:
+        raise InputError("command line: say --root and --out, or --verify")
+    config = default().data
+    names = ("dataset", "root", "auxiliary", "fake_infrared")
+    config.update({name: getattr(options, name) for name in names})
+    encoding = Encoding()
+    if options.encode != "original":
+        encoding = Encoding(options.encode, options.height, options.width, options.quality)
+    about = prepare(
+        config,
+        options.out,
+        encoding=encoding,
+        frames_per_shard=options.frames_per_shard,
+        workers=options.workers,
+    )
+    size = sum(facts["bytes"] for facts in about["files"].values())
+    counts = ", ".join(f"{count} {split}" for split, count in about["tracklets"].items())
+    print(f"{options.out}: {counts} tracklets, {len(about['files'])} files, {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -66,7 +66,7 @@ def count_negatives(
 
 def matches(query: Tracklets, gallery: Tracklets, t: Task, both: bool) -> tuple[Matches, Matches]:
     """The matches of every query and, for `both`, those of every gallery entry as a query."""
-    pairs = list(_same_identity(query, gallery))
+    pairs = list(same_identity(query, gallery))
     forward = _no_matches(query, max((len(g) for _, g in pairs), default=0))
     backward = _no_matches(gallery, max((len(q) for q, _ in pairs), default=0) if both else 0)
     with ThreadPoolExecutor() as pool:
@@ -78,7 +78,7 @@ def matches(query: Tracklets, gallery: Tracklets, t: Task, both: bool) -> tuple[
     return forward, backward
 
 
-def _same_identity(query: Tracklets, gallery: Tracklets) -> Iterator[tuple]:
+def same_identity(query: Tracklets, gallery: Tracklets) -> Iterator[tuple]:
     """The places in both sets, ascending, of each identity that both have."""
     order = [np.argsort(x.identity, kind="stable") for x in (query, gallery)]
     for identity in np.intersect1d(query.identity, gallery.identity):
@@ -94,7 +94,7 @@ def _no_matches(x: Tracklets, width: int) -> Matches:
 
 
 def _fill(found: Matches, t: Task, query, gallery, own, other, distance) -> None:
-    junk = ignored(t, query, gallery, own[:, None], other[None, :])
+    junk = ignored(t.junk, query, gallery, own[:, None], other[None, :])
     found.distance[own, : len(other)] = np.where(junk, -np.inf, distance)
     found.place[own, : len(other)] = np.where(junk, -1, other)
 
@@ -166,7 +166,7 @@ def _decide(query, gallery, found, counts, t: Task, i, j, distance, scale) -> No
     def add(side: int, own, other, queries: Tracklets, entries: Tracklets):
         nearer = found[side].distance[own] - distance[:, None]
         tied = (np.abs(nearer) <= margin) & (other[:, None] < found[side].place[own])
-        junk = ignored(t, queries, entries, own, other)
+        junk = ignored(t.junk, queries, entries, own, other)
         negative = (queries.identity[own] != entries.identity[other]) & ~junk
         np.add.at(counts[side], own, negative[:, None] & (tied | (nearer > margin)))
 

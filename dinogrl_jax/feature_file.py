@@ -76,13 +76,14 @@ def _arrays(path: str) -> dict[str, np.ndarray]:
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder, not an .npz of features")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if isinstance(file, np.ndarray):
-                raise InputError(f"{path}: holds one array without a name: save it with np.savez")
-            return {name: _array(path, file, name) for name in file.files}
+        file = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or "it is no .npz"
         raise InputError(f"{path}: cannot be read ({reason})") from error
+    if isinstance(file, np.ndarray):
+        raise InputError(f"{path}: holds one array without a name: save it with np.savez")
+    with file:
+        return {name: _array(path, file, name) for name in file.files}
 
 
 def _array(path: str, file, name: str) -> np.ndarray:

@@ -189,7 +189,7 @@ def _cameras(camera: np.ndarray | None, count: int, needed: bool) -> Int[np.ndar
     if numeric.any() and not numeric.all() and camera.dtype.kind != "f":
         number, name = np.argmax(numeric), np.argmin(numeric)
         raise InputError(
-            f"cameras mix numbers and names: tracklet {number} has {words[number]!r}, "
-            f"tracklet {name} has {words[name]!r}; the filter compares them as they are written"
+            f"cameras mix numbers and names: tracklet {number} has {str(words[number])!r}, "
+            f"tracklet {name} has {str(words[name])!r}; the filter compares them as written"
         )
     return np.unique(words, return_inverse=True)[1]

@@ -23,7 +23,7 @@ class Axis(NamedTuple):
     log: bool = False
     percent: bool = False
 
-    def share(self, value: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    def share(self, value: float | np.ndarray) -> float | np.ndarray:
         """Where values lie between the axis's ends, 0 to 1."""
         low, high = self.low, self.high
         if self.log:
@@ -46,11 +46,11 @@ class Axis(NamedTuple):
         return f"{100 * tick:.4g} %" if self.percent else f"{tick:.4g}"
 
 
-def across(axis: Axis, value: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+def across(axis: Axis, value: float | np.ndarray) -> float | np.ndarray:
     return LEFT + axis.share(value) * (WIDTH - LEFT - RIGHT)
 
 
-def upward(axis: Axis, value: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+def upward(axis: Axis, value: float | np.ndarray) -> float | np.ndarray:
     return HEIGHT - BOTTOM - axis.share(value) * (HEIGHT - TOP - BOTTOM)
 
 
@@ -74,7 +74,7 @@ def frame(x: Axis, y: Axis, keys: Sequence[str], *marks: Html) -> Html:
     return drawing(HEIGHT, f"{y.label} by {x.label}", *parts, *marks, key(keys, y.label))
 
 
-def drawing(height: float, title: str, *parts: Html) -> Html:
+def drawing(height: int, title: str, *parts: Html) -> Html:
     return element("svg", *parts, viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=title)
 
 
@@ -83,9 +83,11 @@ def key(names: Sequence[str], label: str) -> Html:
     parts, at = [element("text", label, class_="soft", x=2, y=14)], WIDTH
     for name, class_ in reversed([*zip(names, CLASSES, strict=False)]):
         if name:
-            at -= 5.8 * len(name) + 22  # about as wide as the text is
-            parts.append(element("rect", class_=f"key {class_}", x=at, y=6, width=10, height=8))
-            parts.append(element("text", name, x=at + 14, y=14))
+            at -= 6.2 * len(name) + 24  # about as wide as the text is
+            parts.append(
+                element("rect", class_=f"key {class_}", x=f"{at:.1f}", y=6, width=10, height=8)
+            )
+            parts.append(element("text", name, x=f"{at + 14:.1f}", y=14))
     return join(*parts)
 
 

@@ -124,7 +124,7 @@ def thresholds(v: Verification) -> Html:
             else (f"{t.distance:.6g}", f"{100 * t.true_accepts:.2f} %")
         )
         rows.append([f"{100 * share:g} %", *found])
-    return table(["false accepts, at most", "accept below distance", "true accepts"], rows)
+    return table(["false accepts ≤", "distance below", "true accepts"], rows)
 
 
 def cameras(matrices: Mapping[str, CameraMatrix]) -> Html:
@@ -133,7 +133,7 @@ def cameras(matrices: Mapping[str, CameraMatrix]) -> Html:
     for name, m in matrices.items():
         rows = []
         for i, own in enumerate(m.query_cameras):
-            cells = [_shaded(value, n) for value, n in zip(m.mAP[i], m.queries[i], strict=True)]
+            cells = map(_shaded, m.mAP[i].tolist(), m.queries[i].tolist())
             rows.append([own, *cells])
         matrix = table(["", *m.gallery_cameras], rows, "matrix")
         parts.append(element("div", element("h3", words(name)), matrix, class_="part"))

@@ -48,7 +48,7 @@ def count_negatives(
     distances. An entry precedes a match if it is nearer, or as near (to float64 rounding) and
     earlier in the gallery. Negatives are what neither shares the query's identity nor is junk.
 
-    Memory over the features: a copy of the queries, four blocks of features, two of distances,
+    Memory over the features: a copy of the queries, six blocks of features, two of distances,
     and O((q + g) · m). Time: linear in q · g.
     """
     found = matches(query, gallery, t, both)
@@ -103,13 +103,22 @@ def _one_ahead(query: Tracklets, gallery: Tracklets, found, t: Task) -> Iterator
     """Every pair of blocks, compared; the devices work on the next while the host uses this."""
     queries = list(sides(query, found[0].distance, t, sharded=False))
     pending = None
-    for columns, right in sides(gallery, found[1].distance, t, sharded=True):
+    for columns, right in _prefetched(sides(gallery, found[1].distance, t, sharded=True)):
         for rows, left in queries:
             compared = _compare(t.name, t.junk, left, right)
             if pending:
                 yield pending
             pending = rows, left, columns, right, compared
     yield pending
+
+
+def _prefetched(items: Iterator) -> Iterator:
+    """The items, each made by another thread while the one before is used."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
 
 
 @partial(jax.jit, static_argnames=("name", "junk"))

@@ -18,10 +18,10 @@ def get_config() -> ConfigDict:
     data, model = config.data, config.model
     data.dataset, data.root = "synthetic", "data/synthetic"
     data.height, data.width = 64, 32
-    data.synthetic.height, data.synthetic.width = 64, 32
+    data.synthetic.update({"train_identities": 120, "height": 64, "width": 32})
     data.identities_per_batch, data.tracklets_per_identity = 8, 2
     data.frames = 3
-    config.augment.pad = 3
+    config.augment.pad, config.augment.erase = 3, 0.2
     model.parts = (1, 2, 4, 8)
     model.embedding = 64
     model.resnet.stages, model.resnet.width = (1, 1, 1), 16
@@ -30,9 +30,9 @@ def get_config() -> ConfigDict:
     )
     model.dinov2.taps = (0, 1, 2, 3)
     model.sasgl.hidden, model.sasgl.pre_channels = 64, 16
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.warmup_epochs, config.optimizer.decay_epochs = 2, (42, 54)
-    config.train.update({"epochs": 60, "steps_per_epoch": 25, "log_every": 25})
-    config.train.update({"evaluate_every": 20, "checkpoint_every": 10})
+    config.optimizer.learning_rate = 4e-3
+    config.optimizer.warmup_epochs, config.optimizer.decay_epochs = 2, (21, 27)
+    config.train.update({"epochs": 30, "steps_per_epoch": 25, "log_every": 25})
+    config.train.update({"evaluate_every": 15, "checkpoint_every": 5})
     config.pretrained.dinov2 = str(Path(__file__).with_name("walker_vit.pth"))
     return config

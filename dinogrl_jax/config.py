@@ -10,6 +10,10 @@ FREE_ON_RESUME = (
     "data.root",
     "data.workers",
     "evaluation.tracklets_per_batch",
+    "hosts.coordinator",
+    "hosts.count",
+    "hosts.index",
+    "mesh.fsdp",
     "train.checkpoint_every",
     "train.epochs",
     "train.evaluate_every",
@@ -39,6 +43,8 @@ def default() -> ConfigDict:
             "loss": loss(),
             "optimizer": optimizer(),
             "train": train(),
+            "mesh": mesh(),
+            "hosts": hosts(),
             "evaluation": evaluation(),
             "pretrained": pretrained(),
         }
@@ -143,6 +149,9 @@ def optimizer() -> dict:
         "warmup_factor": 0.01,
         "decay_epochs": (40, 70),
         "decay_factor": 0.1,
+        "clip_norm": 0.0,  # longest gradient, over all parameters; 0 clips nothing, as published
+        "parts": 1,  # of a batch, one after the other: each has all identities, and statistics,
+        # triplets and zeroed maps of its own; divides data.tracklets_per_identity
     }
 
 
@@ -154,6 +163,22 @@ def train() -> dict:
         "pictures_every": 10,  # epochs between sample pictures; 0 writes none
         "evaluate_every": 2,  # epochs
         "checkpoint_every": 2,  # epochs
+        "not_finite": "stop",  # at a loss or gradient that is not finite; or "skip" the batch
+    }
+
+
+def mesh() -> dict:
+    return {
+        "fsdp": 1,  # devices that share one copy of parameters and optimiser; 1: each has its own
+    }
+
+
+def hosts() -> dict:
+    return {
+        "coordinator": "auto",  # "auto": as SLURM, Open MPI or a TPU pod says; "": one process;
+        # or host:port of the process with index 0, which every process is told
+        "count": 1,  # processes, where the coordinator is given
+        "index": 0,  # of this process
     }
 
 

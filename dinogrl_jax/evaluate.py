@@ -12,11 +12,12 @@ from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
 from dinogrl_jax import checkpoint, protocols, scoring, sharding, summary
+from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.data.pipeline import evaluation_batches
 from dinogrl_jax.data.tracklets import MODALITIES, Tracklet
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.progress import Progress
-from dinogrl_jax.train import compiler_options, initial_variables
+from dinogrl_jax.train import initial_variables
 
 
 def make_embed(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
@@ -24,13 +25,14 @@ def make_embed(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
     method = METHODS[config.method]
 
     def embed(variables: dict, frames: Array, modality: str) -> Float[Array, "b p d"]:
+        variables = jax.lax.with_sharding_constraint(variables, whole)
         return method.descriptor(model.apply(variables, frames, (modality,), train=False))
 
     whole, split = sharding.replicated(mesh), sharding.by_tracklet(mesh)
     return jax.jit(
         embed,
         static_argnums=2,
-        in_shardings=(whole, split),
+        in_shardings=(None, split),
         out_shardings=split,
         compiler_options=compiler_options(),
     )

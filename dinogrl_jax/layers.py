@@ -1,7 +1,7 @@
 """Blocks that several models share."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +86,22 @@ class BatchNorm(nn.Module):
         rate = jnp.where(batch.count > 1, self.momentum, 0.0).astype(unbiased.dtype)
         for running, new in ((running_mean, batch.mean), (running_var, unbiased)):
             running.value = ((1 - rate) * running.value + rate * new).astype(running.value.dtype)
+
+
+def recomputed(call: Callable, *arrays: Any, **options: Any) -> Any:
+    """call(*arrays, **options) of a module or its method, of which training keeps the input alone.
+
+    The backward pass computes again what it needs of the inside, but for the moments of
+    normalisations: they are small, and take two passes over their input. Worth it also where
+    nothing is inside (a convolution): what the backward pass makes of the input is not made early.
+    """
+    method = call.__call__ if isinstance(call, nn.Module) else call
+
+    def of_module(module: nn.Module, *arrays: Any) -> Any:
+        return method.__func__(module, *arrays, **options)
+
+    policy = jax.checkpoint_policies.save_only_these_names("moments")
+    return nn.remat(of_module, policy=policy)(method.__self__, *arrays)
 
 
 class PartLinear(nn.Module):

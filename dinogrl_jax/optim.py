@@ -20,12 +20,17 @@ def learning_rate(config: ConfigDict, epoch: Int[Array, ""] | int) -> Float[Arra
 
 
 def optimizer(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
-    """Adam whose weight decay is added to the gradient (coupled, as torch.optim.Adam's)."""
+    """Adam whose weight decay is added to the gradient (coupled, as torch.optim.Adam's).
+
+    Clipping comes before the decay, as torch.nn.utils.clip_grad_norm_ would.
+    """
 
     def schedule(step: Array) -> Array:
         return learning_rate(config, step // steps_per_epoch)
 
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     return optax.chain(
+        clip,
         optax.add_decayed_weights(config.weight_decay),
         optax.adam(schedule, b1=0.9, b2=0.999, eps=1e-8),
     )

@@ -1,13 +1,28 @@
-"""The device mesh, and where batches and the state live on it."""
+"""The device mesh, and where batches and the state live on it.
+
+Every device works on its share of each batch. `fsdp` devices share one copy of what is trained
+(fully sharded data parallel); with 1, each device has a copy of its own.
+"""
+
+import math
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from dinogrl_jax.errors import InputError
 
-def device_mesh() -> Mesh:
-    """All devices of all processes along one axis, `data`."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+AXES = ("data", "fsdp")
+LEAST = 2**12  # numbers in an array; below, a copy on every device costs less than gathering it
+
+
+def device_mesh(fsdp: int = 1) -> Mesh:
+    """All devices of all processes, `fsdp` of which share one copy of the state."""
+    count = jax.device_count()
+    if fsdp < 1 or count % fsdp:
+        raise InputError(f"mesh.fsdp = {fsdp}: it has to divide the number of devices, {count}")
+    return jax.make_mesh((count // fsdp, fsdp), AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -16,10 +31,41 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def by_tracklet(mesh: Mesh) -> NamedSharding:
     """The first axis, pairs of tracklets or tracklets, split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    return NamedSharding(mesh, PartitionSpec(AXES))
 
 
-def placed(batch, mesh: Mesh):
+def of_state(tree: Any, mesh: Mesh) -> Any:
+    """The sharding of every leaf (arrays or their shapes): its longest axis that divides."""
+    return jax.tree.map(lambda leaf: shared(leaf.shape, mesh), tree)
+
+
+def shared(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """One array over the axis `fsdp`; small ones, and those that do not divide, are copied."""
+    count = mesh.shape["fsdp"]
+    fitting = [axis for axis, size in enumerate(shape) if size % count == 0]
+    if count == 1 or not fitting or math.prod(shape) < LEAST:
+        return replicated(mesh)
+    longest = max(fitting, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "fsdp"))
+
+
+def shapes(tree: Any, mesh: Mesh) -> Any:
+    """The shapes of a tree's leaves, with the sharding that the state has on the mesh."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shared(x.shape, mesh)), tree
+    )
+
+
+def check_batch(pairs: int, mesh: Mesh) -> None:
+    """Raise InputError unless the pairs of a batch can be divided among the devices."""
+    if pairs % mesh.size:
+        raise InputError(
+            f"data.identities_per_batch × data.tracklets_per_identity = {pairs} pairs cannot be "
+            f"divided among {mesh.size} devices"
+        )
+
+
+def placed(batch: Any, mesh: Mesh) -> Any:
     """Each process's part of a batch as one global array per leaf."""
     sharding = by_tracklet(mesh)
     return jax.tree.map(

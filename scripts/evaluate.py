@@ -14,7 +14,15 @@ from pathlib import Path
 
 from absl import flags
 
-from dinogrl_jax import checkpoint, command_line, feature_file, scoring, sharding, workdir
+from dinogrl_jax import (
+    checkpoint,
+    command_line,
+    compiling,
+    feature_file,
+    scoring,
+    sharding,
+    workdir,
+)
 from dinogrl_jax.config import FREE_AT_EVALUATION
 from dinogrl_jax.data import datasets
 from dinogrl_jax.distances import FORMULAS
@@ -87,6 +95,7 @@ def main() -> None:
     config = command_line.parsed_config()
     if FEATURES.value and config is not None:
         raise InputError("--features are scored without --config: leave one out")
+    compiling.keep_compiled()
     if FEATURES.value:
         found, subject, about, file = of_features(FEATURES.value)
     else:

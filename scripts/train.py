@@ -6,7 +6,7 @@ Ctrl-C or SIGTERM with everything saved.
 
 import jax
 
-from dinogrl_jax import checkpoint, command_line, sharding, workdir
+from dinogrl_jax import checkpoint, command_line, compiling, sharding, workdir
 from dinogrl_jax.data import datasets
 from dinogrl_jax.data.pipeline import training_batches
 from dinogrl_jax.data.tracklets import labels
@@ -24,6 +24,7 @@ def main() -> int:
     train_set, test_set = datasets.read(config.data)
     label_of = labels(train_set)
     folder, manager = workdir.opened(folder, config)
+    compiling.keep_compiled()
     mesh = sharding.device_mesh()
     model = METHODS[config.method].Model(config.model, len(label_of))
     state, metadata = started(model, config, list(label_of), manager, mesh)

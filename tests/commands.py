@@ -1,6 +1,5 @@
 """Scripts of the repository, run as a user runs them."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ class Done(NamedTuple):
     output: str
     errors: str
     seconds: float
-    gib: float  # the most memory that one of its processes had
+    gib: float  # the most memory that it had
 
 
 def script(name: str, *arguments) -> Done:
@@ -25,15 +24,24 @@ def script(name: str, *arguments) -> Done:
     command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdout=output, stderr=errors, cwd=ROOT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        gib = 0.0
+        while process.poll() is None:
+            gib = max(gib, peak_gib(process.pid))
+            time.sleep(0.02)
         texts = []
         for file in (output, errors):
             file.seek(0)
             texts.append(file.read().decode())
     assert "Traceback" not in texts[1], texts[1]
     seconds = time.monotonic() - began
-    return Done(process.returncode, *texts, seconds, usage.ru_maxrss / 2**20)
+    return Done(process.returncode, *texts, seconds, gib)
+
+
+def peak_gib(process: int | str) -> float:
+    """The most memory that a process has had; `ru_maxrss` counts its parent's before the start."""
+    status = Path(f"/proc/{process}/status").read_text()
+    lines = [line for line in status.splitlines() if line.startswith("VmHWM")]  # none at its end
+    return int(lines[0].split()[1]) / 2**20 if lines else 0.0
 
 
 def refusal(name: str, *arguments) -> str:

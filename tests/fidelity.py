@@ -5,13 +5,12 @@ own, and can be had alone: python tests/fidelity.py eval|train_float64|train_flo
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
 from typing import NamedTuple
 
-GIB = 2**20  # ru_maxrss counts KiB
+from commands import peak_gib
 
 
 class Limit(NamedTuple):
@@ -88,7 +87,7 @@ def main(name: str) -> None:
         from golden_runs import RUNS
     figures = RUNS[name]()
     seconds = time.monotonic() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIB
+    peak = peak_gib("self")
     print(json.dumps({"figures": figures, "seconds": seconds, "peak_gib": peak}))
 
 

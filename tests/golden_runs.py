@@ -16,6 +16,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from dinogrl_jax import sharding, train
+from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.config import default
 from dinogrl_jax.convert import to_variables
 from dinogrl_jax.layers import horizontal_pyramid
@@ -76,7 +77,7 @@ def evaluation() -> dict[str, float]:
             mutable=["intermediates"],
         )
 
-    apply = jax.jit(apply, static_argnums=2, compiler_options=train.compiler_options())
+    apply = jax.jit(apply, static_argnums=2, compiler_options=compiler_options())
     count = int(golden["frames"])
     output, captured = apply(variables, frames(count, golden["visible_seed"]), "visible")
     inside = {name: calls["__call__"][0] for name, calls in captured["intermediates"].items()}

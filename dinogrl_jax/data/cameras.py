@@ -16,20 +16,20 @@ GROUND = 0.95  # where people stand, of the box's height
 class Nuisance(NamedTuple):
     """How strongly everything but identity varies; the one place that tunes difficulty."""
 
-    views: float = 0.7  # 0 shows every person from the side, 1 from all sides equally
-    heading: float = 10.0  # degrees, deviation from the camera's walkway between tracklets
-    turn: float = 8.0  # degrees, deviation of the change of heading over a tracklet
-    shift: float = 0.025  # of the box, deviation of its place
-    scale: float = 0.04  # deviation of the box's size, logarithmic
+    views: float = 0.45  # 0 shows every person from the side, 1 from all sides equally
+    heading: float = 7.0  # degrees, deviation from the camera's walkway between tracklets
+    turn: float = 6.0  # degrees, deviation of the change of heading over a tracklet
+    shift: float = 0.018  # of the box, deviation of its place
+    scale: float = 0.032  # deviation of the box's size, logarithmic
     shake: float = 0.01  # of the box, deviation of its place from frame to frame
-    stature: float = 0.5  # share of a person's height that the box does not normalise away
-    clutter: float = 0.2  # 0 sets every background apart from people, 1 gives both the same range
-    occlusion: float = 0.15  # probability of a foreground object
+    stature: float = 0.7  # share of a person's height that the box does not normalise away
+    clutter: float = 0.12  # 0 sets every background apart from people, 1 gives both the same range
+    occlusion: float = 0.12  # probability of a foreground object
     noise: float = 1.0  # times each camera's own sensor noise
     blur: float = 1.0  # times each camera's own blur
     light: float = 0.5  # times the tracklets' own deviations of gain (15 %) and contrast (10 %)
     redrawn: float = 0.8  # probability that a garment's colour or reflectance is drawn anew
-    mood: float = 0.05  # deviation of cadence and amplitudes between tracklets, logarithmic
+    mood: float = 0.035  # deviation of cadence and amplitudes between tracklets, logarithmic
 
 
 NUISANCE = Nuisance()

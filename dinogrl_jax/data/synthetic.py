@@ -25,7 +25,7 @@ from dinogrl_jax.data.walkers import in_mood, person
 from dinogrl_jax.errors import InputError
 from dinogrl_jax.progress import Progress
 
-FORMAT = 1  # raise it when the same settings make other frames
+FORMAT = 2  # raise it when the same settings make other frames
 SPLITS = ("Train", "Test")
 MODALITIES = ("infrared", "visible")  # HITSZ-VCM's numbers 1 and 2
 FOLDERS = {"infrared": "ir", "visible": "rgb"}

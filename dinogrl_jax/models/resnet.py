@@ -5,17 +5,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from dinogrl_jax.layers import BatchNorm
+from dinogrl_jax.layers import BatchNorm, recomputed
 
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-# Training keeps what convolutions return and the normalisations' moments, and computes normalised
-# and rectified maps again in the backward pass: they are as large, and cost one read.
-KEPT = jax.checkpoint_policies.save_only_these_names("conv", "moments")
 
 
 class Conv(nn.Module):
@@ -31,14 +25,13 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", KERNEL_INIT, shape).astype(self.dtype)
         pad = (self.size // 2, self.size // 2)
-        y = jax.lax.conv_general_dilated(
+        return jax.lax.conv_general_dilated(
             x.astype(self.dtype),
             kernel,
             window_strides=(self.stride, self.stride),
             padding=(pad, pad),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return checkpoint_name(y, "conv")
 
 
 class Stem(nn.Module):
@@ -52,23 +45,37 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "f h w 3"], *, train: bool) -> Float[Array, "f h4 w4 c"]:
-        x = Conv(self.width, 7, 2, self.dtype, name="conv1")(x.astype(self.dtype))
+        x = recomputed(Conv(self.width, 7, 2, self.dtype, name="conv1"), x)
+        return recomputed(self._pooled, x, train=train)
+
+    def _pooled(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h2 w2 c"]:
         x = BatchNorm(name="bn1")(x, train=train)
-        return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        return max_pooled(x)
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions beside a shortcut; 4·width channels come out."""
+    """1×1, 3×3 and 1×1 convolutions beside a shortcut; 4·width channels come out.
+
+    Training keeps the block's input and what its two narrow convolutions return.
+    """
 
     width: int
     stride: int
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "f h w c"], train: bool) -> Float[Array, "f h2 w2 c2"]:
-        y = Conv(self.width, 1, 1, self.dtype, name="conv1")(x)
+    def __call__(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h2 w2 c2"]:
+        y = recomputed(Conv(self.width, 1, 1, self.dtype, name="conv1"), x)
+        y = recomputed(self._middle, y, train=train)
+        return recomputed(self._end, x, y, train=train)
+
+    def _middle(self, y: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h2 w2 c"]:
         y = nn.relu(BatchNorm(name="bn1")(y, train=train))
-        y = Conv(self.width, 3, self.stride, self.dtype, name="conv2")(y)
+        return Conv(self.width, 3, self.stride, self.dtype, name="conv2")(y)
+
+    def _end(
+        self, x: Float[Array, "f h w c"], y: Float[Array, "f h2 w2 c2"], *, train: bool
+    ) -> Float[Array, "f h2 w2 c3"]:
         y = nn.relu(BatchNorm(name="bn2")(y, train=train))
         y = Conv(4 * self.width, 1, 1, self.dtype, name="conv3")(y)
         y = BatchNorm(name="bn3")(y, train=train)
@@ -85,9 +92,17 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h w c"]:
-        y = Conv(x.shape[-1], 3, 1, self.dtype, name="conv1")(x)
+        y = recomputed(Conv(x.shape[-1], 3, 1, self.dtype, name="conv1"), x)
+        y = recomputed(self._middle, y, train=train)
+        return recomputed(self._end, x, y, train=train)
+
+    def _middle(self, y: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h w c"]:
         y = nn.relu(BatchNorm(name="bn1")(y, train=train))
-        y = Conv(x.shape[-1], 3, 1, self.dtype, name="conv2")(y)
+        return Conv(y.shape[-1], 3, 1, self.dtype, name="conv2")(y)
+
+    def _end(
+        self, x: Float[Array, "f h w c"], y: Float[Array, "f h2 w2 c2"], *, train: bool
+    ) -> Float[Array, "f h2 w2 c3"]:
         return nn.relu(x + BatchNorm(name="bn2")(y, train=train))
 
 
@@ -100,14 +115,52 @@ class Stages(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h2 w2 c2"]:
-        Block = nn.remat(Bottleneck, static_argnums=(2,), policy=KEPT)
         for stage, blocks in enumerate(self.stages):
             for block in range(blocks):
                 strided = block == 0 and 0 < stage < len(self.stages) - 1
-                x = Block(
+                x = Bottleneck(
                     self.width * 2**stage,
                     stride=2 if strided else 1,
                     dtype=self.dtype,
                     name=f"layer{stage + 1}_block{block}",
-                )(x, train)
+                )(x, train=train)
+                # Otherwise each reader of a block's output adds up the blocks before it again.
+                x = jax.lax.optimization_barrier(x)
         return x
+
+
+@jax.custom_vjp
+def max_pooled(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
+    """Maximum of 3×3 positions at every second row and column, beyond the border −∞.
+
+    The gradient goes to the first maximum of a window, row by row. Written out, since the
+    derivative of `reduce_window` keeps eight index arrays of x's size on a CPU.
+    """
+    return jnp.stack(_window(x)).max(0)
+
+
+def _window(x: Float[Array, "f h w c"]) -> list[Float[Array, "f h2 w2 c"]]:
+    """The nine positions of each window, row by row."""
+    _, h, w, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    return [x[:, i : i + h : 2, j : j + w : 2] for i in range(3) for j in range(3)]
+
+
+def _max_pooled_forward(x: Array) -> tuple[Array, Array]:
+    return max_pooled(x), x
+
+
+def _max_pooled_backward(x: Array, g: Array) -> tuple[Array]:
+    _, h, w, _ = x.shape
+    rows, columns = 2 * g.shape[1] - 1, 2 * g.shape[2] - 1
+    first = jnp.argmax(jnp.stack(_window(x)), axis=0)
+    zero, total = jnp.zeros((), g.dtype), 0
+    for k in range(9):
+        i, j = divmod(k, 3)
+        own = jnp.where(first == k, g, 0)
+        ends = ((0, 0, 0), (i, h + 2 - i - rows, 1), (j, w + 2 - j - columns, 1), (0, 0, 0))
+        total = total + jax.lax.pad(own, zero, ends)
+    return (total[:, 1:-1, 1:-1],)
+
+
+max_pooled.defvjp(_max_pooled_forward, _max_pooled_backward)

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
-from dinogrl_jax.layers import BatchNorm, Moments, accumulation_dtype, moments
+from dinogrl_jax.layers import BatchNorm, Moments, accumulation_dtype, moments, recomputed
 from dinogrl_jax.models.dinov2 import Tokens
 from dinogrl_jax.models.resnet import BasicBlock, Conv, Stages
 from dinogrl_jax.resize import bilinear_matrix, resized
@@ -47,12 +47,18 @@ class Branches(nn.Module):
         foreground = closed_foreground(jax.lax.stop_gradient(mask))
         selected = foreground != 0
         given = doubled_moments(tokens.taps, selected) if train else None
-        denoising = DenoisingBranch(
-            self.config.hidden, self.config.map_channels, self.dtype, name="denoising_branch"
-        )(tokens.taps, selected, given, train=train)
-        appearance = AppearanceBranch(
-            self.config.map_channels, self.dtype, name="appearance_branch"
-        )(tokens.taps, selected, given, train=train)
+        denoising, appearance = (
+            recomputed(branch, tokens.taps, selected, given, train=train)
+            for branch in (
+                DenoisingBranch(
+                    self.config.hidden,
+                    self.config.map_channels,
+                    self.dtype,
+                    name="denoising_branch",
+                ),
+                AppearanceBranch(self.config.map_channels, self.dtype, name="appearance_branch"),
+            )
+        )
         return Maps(mask, foreground, denoising, appearance, mse)
 
 
@@ -145,7 +151,7 @@ class GaitNetwork(nn.Module):
             PreBlock(self.pre_channels, self.dtype, name=name)(x.astype(self.dtype), train=train)
             for name, x in blocks.items()
         ]
-        x = AttentionFusion(self.dtype, name="fusion")(*pre, train=train)
+        x = recomputed(AttentionFusion(self.dtype, name="fusion"), *pre, train=train)
         return Stages(self.stages, self.width, self.dtype, name="stages")(x, train=train)
 
 

@@ -69,6 +69,7 @@ def test_files_in_descriptors_out_and_files_again(capsys):
         given = [word for role, name in FILES.items() for word in (f"--{role}", folder / name)]
         conversion = script("convert.py", "--from", "dinogrl", *given, "--out", made)
         report(capsys, "conversion in", conversion)
+        assert conversion.gib < 2  # the three files are 0.45 GiB, and so are the variables
         source = ("--checkpoint", made, "--tracklets", written_frames(folder, golden))
         report(capsys, "descriptors", script("extract.py", *source, "--out", features))
         check_descriptors(np.load(features), golden)

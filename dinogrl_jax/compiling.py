@@ -1,0 +1,45 @@
+"""How computations are compiled: the backend's options, and where the results are kept."""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+
+def compiler_options() -> dict[str, bool | str]:
+    """Options of the backend that models are compiled with."""
+    if jax.default_backend() != "cpu":
+        return {}
+    return {
+        # The default CPU scheduler keeps twice the temporaries alive.
+        "xla_cpu_enable_concurrency_optimized_scheduler": False,
+        # Without its barriers, recomputation is moved to the front and saves no memory.
+        "xla_disable_hlo_passes": "cse_barrier_expander",
+    }
+
+
+def keep_compiled() -> None:
+    """Keep what is compiled on disk, so that the next process with the same settings starts soon.
+
+    In ~/.cache/dinogrl_jax, or where JAX_COMPILATION_CACHE_DIR says; an empty one keeps nothing.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+
+
+def cache_folder() -> Path:
+    """One folder for each kind of processor: code for one may crash another."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    kind = hashlib.sha256(f"{platform.machine()} {processor_features()}".encode()).hexdigest()
+    return home / "dinogrl_jax" / f"compiled-{kind[:8]}"
+
+
+def processor_features() -> str:
+    """What the processor can do, as Linux lists it; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

@@ -1,0 +1,60 @@
+"""Several processes, on one or many hosts, that train one model together."""
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from dinogrl_jax.errors import InputError
+
+
+def connect(config: ConfigDict) -> None:
+    """Join the other processes, if there are any; before JAX is used otherwise.
+
+    config: the section `hosts` of `dinogrl_jax.config`.
+    """
+    if config.coordinator == "auto":
+        if in_cluster(os.environ):
+            jax.distributed.initialize()
+        return
+    if not config.coordinator:
+        return
+    if not 0 <= config.index < config.count:
+        raise InputError(f"hosts.index = {config.index}: it has to be in 0…{config.count - 1}")
+    jax.distributed.initialize(config.coordinator, config.count, config.index)
+
+
+def in_cluster(environment: dict) -> bool:
+    """Whether SLURM, Open MPI or a TPU pod started more processes than this one."""
+    for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
+        if environment.get(name, "1") not in ("", "1"):
+            return True
+    return "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+
+
+def first() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return jax.process_index() == 0
+
+
+def report(*lines: str) -> None:
+    """Print lines, once for all processes."""
+    if first() and lines:
+        print(*lines, sep="\n", flush=True)
+
+
+def gathered(array: Any) -> np.ndarray:
+    """An array that is split over processes by its first axis, whole, on every process."""
+    if jax.process_count() == 1:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def agreed(flag: bool) -> bool:
+    """Whether the flag is set on any process."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.array([flag])).any())

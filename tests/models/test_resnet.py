@@ -1,0 +1,52 @@
+"""The residual network's own blocks: pooling, and what training keeps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from dinogrl_jax.compiling import compiler_options
+from dinogrl_jax.models.resnet import Stages, max_pooled
+
+
+def library_pooled(x):
+    return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 9), (1, 2)])
+def test_max_pooled_is_the_library_s_with_its_ties(size):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(-2, 3, (2, *size, 3)).astype(np.float32))  # many ties
+    pooled, pull_back = jax.vjp(max_pooled, x)
+    expected, expected_pull_back = jax.vjp(library_pooled, x)
+    g = jnp.asarray(rng.integers(-9, 10, pooled.shape).astype(np.float32))  # sums are exact
+    np.testing.assert_array_equal(pooled, expected)
+    np.testing.assert_array_equal(pull_back(g)[0], expected_pull_back(g)[0])
+
+
+def test_max_pooled_of_minus_infinity():
+    x = jnp.full((1, 4, 4, 1), -jnp.inf)
+    assert jnp.isneginf(max_pooled(x)).all()
+
+
+def temporaries(blocks: int, x: jax.Array) -> int:
+    """Bytes that a training step of one stage, and of a block after it, needs beside its input."""
+    model = Stages((blocks, 1), x.shape[-1] // 4, x.dtype)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
+
+    def loss(params: dict, variables: dict, x: jax.Array):
+        y, _ = model.apply({**variables, "params": params}, x, train=True, mutable="batch_stats")
+        return y.sum()
+
+    step = jax.jit(jax.grad(loss), compiler_options=compiler_options())
+    compiled = step.lower(variables["params"], variables, x).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_training_keeps_at_most_a_block_s_input_and_its_two_narrow_maps():
+    x = jnp.zeros((2, 32, 32, 64))
+    narrow = x.nbytes / 4
+    added = (temporaries(3, x) - temporaries(1, x)) / 2
+    # 4 of the input and 1 of each narrow map, and kernels; the backward pass reads 16 or more.
+    assert added < 7 * narrow

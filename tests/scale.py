@@ -1,0 +1,53 @@
+"""A few training steps on the devices there are: python tests/scale.py FSDP [ADDRESS COUNT INDEX]
+
+Prints the losses, and the figures of an embedding, as JSON; what tests/test_scale.py compares.
+"""
+
+import json
+import sys
+
+import jax
+import numpy as np
+import small
+
+from dinogrl_jax import compiling, hosts, sharding, train
+from dinogrl_jax.evaluate import make_embed
+
+STEPS = 20
+
+
+def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Eight pairs of four identities; people differ in brightness by bands of rows."""
+    rng = np.random.default_rng(step)
+    labels = np.repeat(np.arange(4), 2).astype(np.int32)
+    looks = np.random.default_rng(99).normal(size=(4, 1, 1, 8, 1, 1))
+    frames = rng.normal(size=(8, 2, 2, 64, 32, 3)) + np.repeat(looks, 8, axis=3)[labels]
+    return frames.astype(np.float32), labels
+
+
+def main(fsdp: int, address: str = "", count: int = 1, index: int = 0) -> None:
+    config = small.get_config()
+    config.hosts.update({"coordinator": address, "count": count, "index": index})
+    hosts.connect(config.hosts)
+    compiling.keep_compiled()
+    config.data.identities_per_batch, config.data.tracklets_per_identity = 4, 2
+    config.train.steps_per_epoch, config.optimizer.warmup_epochs = 5, 2
+    mesh = sharding.device_mesh(fsdp)
+    model = small.model(config)
+    state = train.initial_state(train.initial_variables(model, config), config)
+    state = jax.device_put(state, sharding.of_state(state, mesh))
+    step, embed = train.make_step(model, config, mesh), make_embed(model, config, mesh)
+    mine = slice(index * 8 // count, (index + 1) * 8 // count)
+    losses = []
+    for number in range(STEPS):
+        state, terms = step(state, *sharding.placed(tuple(x[mine] for x in batch(number)), mesh))
+        losses.append(float(terms["total"]))
+    frames = sharding.placed(batch(STEPS)[0][mine, :1], mesh)
+    made = hosts.gathered(embed(state.variables, frames, "visible"))
+    largest = max(x.addressable_data(0).size for x in jax.tree.leaves(state.opt_state))
+    if hosts.first():
+        print(json.dumps({"losses": losses, "embedding": made.tolist(), "largest": largest}))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:2]), *sys.argv[2:3], *map(int, sys.argv[3:]))

@@ -1,0 +1,44 @@
+"""What is compiled is kept, and serves the next run."""
+
+import jax
+import numpy as np
+import pytest
+import small
+
+from dinogrl_jax import compiling, sharding, train
+
+
+@pytest.fixture
+def cache_setting():
+    before = jax.config.jax_compilation_cache_dir
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_seeds_share_one_program():
+    def program(seed: int) -> str:
+        config = small.get_config()
+        config.seed = seed
+        model, mesh = small.model(config), sharding.device_mesh()
+        state = jax.eval_shape(
+            lambda: train.initial_state(train.initial_variables(model, config), config)
+        )
+        frames = jax.ShapeDtypeStruct((2, 2, 2, 64, 32, 3), np.float32)
+        labels = jax.ShapeDtypeStruct((2,), np.int32)
+        return train.make_step(model, config, mesh).lower(state, frames, labels).as_text()
+
+    assert program(0) == program(1)
+
+
+def test_kept_below_the_user_s_cache_folder(monkeypatch, tmp_path, cache_setting):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    compiling.keep_compiled()
+    assert jax.config.jax_compilation_cache_dir.startswith(f"{tmp_path}/dinogrl_jax/compiled-")
+
+
+def test_the_user_s_own_setting_stays(monkeypatch, tmp_path, cache_setting):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    compiling.keep_compiled()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path)

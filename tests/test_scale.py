@@ -1,0 +1,131 @@
+"""Any number of devices and processes trains as one device does; what they tell each other."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import small
+from commands import ROOT
+
+from dinogrl_jax import hosts, sharding, train
+from dinogrl_jax.errors import InputError
+
+
+def started(devices: int, *arguments) -> subprocess.Popen:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, str(ROOT / "tests/scale.py"), *map(str, arguments)]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def finished(process: subprocess.Popen) -> dict:
+    output, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors
+    return json.loads(output.splitlines()[-1]) if output else {}
+
+
+@pytest.fixture(scope="module")
+def one_device() -> dict:
+    return finished(started(1, 1))
+
+
+def assert_equal(found: dict, expected: dict) -> None:
+    made, whole = np.array(found["losses"]), np.array(expected["losses"])
+    # Sums are made in another order. Before any parameter has moved far this is float32 rounding;
+    # then Adam divides small gradients by their own size, and hinges and maxima switch, so that a
+    # difference grows about tenfold in five steps. Another batch or statistic shows at 1e-2.
+    np.testing.assert_allclose(made[:3], whole[:3], rtol=2e-6)
+    np.testing.assert_allclose(made, whole, rtol=3e-3)
+    embedding = np.array(expected["embedding"])
+    error = np.abs(np.array(found["embedding"]) - embedding).max()
+    assert error < 0.05 * embedding.std()
+
+
+@pytest.mark.parametrize(("devices", "fsdp"), [(2, 1), (4, 2), (8, 1), (8, 8)])
+def test_devices_train_as_one(one_device, devices, fsdp):
+    found = finished(started(devices, fsdp))
+    assert_equal(found, one_device)
+    assert found["largest"] <= one_device["largest"] / fsdp  # Adam's moments are shared
+
+
+def test_two_processes_train_as_one(one_device):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    pair = [started(2, 2, address, 2, index) for index in range(2)]
+    first, second = map(finished, pair)
+    assert_equal(first, one_device)
+    assert second == {}  # one process prints
+
+
+def compiled_text(fsdp: int) -> str:
+    config = small.get_config()
+    model, mesh = small.model(config), sharding.device_mesh(fsdp)
+    state = train.state_shapes(model, config)
+    frames = jax.ShapeDtypeStruct((8, 2, 2, 64, 32, 3), np.float32)
+    labels = jax.ShapeDtypeStruct((8,), np.int32)
+    return train.make_step(model, config, mesh).lower(state, frames, labels).compile().as_text()
+
+
+COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-\w+)")
+
+
+def collectives(text: str) -> list[tuple[str, list[int]]]:
+    """(kind, shape) of everything that devices send each other."""
+    found = []
+    for match in COLLECTIVE.finditer(text):
+        for shape in re.findall(r"\w+\[([\d,]*)\]", match[1]):
+            found.append((match[2], [int(size) for size in shape.split(",") if size]))
+    return found
+
+
+CODE = """
+import json, sys, test_scale
+print(json.dumps(test_scale.collectives(test_scale.compiled_text(int(sys.argv[1])))))
+"""
+
+
+@pytest.mark.parametrize("fsdp", [1, 4])
+def test_no_device_sends_activations_of_frames(fsdp):
+    flags = "--xla_force_host_platform_device_count=4"
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path}
+    command = [sys.executable, "-c", CODE, str(fsdp)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    sent = json.loads(done.stdout.splitlines()[-1])
+    config = small.get_config()
+    shapes = train.state_shapes(small.model(config), config)
+    parameters = {tuple(leaf.shape) for leaf in jax.tree.leaves(shapes.params)}
+    kinds = {kind for kind, _ in sent}
+    assert "all-reduce" in kinds and not kinds & {"all-to-all", "collective-permute"}
+    assert ("all-gather" in kinds) or fsdp == 1
+    frames = 8 * 2 * 2
+    for kind, shape in sent:
+        if tuple(shape) in parameters:
+            continue
+        # Statistics and part embeddings: nothing with an axis of frames, or of a device's share.
+        assert len(shape) <= 3 and not {frames, frames // 4} & set(shape[:1]), (kind, shape)
+
+
+def test_a_mesh_that_does_not_divide_is_refused():
+    with pytest.raises(InputError, match="mesh.fsdp = "):
+        sharding.device_mesh(3 * jax.device_count())
+    with pytest.raises(InputError, match="mesh.fsdp = 0"):
+        sharding.device_mesh(0)
+
+
+def test_a_cluster_is_seen_in_its_environment():
+    assert not hosts.in_cluster({})
+    assert not hosts.in_cluster({"SLURM_NTASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"})
+    assert hosts.in_cluster({"SLURM_NTASKS": "16"})
+    assert hosts.in_cluster({"TPU_WORKER_HOSTNAMES": "10.0.0.1,10.0.0.2"})

@@ -6,7 +6,7 @@ import pytest
 from dinogrl_jax.errors import InputError
 from dinogrl_jax.gallery import Tracklets, no_junk, same_camera
 from dinogrl_jax.metrics import one_way
-from dinogrl_jax.protocols import score
+from dinogrl_jax.protocols import described, filters_cameras, score
 
 
 def columns(n=60, roles=("both",)):
@@ -105,3 +105,20 @@ def test_bad_input(message):
 def test_cameras_may_be_missing_where_no_filter_needs_them():
     c = columns() | {"camera": None}
     assert score(**c, protocol="bupt-full")["visible_to_infrared"].queries > 0
+
+
+def test_a_protocol_says_what_it_scores():
+    found = {"visible_to_infrared": {"queries": 512, "gallery": 2422}}
+    junk, sizes = described("bupt-official-drop64", "protocol", found)
+    assert "bupt-official-drop64" in junk and "ignores: none" in junk and "multiple of 64" in junk
+    assert sizes == "  visible to infrared: 512 queries, 2422 in the gallery"
+    assert "its own identity and camera" in described("vcm", "protocol", {})[0]
+    assert "its own identity and camera" in described("bupt-full", "on", {})[0]
+    assert "ignores: none" in described("vcm", "off", {})[0]
+
+
+def test_the_setting_of_the_camera_filter():
+    assert [filters_cameras("vcm", word) for word in ("protocol", "on", "off")] == [1, 1, 0]
+    assert [filters_cameras("bupt-full", word) for word in ("protocol", "on", "off")] == [0, 1, 0]
+    with pytest.raises(InputError, match="evaluation.camera_filter = 'yes'"):
+        filters_cameras("vcm", "yes")

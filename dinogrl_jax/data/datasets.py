@@ -34,7 +34,7 @@ def read(config: ConfigDict, problems: Problems = None) -> Sets:
             "data.fake_infrared add: set it to 'identity', or leave them out"
         )
     if prepared.is_prepared(config.root):
-        return prepared.read(config)
+        return prepared.read(config, problems)
     return DATASETS[config.dataset](config, problems)
 
 

@@ -89,9 +89,10 @@ def _read_lines(
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                listed.append(_parsed(line, source.parent, modality))
-                if identified and listed[-1].tracklet.identity == -1:
+                found = _parsed(line, source.parent, modality)
+                if identified and found.tracklet.identity == -1:
                     raise InputError("identity is missing")
+                listed.append(found)
             except InputError as error:
                 problems.append(Problem("line", str(error), str(source), number))
     return listed

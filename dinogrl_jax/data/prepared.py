@@ -45,7 +45,9 @@ def is_prepared(root: str) -> bool:
     return os.path.isfile(os.path.join(root, ABOUT))
 
 
-def read(config: ConfigDict) -> tuple[list[Tracklet], list[Tracklet]]:
+def read(
+    config: ConfigDict, problems: list[Problem] | None = None
+) -> tuple[list[Tracklet], list[Tracklet]]:
     """The training and the test tracklets, filtered as those of the raw data set are.
 
     Raises InputError if the folder holds another data set, or was prepared with other settings.
@@ -74,6 +76,8 @@ def read(config: ConfigDict) -> tuple[list[Tracklet], list[Tracklet]]:
             raise InputError(f"{path}: no line names a {split} frame of {config.root}")
     left_out: list[Problem] = []
     train, test = (long_enough(split, config.minimum_frames, left_out) for split in sets.values())
+    if problems is not None:
+        problems += left_out
     return train, test
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from dinogrl_jax.errors import InputError
 
+SHORT = "short tracklet"  # the kind of those that vanish by a filter
 SHOWN = 10  # of many problems, as many as one message spells out
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dinogrl_jax.data.problems import Problem, listed, refuse
+from dinogrl_jax.data.problems import SHORT, Problem, listed, refuse
 from dinogrl_jax.errors import InputError
 
 MODALITIES = ("visible", "infrared")  # in this order on axis 1 of a training batch
@@ -90,5 +90,5 @@ def long_enough(
         else:
             name = f"{tracklet.modality} tracklet of identity {tracklet.identity}"
             text = f"{name}, camera {tracklet.camera}, is left out: {len(tracklet.frames)} frames"
-            left_out.append(Problem("short tracklet", f"{text}, fewer than {minimum}", fatal=False))
+            left_out.append(Problem(SHORT, f"{text}, fewer than {minimum}", fatal=False))
     return kept

@@ -7,6 +7,7 @@ cache. A frame that ends as copies of one channel goes through all of it as that
 Source: the data loaders of DinoGRL and VLD, and torchvision's transforms, which they use.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -120,9 +121,15 @@ def normalise(out: Float32[np.ndarray, "h w 3"], picture: Image.Image) -> None:
     """Write (value / 255 - mean) / deviation of each channel, to float32 rounding."""
     h, w, _ = out.shape
     rows = out.reshape(h, w * 3)  # a view; numpy is slow on a last axis of 3
-    rows[:] = np.asarray(picture).reshape(h, w * 3)
-    rows *= np.tile(SCALE, w)
-    rows += np.tile(OFFSET, w)
+    scale, offset = of_row(w)
+    np.multiply(np.asarray(picture).reshape(h, w * 3), scale, out=rows)
+    rows += offset
+
+
+@functools.cache
+def of_row(width: int) -> tuple[Float32[np.ndarray, " w3"], Float32[np.ndarray, " w3"]]:
+    """Scale and offset of each value of a row."""
+    return np.tile(SCALE, width), np.tile(OFFSET, width)
 
 
 def moved(picture: Image.Image, draw: Draw) -> Image.Image:
@@ -139,11 +146,13 @@ def image(path: str, height: int, width: int, channels: int | str = ALL) -> Imag
     Raises FrameError as `decoded`.
     """
     picture = decoded(path)
-    if picture.mode != "RGB":
+    if picture.mode not in ("RGB", "L"):
         picture = picture.convert("RGB")
-    if isinstance(channels, int):  # channels are resized independently of each other
+    if isinstance(channels, int) and picture.mode == "RGB":
         picture = picture.getchannel(channels)
-    return picture.resize((width, height), Image.Resampling.BILINEAR)
+    # Channels are resized independently of each other, so that of a grey file one is enough.
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return picture if isinstance(channels, int) else picture.convert("RGB")
 
 
 def decoded(path: str) -> Image.Image:

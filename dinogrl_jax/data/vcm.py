@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from dinogrl_jax.data.lines import discarded
-from dinogrl_jax.data.problems import Problem, settle
+from dinogrl_jax.data.problems import SHORT, Problem, settle
 from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.data.vcm_files import (
     ROWS,
@@ -100,7 +100,7 @@ def tracklets_of(
             tracklets.append(Tracklet(kept, *owner_fields(row), role))
         else:
             text = f"left out: {len(kept)} of {len(paths)} frames remain, fewer than {minimum}"
-            problems.append(Problem("short tracklet", text, file, number, fatal=False))
+            problems.append(Problem(SHORT, text, file, number, fatal=False))
     if discard and not seen:
         example = f"{split.title()}/0001/ir/D2/1.jpg"
         text = f"{discard}: no line names a {split} frame, as {example} would"

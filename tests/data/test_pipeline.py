@@ -190,10 +190,125 @@ def test_closing_early_ends_workers_and_removes_their_files(split, config):
         next(batches)
 
 
+def test_memory_is_used_again_once_nothing_refers_to_it(split, config):
+    expected = training(split[0], config, steps=12)
+    config.data.workers = 2
+    with pipeline.training_batches(split[0], labels(split[0]), config, steps=12) as batches:
+        folder = Path(batches.folder.name)
+        kept = next(batches).frames[1:]  # a part keeps the whole alive
+        names = set()
+        for batch, other in zip(batches, expected[1:], strict=True):
+            np.testing.assert_array_equal(batch.frames, other.frames)
+            names |= {path.stat().st_ino for path in folder.iterdir()}
+            del batch
+        np.testing.assert_array_equal(kept, expected[0].frames[1:])
+    assert len(names) < 12
+
+
 def test_frames_travel_over_the_disk_where_memory_is_short():
     with pipeline.shared_folder(10**18) as large, pipeline.shared_folder(1) as small:
         assert not large.startswith("/dev/shm")
         assert small.startswith("/dev/shm") == os.path.isdir("/dev/shm")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_neighbour_stands_in_for_an_unreadable_frame(split, config, tree, workers, caplog):
+    config.augment.update(pad=0, flip=0.0, erase=0.0, channels=False)
+    train, _ = split
+    folder = tree.root / "Train/0002/rgb/D11"
+    bad, far = folder / "116.jpg", folder / "111.jpg"  # so that 121 and 106 are the nearest
+    expected = training(train, config, steps=20)
+    stand_ins = [plain_frame(str(folder / f"{number}.jpg"), config) for number in (106, 121)]
+    bad.write_text("no image")
+    far.write_text("no image either")
+    config.data.update(bad_frames="neighbour", workers=workers)
+    with pipeline.training_batches(train, labels(train), config, steps=20) as batches:
+        found = list(batches)
+    places = [frame for batch in found for frame in batch.replaced]
+    assert batches.replaced == {str(bad): places.count(str(bad)), str(far): places.count(str(far))}
+    assert caplog.text.count("a neighbour stands in") == 2  # once each, however often they come
+    for batch, whole in zip(found, expected, strict=True):
+        differ = (batch.frames != whole.frames).any((3, 4, 5))
+        assert differ.sum() == len(batch.replaced)
+        for frame in batch.frames[differ]:
+            assert any((frame == stand_in).all() for stand_in in stand_ins)
+
+
+def test_a_tracklet_without_a_readable_frame_stops(split, config, tree):
+    for path in (tree.root / "Train/0002/rgb/D3").glob("*.jpg"):
+        path.write_text("no image")
+    config.data.bad_frames = "neighbour"
+    with pytest.raises(InputError, match="no other frame of its tracklet"):
+        training(split[0], config, steps=50)
+    config.data.bad_frames = "ignore"
+    with pytest.raises(InputError, match="data.bad_frames = 'ignore': there is stop, neighbour"):
+        training(split[0], config)
+
+
+SHARE = """
+import sys
+import numpy as np
+from dinogrl_jax import config
+from dinogrl_jax.data import pipeline, tracklets, vcm
+if __name__ == "__main__":
+    root, out, index = sys.argv[1:]
+    settings = config.default()
+    settings.data.update(height=16, width=8, frames=3, workers=1)
+    settings.data.update(identities_per_batch=2, tracklets_per_identity=2)
+    settings.augment.pad = 2
+    train, _ = vcm.read(root)
+    share = {"process_index": int(index), "process_count": 2}
+    batches = pipeline.training_batches(train, tracklets.labels(train), settings, steps=5, **share)
+    batches = list(batches)
+    np.savez(out, frames=[b.frames for b in batches], labels=[b.labels for b in batches])
+"""
+
+
+def test_two_processes_read_the_batches_of_one(split, config, tree, tmp_path):
+    script = tmp_path / "share.py"
+    script.write_text(SHARE)
+    outs = [tmp_path / f"{index}.npz" for index in range(2)]
+    started = [
+        subprocess.Popen([sys.executable, script, tree.root, out, str(index)])
+        for index, out in enumerate(outs)
+    ]
+    assert [process.wait(timeout=120) for process in started] == [0, 0]
+    shares = [np.load(out) for out in outs]
+    for step, whole in enumerate(training(split[0], config)):
+        for name in ("frames", "labels"):
+            joined = np.concatenate([share[name][step] for share in shares])
+            np.testing.assert_array_equal(joined, getattr(whole, name))
+
+
+def test_aligned_clips_show_the_same_instants(split, config):
+    config.augment.update(pad=0, flip=0.0, erase=0.0, channels=False)
+    visible = [t for t in split[0] if t.modality == "visible"]
+    pairs = [
+        t._replace(modality=modality, pair=number, frames=t.frames if number % 2 else t.frames[:12])
+        for number, t in enumerate(visible)
+        for modality in ("visible", "infrared")
+    ]
+    config.data.update(batch_rule="camera-pairs", training_frames="sorted-random", workers=1)
+    batches = training(pairs, config, steps=6)
+    for batch in batches:
+        np.testing.assert_array_equal(batch.frames[:, 0], batch.frames[:, 1])
+        assert len(set(batch.labels.tolist())) == 2
+    assert_same(training(pairs, config, start_step=4, steps=2), batches[4:])
+    config.data.batch_rule = "identity"
+    mixed = training(pairs, config, steps=6)
+    assert any((batch.frames[:, 0] != batch.frames[:, 1]).any() for batch in mixed)
+
+
+@pytest.mark.parametrize("rule, clips", [("uniform", 1), ("dense", 5)])
+def test_test_frames_by_other_rules(split, config, rule, clips):
+    config.data.update(test_frames=rule, frames=3)
+    test = [split[1][5]]  # 14 frames
+    (*_, last) = batches = list(pipeline.evaluation_batches(test, config))
+    assert sum(batch.valid.sum() for batch in batches) == clips
+    assert {int(p) for batch in batches for p in batch.positions} == {0}
+    chosen = {"uniform": (0, 4, 9), "dense": (12, 13, 12)}[rule]
+    expected = np.stack([plain_frame(test[0].frames[i], config) for i in chosen])
+    np.testing.assert_array_equal(last.frames[0, 0], expected)
 
 
 KILLED = """

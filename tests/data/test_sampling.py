@@ -128,14 +128,80 @@ def test_identities_and_tracklets_are_equally_likely():
     assert np.allclose(last, 1500 * 4 / 5, atol=5 * np.sqrt(1500 * 4 * 4 / 25))
 
 
+def filmed(counts):
+    """Aligned pairs of identities 0, 1, …: for each a list of pairs in each camera."""
+    items = [
+        (identity, camera)
+        for identity, cameras in enumerate(counts)
+        for camera, count in enumerate(cameras)
+        for _ in range(count)
+    ]
+    listed = [
+        Tracklet(("a.jpg",) * 3, identity, camera, modality, "train", number)
+        for number, (identity, camera) in enumerate(items)
+        for modality in ("visible", "infrared")
+    ]
+    listed.append(listed[-1]._replace(pair=-1))  # of no pair: never drawn
+    pairs = sampling.aligned_pairs(listed, labels(listed))
+    return listed, pairs, np.array([listed[i].camera for i in pairs.visible])
+
+
+CAMPUS = [(2, 3, 0), (1, 1, 1), (4, 0, 0), (0, 2, 2), (3, 3, 3)]  # the third has one camera
+
+
+def test_aligned_pairs_are_of_one_identity_and_camera():
+    listed, pairs, _ = filmed(CAMPUS)
+    assert len(pairs.labels) == sum(map(sum, CAMPUS))
+    for label, visible, infrared in zip(*pairs, strict=True):
+        assert listed[visible].modality == "visible" and listed[infrared].modality == "infrared"
+        assert listed[visible][1:3] == listed[infrared][1:3] and listed[visible].identity == label
+        assert listed[visible].pair == listed[infrared].pair
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**31))
+def test_an_epoch_of_camera_pairs_ends_when_it_is_exhausted(seed):
+    _, pairs, camera = filmed(CAMPUS)
+    rng = np.random.default_rng(seed)
+    batches = sampling.camera_pairs_epoch(pairs.labels, camera, 3, 2, rng)
+    drawn = np.concatenate(batches)
+    assert len(set(drawn.tolist())) == len(drawn)  # each at most once
+    for batch in batches:
+        assert len(set(pairs.labels[batch].tolist())) == 3
+        assert (pairs.labels[batch[::2]] == pairs.labels[batch[1::2]]).all()
+        assert (camera[batch[::2]] != camera[batch[1::2]]).all()
+    assert 2 not in pairs.labels[drawn]
+    left = np.setdiff1d(np.arange(len(camera)), drawn)
+    able = [k for k in range(5) if len(set(camera[left][pairs.labels[left] == k].tolist())) > 1]
+    assert len(able) < 3
+
+
+def test_camera_pairs_begin_alike_however_many_steps_there_are():
+    _, pairs, camera = filmed(CAMPUS)
+    many = sampling.camera_pairs(pairs, camera, 3, 2, 7, 40)
+    assert many.shape == (40, 6)
+    assert (sampling.camera_pairs(pairs, camera, 3, 2, 7, 25) == many[:25]).all()
+    assert (sampling.camera_pairs(pairs, camera, 3, 2, 8, 40) != many).any()
+    assert len(np.unique(many)) == len(camera) - 4  # all but those of the single camera
+    with pytest.raises(InputError, match="data.identities_per_batch = 5"):
+        sampling.camera_pairs(pairs, camera, 5, 2, 0, 1)
+
+
+def test_rules_by_name():
+    assert sampling.TEST_CLIPS["uniform"](24, 10).tolist() == [sampling.uniform(24, 10).tolist()]
+    assert sampling.TEST_CLIPS["dense"](26, 8).shape == (4, 8)
+    with pytest.raises(InputError, match="data.test_frames = 'all': there is first-per-chunk"):
+        sampling.chosen(sampling.TEST_CLIPS, "all", "data.test_frames")
+
+
 def test_streams_of_different_purposes_differ():
     draws = {
         sampling.stream(seed, purpose, index).integers(2**62)
         for seed in range(3)
-        for purpose in (sampling.BATCHES, sampling.EXAMPLES)
+        for purpose in (sampling.BATCHES, sampling.EXAMPLES, sampling.EPOCHS)
         for index in range(3)
     }
-    assert len(draws) == 18
+    assert len(draws) == 27
 
 
 def test_labels_are_sorted():

@@ -1,0 +1,213 @@
+"""Everything that is wrong with a data set at once, and how its size compares with the published.
+
+Readers stop at the first kind of damage; this goes on, and looks at the frames as well.
+"""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from dinogrl_jax.data import datasets, published, transforms
+from dinogrl_jax.data.frames import FrameError, is_record
+from dinogrl_jax.data.problems import SHORT, Problem, listed
+from dinogrl_jax.data.tracklets import MODALITIES, Tracklet, queries_and_gallery, without_modality
+from dinogrl_jax.errors import InputError
+from dinogrl_jax.progress import Progress
+
+LOOKS = ("decode", "exist", "none")  # at the frames
+CHUNK = 256  # frames that a worker looks at before it reports
+
+
+class Report(NamedTuple):
+    """What is there, and what is wrong with it."""
+
+    totals: dict[str, int]
+    expected: dict[str, int]  # the published totals of this data set, where they are known
+    problems: list[Problem]
+
+    @property
+    def fatal(self) -> list[Problem]:
+        return [problem for problem in self.problems if problem.fatal]
+
+    def as_json(self) -> dict[str, Any]:
+        """The report with all problems, for a file."""
+        found = [problem._asdict() for problem in self.problems]
+        return {**self._asdict(), "problems": found, "usable": not self.fatal}
+
+    def text(self, shown: int) -> str:
+        """The report in lines; of each kind of problem the first `shown`, then a count."""
+        lines = []
+        for name, count in self.totals.items():
+            known = f"   published: {self.expected[name]}" if name in self.expected else ""
+            lines.append(f"{count:9d} {name}{known}")
+        kinds = dict.fromkeys((problem.kind, problem.fatal) for problem in self.problems)
+        for kind, fatal in sorted(kinds, key=lambda key: not key[1]):
+            own = [p for p in self.problems if (p.kind, p.fatal) == (kind, fatal)]
+            lines.append(f"{'error' if fatal else 'note'}: {kind}: {len(own)}")
+            lines += [f"    {problem}" for problem in own[:shown]]
+            if len(own) > shown:
+                lines.append(f"    and {len(own) - shown} more")
+        verdict = "would stop or mean nothing: see the errors" if self.fatal else "would work"
+        return "\n".join([*lines, f"training and evaluation {verdict}"])
+
+
+def validate(
+    config: ConfigDict, *, look: str = "decode", workers: int = 2, camera_filter: bool = True
+) -> Report:
+    """The report on the data set of a configuration's section `data`.
+
+    Args:
+        config: as for training, with the filters that training would apply.
+        look: what is done with each frame: "decode" it, see whether its file does "exist", "none".
+        workers: processes that look; 0 or 1: this one.
+        camera_filter: whether the protocol ignores the query's identity and camera.
+    """
+    problems: list[Problem] = []
+    try:
+        train, test = datasets.read(config, problems)
+    except InputError as error:
+        return Report({}, {}, [*problems, Problem("data set", str(error), config.root)])
+    problems += training_problems(train, config.identities_per_batch)
+    problems += test_problems(test, camera_filter)
+    problems += shared_identities(train, test)
+    problems += repeated_frames([*train, *test])
+    problems += frame_problems([*train, *test], look, workers)
+    short = sum(problem.kind == SHORT for problem in problems)
+    totals = {"listed tracklets": len(train) + len(test) + short, **counted(train, test)}
+    expected = published.TOTALS.get(config.dataset, {})
+    problems += [
+        Problem("size", f"{totals[name]} {name}, {count} are published", fatal=False)
+        for name, count in expected.items()
+        if totals[name] != count
+    ]
+    return Report(totals, expected, problems)
+
+
+def counted(train: Sequence[Tracklet], test: Sequence[Tracklet]) -> dict[str, int]:
+    """The numbers that publications state, after the filters."""
+    everything = [*train, *test]
+    infrared, visible = (queries_and_gallery(test, modality) for modality in reversed(MODALITIES))
+    return {
+        "identities": len({tracklet.identity for tracklet in everything}),
+        "training identities": len({tracklet.identity for tracklet in train}),
+        "training tracklets": len(train),
+        "visible training tracklets": modality_count(train, "visible"),
+        "infrared training tracklets": modality_count(train, "infrared"),
+        "training frames": sum(len(tracklet.frames) for tracklet in train),
+        "test tracklets": len(test),
+        "test frames": sum(len(tracklet.frames) for tracklet in test),
+        "infrared queries": len(infrared[0]),
+        "visible gallery": len(infrared[1]),
+        "visible queries": len(visible[0]),
+        "infrared gallery": len(visible[1]),
+    }
+
+
+def modality_count(tracklets: Iterable[Tracklet], modality: str) -> int:
+    return sum(tracklet.modality == modality for tracklet in tracklets)
+
+
+def training_problems(train: Sequence[Tracklet], identities: int) -> Iterator[Problem]:
+    if not train:
+        yield Problem("no tracklets", "the training set has no tracklets")
+        return
+    for modality, missing in without_modality(train).items():
+        for identity in missing:
+            text = f"training identity {identity} has no {modality} tracklet: training needs both"
+            yield Problem("one modality", text)
+    everyone = {tracklet.identity for tracklet in train}
+    if len(everyone) < identities:
+        text = f"{len(everyone)} training identities, fewer than a batch's {identities}"
+        yield Problem("few identities", text)
+
+
+def test_problems(test: Sequence[Tracklet], camera_filter: bool) -> Iterator[Problem]:
+    """No queries at all, which is fatal, and queries without a match, which protocols skip."""
+    counts = [len(queries_and_gallery(test, modality)[0]) for modality in MODALITIES]
+    if not any(counts):
+        yield Problem("no queries", "the test set has no query: no figure can be computed")
+    for modality in MODALITIES:
+        queries, gallery = queries_and_gallery(test, modality)
+        cameras = defaultdict(set)
+        for position in gallery:
+            cameras[test[position].identity].add(test[position].camera)
+        for position in queries:
+            own = {test[position].camera} if camera_filter else set()
+            if not cameras[test[position].identity] - own:
+                text = f"{name_of(test[position])}: a query without a match in the gallery"
+                yield Problem("query without match", text, fatal=False)
+
+
+def shared_identities(train: Sequence[Tracklet], test: Sequence[Tracklet]) -> Iterator[Problem]:
+    both = {tracklet.identity for tracklet in train} & {tracklet.identity for tracklet in test}
+    for identity in sorted(both):
+        text = f"identity {identity} is in the training and in the test set: figures mean nothing"
+        yield Problem("identity in both sets", text)
+
+
+def repeated_frames(tracklets: Sequence[Tracklet]) -> Iterator[Problem]:
+    """Frames that come more than once: two rows overlap, or a name is listed twice."""
+    counts = Counter(frame for tracklet in tracklets for frame in tracklet.frames)
+    for tracklet in tracklets:
+        repeated = [frame for frame in dict.fromkeys(tracklet.frames) if counts[frame] > 1]
+        if repeated:
+            text = f"{name_of(tracklet)} has frames that come again: {listed(repeated)}"
+            yield Problem("repeated frame", text, fatal=False)
+
+
+def name_of(tracklet: Tracklet) -> str:
+    return f"{tracklet.modality} tracklet of identity {tracklet.identity}, camera {tracklet.camera}"
+
+
+def frame_problems(tracklets: Sequence[Tracklet], look: str, workers: int) -> list[Problem]:
+    """What is wrong with the files, each once, in the order of the tracklets."""
+    if look == "none":
+        return []
+    frames = list(dict.fromkeys((frame, t.modality) for t in tracklets for frame in t.frames))
+    chunks = [frames[i : i + CHUNK] for i in range(0, len(frames), CHUNK)]
+    look_at = decoded if look == "decode" else existing
+    problems: list[Problem] = []
+    with Progress("looking at frames", len(frames), "frames") as progress:
+        for chunk, found in zip(chunks, mapped(look_at, chunks, workers), strict=True):
+            problems += found
+            progress.add(len(chunk))
+    return problems
+
+
+def mapped(look_at: Any, chunks: Sequence, workers: int) -> Iterator[list[Problem]]:
+    if workers <= 1:
+        yield from map(look_at, chunks)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        yield from pool.map(look_at, chunks)
+
+
+def existing(frames: Sequence[tuple[str, str]]) -> list[Problem]:
+    return [
+        Problem("missing frame", f"{frame} does not exist, though the data set lists it", frame)
+        for frame, _ in frames
+        if not is_record(frame) and not os.path.isfile(frame)
+    ]
+
+
+def decoded(frames: Sequence[tuple[str, str]]) -> list[Problem]:
+    """Problems of frames that cannot be read, or whose colours are not those of their modality."""
+    problems = []
+    for frame, modality in frames:
+        try:
+            mode = transforms.decoded(frame).mode
+        except FrameError as error:
+            problems.append(Problem(error.kind, str(error), frame))
+            continue
+        if mode in ("L", "LA", "1") and modality == "visible":
+            text = f"{frame} is grey though its tracklet is visible"
+            problems.append(Problem("grey image", text, frame, fatal=False))
+        elif mode not in ("RGB", "L"):
+            text = f"{frame} is in {mode}, not RGB or grey: it is converted at every reading"
+            problems.append(Problem("colour mode", text, frame, fatal=False))
+    return problems

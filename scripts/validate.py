@@ -1,0 +1,65 @@
+"""Look for everything that is wrong with a data set:
+
+    python scripts/validate.py --dataset vcm --root DIR [--json FILE]
+
+Compares its size with the published one and names every problem with its file and line. Exit
+status: 0 training would work, 1 it would not (or figures would mean nothing), 2 bad command line.
+"""
+
+import argparse
+from pathlib import Path
+
+from dinogrl_jax import protocols, workdir
+from dinogrl_jax.config import default
+from dinogrl_jax.data.datasets import DATASETS
+from dinogrl_jax.data.problems import SHOWN
+from dinogrl_jax.data.validation import LOOKS, validate
+from dinogrl_jax.errors import run
+
+OWN = {"bupt": {"minimum_frames": 1}, "manifest": {"minimum_frames": 1}}  # of the data sets
+PROTOCOL = {"bupt": "bupt-full"}  # of the data sets; "vcm" otherwise
+
+
+def flags() -> argparse.Namespace:
+    data = default().data
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", choices=sorted(DATASETS), default=data.dataset)
+    parser.add_argument("--root", required=True, help="the data set's folder; the manifest")
+    parser.add_argument("--json", help="file for the report")
+    parser.add_argument("--frames", choices=LOOKS, default="decode", help="how to look at them")
+    parser.add_argument("--workers", type=int, default=2, help="processes, default 2")
+    parser.add_argument("--minimum-frames", type=int, help="default: as published")
+    parser.add_argument("--identities", type=int, default=data.identities_per_batch)
+    parser.add_argument("--discard-train", default="", help="file of frames to leave out")
+    parser.add_argument("--discard-test", default="")
+    parser.add_argument("--auxiliary", action="store_true", help="bupt: see config.py")
+    parser.add_argument("--fake-infrared", action="store_true", help="bupt: see config.py")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = flags()
+    data = default().data
+    data.update(OWN.get(options.dataset, {}))
+    for name in ("dataset", "root", "discard_train", "discard_test", "auxiliary", "fake_infrared"):
+        data[name] = getattr(options, name)
+    if options.minimum_frames is not None:
+        data.minimum_frames = options.minimum_frames
+    data.identities_per_batch = options.identities
+    protocol = PROTOCOL.get(options.dataset, "vcm")
+    report = validate(
+        data,
+        look=options.frames,
+        workers=options.workers,
+        camera_filter=protocols.filters_cameras(protocol),
+    )
+    if options.json:
+        workdir.write_json(Path(options.json), report.as_json())
+    print(report.text(SHOWN))
+    return 1 if report.fatal else 0
+
+
+if __name__ == "__main__":
+    run(main)

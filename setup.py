@@ -28,6 +28,7 @@ setup(
         "orbax-checkpoint>=0.12",
         "pillow>=11",
         "safetensors>=0.5",
+        "scikit-learn>=1.6",
         "tensorboardX>=2.6.4",
         "tensorflow-datasets>=4.9.10",
     ],

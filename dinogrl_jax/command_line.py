@@ -18,6 +18,24 @@ WORKDIR = flags.DEFINE_string(
 def parsed() -> tuple[ConfigDict, str]:
     """The configuration and the working directory; flags that a script defined are parsed too.
 
+    Raises InputError as `parsed_config`, and where no configuration is named.
+    """
+    config = parsed_config()
+    return config, folder(config)
+
+
+def folder(config: ConfigDict | None) -> str:
+    """The working directory; InputError where no configuration is named."""
+    if config is None:
+        raise InputError("command line: say which configuration, e.g. --config configs/vcm.py")
+    path = flags.FLAGS["config"].config_filename
+    name = path.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".py")
+    return WORKDIR.value or f"runs/{name}"
+
+
+def parsed_config() -> ConfigDict | None:
+    """The configuration, None if none is named; to be called once.
+
     Raises InputError for an unknown flag or setting, or a value of another type.
     """
     try:
@@ -27,11 +45,7 @@ def parsed() -> tuple[ConfigDict, str]:
         raise InputError(f"command line: {_one_line(error)}") from error
     if len(rest) > 1:
         raise InputError(f"command line: {rest[1]!r} is no flag; settings are --config.key=value")
-    if config is None:
-        raise InputError("command line: say which configuration, e.g. --config configs/vcm.py")
-    path = flags.FLAGS["config"].config_filename
-    name = path.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".py")
-    return config, WORKDIR.value or f"runs/{name}"
+    return config
 
 
 def _one_line(error: Exception) -> str:

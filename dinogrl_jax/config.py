@@ -1,5 +1,7 @@
 """Every setting, once, with its unit and meaning. `configs/*.py` only change values."""
 
+from collections.abc import Sequence
+
 from ml_collections import ConfigDict
 
 # What a resumed run may change: it alters neither the model nor the course of the training.
@@ -17,6 +19,15 @@ FREE_ON_RESUME = (
     "train.evaluate_every",
     "train.log_every",
     "train.pictures_every",
+)
+# What an evaluation may change beside: it decides how frames are taken and scored.
+FREE_AT_EVALUATION = (
+    *FREE_ON_RESUME,
+    "data.discard_test",
+    "data.minimum_frames",
+    "data.test_frames",
+    "evaluation.camera_filter",
+    "evaluation.protocol",
 )
 
 
@@ -203,12 +214,14 @@ def from_dict(settings: dict) -> ConfigDict:
     return ConfigDict(restored(settings, default().to_dict()))
 
 
-def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
-    """The settings in which two configurations differ, each as `key: old → new`."""
+def differences(
+    old: ConfigDict, new: ConfigDict, free: Sequence[str] = FREE_ON_RESUME
+) -> list[str]:
+    """The settings, less the free ones, in which two configurations differ: `key: old → new`."""
     flat = [dict(_leaves(config)) for config in (old, new)]
     keys = sorted(flat[0].keys() | flat[1].keys())
     pairs = ((key, flat[0].get(key), flat[1].get(key)) for key in keys)
-    return [f"{key}: {a} → {b}" for key, a, b in pairs if a != b and key not in FREE_ON_RESUME]
+    return [f"{key}: {a} → {b}" for key, a, b in pairs if a != b and key not in free]
 
 
 def _leaves(config: ConfigDict, prefix: str = ""):

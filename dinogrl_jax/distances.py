@@ -152,6 +152,12 @@ def exact_pair(
     offset: Float[np.ndarray, "p d"],
 ) -> float:
     """One distance of `exact`, to rounding; two descriptors stay in a core's cache."""
+    if name in EUCLIDEAN:  # from the difference, which needs one pass over the numbers
+        apart = np.subtract(query, gallery, dtype=np.float64)
+        squared = np.einsum("pd,pd->p", apart, apart)
+        if name == "part_euclidean":
+            return float(np.sqrt(squared).mean())
+        return float(squared.sum() ** (0.5 if name == "euclidean" else 1))
     a, b = (np.subtract(x, offset, dtype=np.float64) for x in (query, gallery))
     return float(_whole(name, *(np.einsum("pd,pd->p", *xy) for xy in ((a, a), (b, b), (a, b)))))
 

@@ -1,7 +1,7 @@
 """Embed tracklets; score queries against a gallery."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,10 +11,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
-from dinogrl_jax import checkpoint, hosts, protocols, sharding, summary
+from dinogrl_jax import checkpoint, hosts, protocols, scoring, sharding, summary
 from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.data.pipeline import evaluation_batches
-from dinogrl_jax.data.tracklets import Tracklet, queries_and_gallery
+from dinogrl_jax.data.tracklets import MODALITIES, Tracklet
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.progress import Progress
 from dinogrl_jax.train import initial_variables
@@ -102,32 +102,31 @@ def one_ahead(items: Iterable) -> Iterator:
     yield current
 
 
+def columns(tracklets: Sequence[Tracklet]) -> dict[str, np.ndarray]:
+    """identity, camera, modality and role of the tracklets, as `scoring.evaluated` takes them."""
+    names = ("identity", "camera", "modality", "role")
+    return {name: np.array([getattr(t, name) for t in tracklets]) for name in names}
+
+
 def figures(
     embedding: Float[np.ndarray, "n p d"], tracklets: Sequence[Tracklet], config: ConfigDict
 ) -> dict[str, dict]:
-    """The retrieval figures of both directions, as fractions of 1, by the configured protocol.
-
-    Keys of a direction: rank1, rank5, rank10, rank20, mAP, mINP, queries, gallery, chance_rank1.
-    """
-    columns = {
-        name: np.array([getattr(t, name) for t in tracklets])
-        for name in ("identity", "camera", "modality", "role")
-    }
+    """`scoring.figures` of both directions by the configured protocol."""
     rule = config.evaluation.protocol, config.evaluation.camera_filter
-    results = protocols.score(
-        embedding, **columns, protocol=rule[0], camera_filter=protocols.filters_cameras(*rule)
-    )
-    return {
-        direction: {
-            **{f"rank{k}": float(result.cmc[k - 1]) for k in (1, 5, 10, 20)},
-            "mAP": result.mAP,
-            "mINP": result.mINP,
-            "queries": result.queries,
-            "gallery": result.gallery,
-            "chance_rank1": chance_rank1(tracklets, direction.split("_")[0], config),
-        }
-        for direction, result in results.items()
-    }
+    method = scoring.Method(rule[0], protocols.filters_cameras(*rule))
+    return scoring.figures(scoring.evaluated(embedding, columns(tracklets), method))
+
+
+def halves(tracklets: Sequence[Tracklet]) -> tuple[list[Tracklet], list[Tracklet]]:
+    """The tracklets with the first half of their frames, and with the second.
+
+    A middle frame belongs to both.
+    """
+    middle = [(len(t.frames) // 2, -(-len(t.frames) // 2)) for t in tracklets]
+    first = [t._replace(frames=t.frames[:up]) for t, (_, up) in zip(tracklets, middle, strict=True)]
+    return first, [
+        t._replace(frames=t.frames[down:]) for t, (down, _) in zip(tracklets, middle, strict=True)
+    ]
 
 
 def mean_mAP(figures: dict[str, dict]) -> float:
@@ -135,37 +134,34 @@ def mean_mAP(figures: dict[str, dict]) -> float:
     return float(np.mean([row["mAP"] for row in figures.values()]))
 
 
-def chance_rank1(tracklets: Sequence[Tracklet], query_modality: str, config: ConfigDict) -> float:
-    """The rank-1 that a random order of the gallery is expected to reach."""
-    evaluation = config.evaluation
-    filtered = protocols.filters_cameras(evaluation.protocol, evaluation.camera_filter)
-    queries, gallery = queries_and_gallery(tracklets, query_modality)
-    of_identity = Counter(tracklets[i].identity for i in gallery)
-    of_both = Counter((tracklets[i].identity, tracklets[i].camera) for i in gallery)
-    chances = []
-    for i in queries:
-        identity, camera = tracklets[i].identity, tracklets[i].camera
-        junk = of_both[identity, camera] if filtered else 0
-        if matches := of_identity[identity] - junk:
-            chances.append(matches / (len(gallery) - junk))
-    return float(np.mean(chances))
-
-
 def maps_picture(
     model: nn.Module, variables: dict, tracklets: Sequence[Tracklet], config: ConfigDict
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Frames of the first tracklet of each modality and the maps that the gait stream sees.
+    """`maps_pictures` of the first tracklet of each modality, side by side."""
+    first = [next(t for t in tracklets if t.modality == m) for m in MODALITIES]
+    return np.concatenate(maps_pictures(model, variables, first, config), axis=1)
+
+
+def maps_pictures(
+    model: nn.Module, variables: dict, tracklets: Sequence[Tracklet], config: ConfigDict
+) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """The frames of each tracklet and the maps that the gait stream sees, in the same colours.
 
     Only for a method whose output has `maps`.
     """
-    first = [next(t for t in tracklets if t.modality == m) for m in ("visible", "infrared")]
-    with evaluation_batches(first, config) as batches:
-        frames = np.concatenate([b.frames[:1] for b in batches])
 
-    @jax.jit
-    def maps(variables: dict, frames: Array):
-        return model.apply(variables, frames, ("visible",), train=False).maps
+    @partial(jax.jit, static_argnums=2)
+    def maps(variables: dict, frames: Array, modality: str):
+        made = model.apply(variables, frames, (modality,), train=False).maps
+        shown = made.foreground, made.denoising, made.appearance
+        return [x.reshape(*frames.shape[:3:2], *x.shape[1:]) for x in shown]  # [b, t, …]
 
-    shown = jax.device_get(maps(variables, frames))
-    flat = frames.reshape(-1, *frames.shape[3:])
-    return summary.maps_picture(flat, shown.foreground, shown.denoising, shown.appearance)
+    shown = [()] * len(tracklets)
+    with evaluation_batches(tracklets, config) as batches:
+        for batch in batches:
+            made = map(np.asarray, maps(variables, batch.frames, batch.modality))
+            clips = zip(batch.frames[:, 0], *made, strict=True)
+            for position, clip in zip(batch.positions[batch.valid], clips, strict=False):
+                shown[position] = clip
+    picture = summary.maps_picture(*(np.concatenate(x) for x in zip(*shown, strict=True)))
+    return np.split(picture, len(tracklets), axis=1)

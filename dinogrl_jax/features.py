@@ -13,7 +13,7 @@ from dinogrl_jax.errors import InputError
 
 
 def columns(listed: Sequence[Listed]) -> dict[str, Shaped[np.ndarray, " n"]]:
-    """identity, camera, modality and path of each tracklet.
+    """identity, camera, modality, role and path of each tracklet.
 
     Identities are int64; if any has a name, all are text, and "" is unknown.
     """
@@ -24,6 +24,7 @@ def columns(listed: Sequence[Listed]) -> dict[str, Shaped[np.ndarray, " n"]]:
         "identity": np.array(identities),
         "camera": np.array([tracklet.camera for tracklet, _ in listed]),
         "modality": np.array([tracklet.modality for tracklet, _ in listed]),
+        "role": np.array([tracklet.role for tracklet, _ in listed]),
         "path": np.array([path for _, path in listed]),
     }
 

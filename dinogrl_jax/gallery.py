@@ -109,10 +109,10 @@ def task(
     return Task(name, junk, distances.centre(name, some), mesh, size)
 
 
-def ignored(t: Task, query: Tracklets, gallery: Tracklets, q, g) -> Bool[np.ndarray, "..."]:
+def ignored(junk: Junk, query: Tracklets, gallery: Tracklets, q, g) -> Bool[np.ndarray, "..."]:
     """Whether the queries at places q ignore the gallery entries at places g, broadcast."""
     own = query.identity[q], query.camera[q]
-    return t.junk(*own, gallery.identity[g], gallery.camera[g])
+    return junk(*own, gallery.identity[g], gallery.camera[g])
 
 
 def exact(

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Int, Shaped
 
 from dinogrl_jax.errors import InputError
-from dinogrl_jax.gallery import Tracklets, no_junk, same_camera
+from dinogrl_jax.gallery import Junk, Tracklets, no_junk, same_camera
 from dinogrl_jax.metrics import Result, both_ways, one_way
 
 
@@ -26,6 +26,82 @@ PROTOCOLS = {
 FILTERS = {"protocol": None, "on": True, "off": False}  # evaluation.camera_filter
 MODALITIES = ("visible", "infrared")
 ROLES = ("query", "gallery", "both")
+NO_FILTER = "give them, or score without it (--camera_filter off)"
+
+
+class Direction(NamedTuple):
+    """Who queries whom, and what a query ignores."""
+
+    query: Tracklets
+    gallery: Tracklets
+    junk: Junk
+
+
+def directions(
+    embedding: Shaped[ArrayLike, "n ..."],
+    identity: Shaped[np.ndarray, " _"],
+    camera: Shaped[np.ndarray, " _"] | None,
+    modality: Shaped[np.ndarray, " _"],
+    role: Shaped[np.ndarray, " _"],
+    protocol: str = "vcm",
+    camera_filter: bool | None = None,
+) -> dict[str, Direction]:
+    """ "visible_to_infrared" and "infrared_to_visible", as far as there are queries.
+
+    `modality` is "visible" or "infrared", `role` "query", "gallery", "both", or "train" of
+    those that take no part. `protocol` names an entry of PROTOCOLS, `camera_filter` overrides its
+    own.
+
+    Errors: InputError for columns of other lengths, unknown words, cameras that the filter needs
+    and misses or that mix numbers and names, no query at all, queries without any gallery.
+    """
+    rule = _protocol(protocol)
+    filtered = rule.camera_filter if camera_filter is None else camera_filter
+    _check_columns(embedding.shape[0], identity=identity, modality=modality, role=role)
+    _check_words(modality=(modality, MODALITIES), role=(role, (*ROLES, "train")))
+    camera = _cameras(camera, embedding.shape[0], filtered)
+
+    def subset(m: str, r: str) -> Tracklets:
+        rows = np.flatnonzero((modality == m) & np.isin(role, (r, "both")))
+        if m == "visible":
+            rows = rows[: len(rows) - len(rows) % rule.visible_multiple]
+        return Tracklets(embedding, rows, identity[rows], camera[rows])
+
+    junk = same_camera if filtered else no_junk
+    found = {
+        f"{m}_to_{other}": Direction(subset(m, "query"), subset(other, "gallery"), junk)
+        for m, other in (MODALITIES, MODALITIES[::-1])
+    }
+    found = {name: d for name, d in found.items() if len(d.query.rows)}
+    if not found:
+        raise InputError('no tracklet has the role "query" or "both"')
+    for name, d in found.items():
+        if not len(d.gallery.rows):
+            other = name.split("_")[-1]
+            raise InputError(
+                f'the gallery set is empty: no {other} tracklet has the role "gallery" or "both"'
+            )
+    return found
+
+
+def results(found: dict[str, Direction], **options) -> dict[str, Result]:
+    """The result of each direction; two that exchange the same sets share one pass.
+
+    `options` are those of `metrics.one_way`. Errors: InputError as there.
+    """
+    if exchanged(found):
+        pair = both_ways(*next(iter(found.values())), **options)
+        return dict(zip(found, pair, strict=True))
+    return {name: one_way(*d, **options) for name, d in found.items()}
+
+
+def exchanged(found: dict[str, Direction]) -> bool:
+    """Whether there are two directions, and each has the other's queries as its gallery."""
+    if len(found) < 2:
+        return False
+    a, b = found.values()
+    pairs = (a.query, b.gallery), (a.gallery, b.query)
+    return all(np.array_equal(x.rows, y.rows) for x, y in pairs)
 
 
 def score(
@@ -38,29 +114,9 @@ def score(
     camera_filter: bool | None = None,
     **options,
 ) -> dict[str, Result]:
-    """The results "visible_to_infrared" and "infrared_to_visible", as far as there are queries.
-
-    `modality` is "visible" or "infrared", `role` "query", "gallery" or "both". `protocol` names an
-    entry of PROTOCOLS, `camera_filter` overrides its own. Directions that exchange the same two
-    sets share one pass over the distances. `options` are those of `metrics.one_way`.
-
-    Errors: InputError as `metrics.one_way`; for columns of other lengths, unknown words, cameras
-    that the filter needs and misses, no query at all.
-    """
-    rule = _protocol(protocol)
-    filtered = rule.camera_filter if camera_filter is None else camera_filter
-    _check_columns(embedding.shape[0], identity=identity, modality=modality, role=role)
-    _check_words(modality=(modality, MODALITIES), role=(role, ROLES))
-    camera = _cameras(camera, embedding.shape[0], filtered)
-
-    def subset(m: str, r: str) -> Tracklets:
-        rows = np.flatnonzero((modality == m) & np.isin(role, (r, "both")))
-        if m == "visible":
-            rows = rows[: len(rows) - len(rows) % rule.visible_multiple]
-        return Tracklets(embedding, rows, identity[rows], camera[rows])
-
-    queries, galleries = ({m: subset(m, r) for m in MODALITIES} for r in ROLES[:2])
-    return _directions(queries, galleries, junk=same_camera if filtered else no_junk, **options)
+    """The `results` of the `directions` that these columns make."""
+    columns = identity, camera, modality, role
+    return results(directions(embedding, *columns, protocol, camera_filter), **options)
 
 
 def filters_cameras(protocol: str, camera_filter: str = "protocol") -> bool:
@@ -93,23 +149,6 @@ def described(protocol: str, camera_filter: str, figures: dict[str, dict]) -> li
     ]
 
 
-def _directions(queries: dict, galleries: dict, **options) -> dict[str, Result]:
-    visible, infrared = MODALITIES
-    names = f"{visible}_to_{infrared}", f"{infrared}_to_{visible}"
-    if all(np.array_equal(queries[m].rows, galleries[m].rows) for m in MODALITIES):
-        both = both_ways(queries[visible], galleries[infrared], **options)
-        return dict(zip(names, both, strict=True))
-    pairs = (queries[visible], galleries[infrared]), (queries[infrared], galleries[visible])
-    results = {
-        name: one_way(*pair, **options)
-        for name, pair in zip(names, pairs, strict=True)
-        if len(pair[0].rows)
-    }
-    if not results:
-        raise InputError('no tracklet has the role "query" or "both"')
-    return results
-
-
 def _protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise InputError(f"protocol {name!r}: choose one of {', '.join(PROTOCOLS)}")
@@ -137,11 +176,20 @@ def _cameras(camera: np.ndarray | None, count: int, needed: bool) -> Int[np.ndar
     if not needed:
         return np.zeros(count, int)
     if camera is None:
-        raise InputError("the camera filter needs a camera for each tracklet: give them, or none")
+        raise InputError(f"the camera filter needs a camera for each tracklet: {NO_FILTER}")
     _check_columns(count, camera=camera)
     missing = np.array([c is None or c == "" or c != c for c in camera.tolist()], bool)
     if camera.dtype.kind in "if":
         missing |= camera < 0
     if missing.any():
-        raise InputError(f"tracklet {np.argmax(missing)} has no camera, which the filter needs")
-    return np.unique(camera.astype(str), return_inverse=True)[1]
+        at = np.argmax(missing)
+        raise InputError(f"tracklet {at} has no camera, which the filter needs: {NO_FILTER}")
+    words = camera.astype(str)
+    numeric = np.char.isdigit(words)
+    if numeric.any() and not numeric.all() and camera.dtype.kind != "f":
+        number, name = np.argmax(numeric), np.argmin(numeric)
+        raise InputError(
+            f"cameras mix numbers and names: tracklet {number} has {str(words[number])!r}, "
+            f"tracklet {name} has {str(words[name])!r}; the filter compares them as written"
+        )
+    return np.unique(words, return_inverse=True)[1]

@@ -48,7 +48,7 @@ def count_negatives(
     distances. An entry precedes a match if it is nearer, or as near (to float64 rounding) and
     earlier in the gallery. Negatives are what neither shares the query's identity nor is junk.
 
-    Memory over the features: a copy of the queries, four blocks of features, two of distances,
+    Memory over the features: a copy of the queries, six blocks of features, two of distances,
     and O((q + g) · m). Time: linear in q · g.
     """
     found = matches(query, gallery, t, both)
@@ -66,7 +66,7 @@ def count_negatives(
 
 def matches(query: Tracklets, gallery: Tracklets, t: Task, both: bool) -> tuple[Matches, Matches]:
     """The matches of every query and, for `both`, those of every gallery entry as a query."""
-    pairs = list(_same_identity(query, gallery))
+    pairs = list(same_identity(query, gallery))
     forward = _no_matches(query, max((len(g) for _, g in pairs), default=0))
     backward = _no_matches(gallery, max((len(q) for q, _ in pairs), default=0) if both else 0)
     with ThreadPoolExecutor() as pool:
@@ -78,7 +78,7 @@ def matches(query: Tracklets, gallery: Tracklets, t: Task, both: bool) -> tuple[
     return forward, backward
 
 
-def _same_identity(query: Tracklets, gallery: Tracklets) -> Iterator[tuple]:
+def same_identity(query: Tracklets, gallery: Tracklets) -> Iterator[tuple]:
     """The places in both sets, ascending, of each identity that both have."""
     order = [np.argsort(x.identity, kind="stable") for x in (query, gallery)]
     for identity in np.intersect1d(query.identity, gallery.identity):
@@ -94,7 +94,7 @@ def _no_matches(x: Tracklets, width: int) -> Matches:
 
 
 def _fill(found: Matches, t: Task, query, gallery, own, other, distance) -> None:
-    junk = ignored(t, query, gallery, own[:, None], other[None, :])
+    junk = ignored(t.junk, query, gallery, own[:, None], other[None, :])
     found.distance[own, : len(other)] = np.where(junk, -np.inf, distance)
     found.place[own, : len(other)] = np.where(junk, -1, other)
 
@@ -103,13 +103,22 @@ def _one_ahead(query: Tracklets, gallery: Tracklets, found, t: Task) -> Iterator
     """Every pair of blocks, compared; the devices work on the next while the host uses this."""
     queries = list(sides(query, found[0].distance, t, sharded=False))
     pending = None
-    for columns, right in sides(gallery, found[1].distance, t, sharded=True):
+    for columns, right in _prefetched(sides(gallery, found[1].distance, t, sharded=True)):
         for rows, left in queries:
             compared = _compare(t.name, t.junk, left, right)
             if pending:
                 yield pending
             pending = rows, left, columns, right, compared
     yield pending
+
+
+def _prefetched(items: Iterator) -> Iterator:
+    """The items, each made by another thread while the one before is used."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
 
 
 @partial(jax.jit, static_argnames=("name", "junk"))
@@ -166,7 +175,7 @@ def _decide(query, gallery, found, counts, t: Task, i, j, distance, scale) -> No
     def add(side: int, own, other, queries: Tracklets, entries: Tracklets):
         nearer = found[side].distance[own] - distance[:, None]
         tied = (np.abs(nearer) <= margin) & (other[:, None] < found[side].place[own])
-        junk = ignored(t, queries, entries, own, other)
+        junk = ignored(t.junk, queries, entries, own, other)
         negative = (queries.identity[own] != entries.identity[other]) & ~junk
         np.add.at(counts[side], own, negative[:, None] & (tied | (nearer > margin)))
 

@@ -49,14 +49,19 @@ class Summary:
 
 def results_table(results: Mapping[str, Any]) -> str:
     """The figures of both directions in percent, and chance, as lines of text."""
-    header = "".join(f"{name:>8}" for name in (*FIGURES, "chance"))
     about = f"{results['protocol']}, {results['checkpoint']} checkpoint, step {results['step']}"
-    return "\n".join([about, f"{'':22}{header}   queries × gallery", *_rows(results)])
+    return table(results, about)
+
+
+def table(figures: Mapping[str, Any], about: str) -> str:
+    """A line about the figures, their heads, and a row for each direction that is there."""
+    header = "".join(f"{name:>8}" for name in (*FIGURES, "chance"))
+    return "\n".join([about, f"{'':22}{header}   queries × gallery", *_rows(figures)])
 
 
 def _rows(figures: Mapping[str, Any]) -> list[str]:
     rows = []
-    for direction in DIRECTIONS:
+    for direction in filter(figures.__contains__, DIRECTIONS):
         row = figures[direction]
         cells = "".join(f"{100 * row[name]:8.2f}" for name in (*FIGURES, "chance_rank1"))
         size = f"{row['queries']} × {row['gallery']}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from dinogrl_jax import checkpoint
-from dinogrl_jax.config import differences, from_dict
+from dinogrl_jax.config import FREE_ON_RESUME, differences, from_dict
 from dinogrl_jax.errors import InputError
 
 
@@ -29,9 +30,11 @@ def opened(folder: str, config: ConfigDict) -> tuple[Path, ocp.CheckpointManager
     return path, checkpoint.open_folder(path / "checkpoints", create=True)
 
 
-def check_same(config: ConfigDict, trained: ConfigDict, folder: str) -> None:
+def check_same(
+    config: ConfigDict, trained: ConfigDict, folder: str, free: Sequence[str] = FREE_ON_RESUME
+) -> None:
     """Raise InputError if a run was trained with settings that differ where it matters."""
-    changed = differences(trained, config)
+    changed = differences(trained, config, free)
     if changed:
         raise InputError(
             f"{folder} holds a run of another configuration ({'; '.join(changed[:5])}): "

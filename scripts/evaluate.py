@@ -1,36 +1,113 @@
-"""Evaluate a trained run: python scripts/evaluate.py --config configs/synthetic.py --workdir DIR"""
+"""Evaluate a trained run, or any descriptors, and write a report that opens in a browser:
 
+    python scripts/evaluate.py --config configs/synthetic.py --workdir DIR
+    python scripts/evaluate.py --features features.npz --protocol vcm --out DIR
+
+The arrays of a features file: embedding [n, parts, channels] or [n, channels], identity, camera,
+modality ("visible" or "infrared"), and if need be role ("query", "gallery" or "both") and path;
+scripts/extract.py writes one. Writes results.json and report.html to --out; without it a run gets
+evaluation.json and report.html in its own folder, a features file in a folder beside it.
+"""
+
+from functools import partial
 from pathlib import Path
 
 from absl import flags
 
-from dinogrl_jax import checkpoint, command_line, compiling, sharding, workdir
+from dinogrl_jax import (
+    checkpoint,
+    command_line,
+    compiling,
+    feature_file,
+    scoring,
+    sharding,
+    workdir,
+)
+from dinogrl_jax.config import FREE_AT_EVALUATION
 from dinogrl_jax.data import datasets
-from dinogrl_jax.errors import run
-from dinogrl_jax.evaluate import embeddings, figures, loaded, make_embed
-from dinogrl_jax.protocols import described
-from dinogrl_jax.summary import results_table
+from dinogrl_jax.distances import FORMULAS
+from dinogrl_jax.errors import InputError, run
+from dinogrl_jax.evaluate import columns, embeddings, halves, loaded, make_embed, maps_pictures
+from dinogrl_jax.methods import METHODS
+from dinogrl_jax.protocols import PROTOCOLS, filters_cameras
+from dinogrl_jax.report import subjects, write
+from dinogrl_jax.report.subjects import Subject
+from dinogrl_jax.summary import table
 
 WHICH = flags.DEFINE_string("which", "last", "checkpoint: last, best, or a step's number")
+FEATURES = flags.DEFINE_string("features", "", "score the descriptors of this .npz instead")
+PROTOCOL = flags.DEFINE_string("protocol", "", f"{', '.join(PROTOCOLS)}; default the run's, or vcm")
+DISTANCE = flags.DEFINE_string("distance", "part_euclidean", ", ".join(FORMULAS))
+CAMERA_FILTER = flags.DEFINE_string(
+    "camera_filter", "", "ignore a query's own identity and camera: on, off, protocol"
+)
+RERANK = flags.DEFINE_bool("rerank", False, "k-reciprocal re-ranking")
+TEMPORAL = flags.DEFINE_bool("temporal", False, "AuxNet's re-ranking across halves of tracklets")
+OUT = flags.DEFINE_string("out", "", "folder for results.json and report.html")
+FRAMES = flags.DEFINE_string("frames", "", "folder that paths in --features start from")
+REPORT = flags.DEFINE_bool("report", True, "write report.html")
 
 
-def main() -> int:
-    config, folder = command_line.parsed()
+def method(protocol: str, camera_filter: str) -> scoring.Method:
+    """The flags, and where they say nothing the given names."""
+    protocol = PROTOCOL.value or protocol
+    filtered = filters_cameras(protocol, CAMERA_FILTER.value or camera_filter)
+    rerank = "temporal" if TEMPORAL.value else "k_reciprocal" if RERANK.value else "none"
+    return scoring.Method(protocol, filtered, DISTANCE.value, rerank)
+
+
+def of_features(path: str) -> tuple[scoring.Evaluation, Subject, dict, Path]:
+    """What was found, what the report shows, where it came from, and the file to write."""
+    features = feature_file.read(path)
+    how = method("vcm", "protocol")
+    found = scoring.evaluated(features.embedding, features.columns, how, features.halves)
+    subject = subjects.of_features(features, FRAMES.value or str(Path(path).parent))
+    out = Path(OUT.value or Path(path).with_suffix(""))
+    return found, subject, {"features": Path(path).name}, out / "results.json"
+
+
+def of_checkpoint(config, folder: str) -> tuple[scoring.Evaluation, Subject, dict, Path]:
+    """The same for a checkpoint, on the test set."""
     manager = checkpoint.open_folder(f"{folder}/checkpoints")
     step = checkpoint.chosen_step(manager, WHICH.value)
-    compiling.keep_compiled()
     mesh = sharding.device_mesh()
     model, variables, trained = loaded(manager, step, mesh)
-    workdir.check_same(config, trained.config, folder)
+    workdir.check_same(config, trained.config, folder, FREE_AT_EVALUATION)
     _, test_set = datasets.read(config.data)
+    how = method(config.evaluation.protocol, config.evaluation.camera_filter)
     embed = make_embed(model, config, mesh)
-    embedding = embeddings(embed, variables, test_set, config, mesh)
-    found = figures(embedding, test_set, config)
-    results = workdir.described(found, config.evaluation.protocol, WHICH.value, step)
-    workdir.write_json(Path(folder) / "evaluation.json", results)
-    e = config.evaluation
-    print(results_table(results), *described(e.protocol, e.camera_filter, found), sep="\n")
-    return 0
+    made, *parts = (
+        embeddings(embed, variables, tracklets, config, mesh)
+        for tracklets in (test_set, *(halves(test_set) if TEMPORAL.value else ()))
+    )
+    found = scoring.evaluated(made, columns(test_set), how, tuple(parts) or None)
+    subject = subjects.of_tracklets(test_set, config.data.root)
+    subject = subject._replace(part_names=METHODS[config.method].part_names(config.model))
+    if "gait" in config.model.streams:
+        show = partial(maps_pictures, model, variables, config=config)
+        subject = subject._replace(maps=lambda rows: show([test_set[row] for row in rows]))
+    about = {"checkpoint": WHICH.value, "step": step}
+    file = Path(OUT.value, "results.json") if OUT.value else Path(folder, "evaluation.json")
+    return found, subject, about, file
+
+
+def main() -> None:
+    config = command_line.parsed_config()
+    if FEATURES.value and config is not None:
+        raise InputError("--features are scored without --config: leave one out")
+    compiling.keep_compiled()
+    if FEATURES.value:
+        found, subject, about, file = of_features(FEATURES.value)
+    else:
+        found, subject, about, file = of_checkpoint(config, command_line.folder(config))
+    results = {**scoring.figures(found), **scoring.described(found), **about}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    workdir.write_json(file, results)
+    print(table(results, scoring.headline(results)), *scoring.skipped_lines(results), sep="\n")
+    if REPORT.value:
+        report = file.with_name("report.html")
+        write.report(report, found, subject, results)
+        print(f"{report}: what was retrieved, opens in a browser")
 
 
 if __name__ == "__main__":

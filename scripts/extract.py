@@ -5,16 +5,17 @@
 A manifest has a line of JSON for each tracklet: {"frames": [paths relative to the manifest],
 "identity": …, "camera": …, "modality": "visible" | "infrared"}, identity and camera optional. A
 folder has a sub-folder for each tracklet. The arrays of the file: embedding [n, parts, channels]
-float32, identity, camera, modality, path; -1 is unknown. Frames are sampled as at test time.
+float32, identity, camera, modality, role, path; -1 is unknown. Frames are sampled as at test time.
+With --halves there are embedding_first and embedding_second too, of half the frames each.
 """
 
 import argparse
 
-from dinogrl_jax import checkpoint, compiling, features, pretrained, sharding
+from dinogrl_jax import checkpoint, compiling, feature_file, features, pretrained, sharding
 from dinogrl_jax.data import manifest
 from dinogrl_jax.data.tracklets import MODALITIES
 from dinogrl_jax.errors import run
-from dinogrl_jax.evaluate import embeddings, loaded, make_embed
+from dinogrl_jax.evaluate import embeddings, halves, loaded, make_embed
 
 
 def flags() -> argparse.Namespace:
@@ -28,6 +29,7 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="tracklets at a time; default as in evaluation")
     parser.add_argument("--which", default="best", help="best, last or a step; default best")
     parser.add_argument("--workers", type=int, help="processes that read frames; 0 for none")
+    parser.add_argument("--halves", action="store_true", help="for temporal re-ranking")
     return parser.parse_args()
 
 
@@ -46,9 +48,13 @@ def main() -> None:
     )
     tracklets = [tracklet for tracklet, _ in listed]
     embed = make_embed(model, config, mesh)
-    embedding = embeddings(embed, variables, tracklets, config, mesh)
-    features.write(options.out, embedding=embedding, **features.columns(listed))
-    print(f"{options.out}: {len(listed)} tracklets, descriptors {embedding.shape[1:]}, step {step}")
+    made = {"embedding": embeddings(embed, variables, tracklets, config, mesh)}
+    if options.halves:
+        for name, half in zip(feature_file.HALVES, halves(tracklets), strict=True):
+            made[name] = embeddings(embed, variables, half, config, mesh)
+    features.write(options.out, **made, **features.columns(listed))
+    shape = made["embedding"].shape[1:]
+    print(f"{options.out}: {len(listed)} tracklets, descriptors {shape}, step {step}")
 
 
 if __name__ == "__main__":

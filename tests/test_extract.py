@@ -75,6 +75,30 @@ def test_the_script(model_folder, frames, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["features.npz"]  # no draft
 
 
+def test_what_it_writes_is_scored(model_folder, frames, tmp_path):
+    """Roles and halves come along, and the report finds the frames."""
+    out = tmp_path / "features.npz"
+    lines = [
+        line(i, (i + 1) % 9, identity=i % 3, camera=i, modality=(VISIBLE, INFRARED)[i % 2])
+        for i in range(8)
+    ] + [line(8, identity=0, camera=8, role="gallery")]
+    source = ("--checkpoint", model_folder, "--tracklets", written(frames, lines, "scored.jsonl"))
+    done = script("extract.py", *source, "--out", out, "--halves")
+    assert done.status == 0, done.errors
+    saved = np.load(out)
+    assert saved["role"].tolist() == ["both"] * 8 + ["gallery"]
+    assert saved["embedding_first"].shape == saved["embedding_second"].shape == (9, 18, 16)
+    done = script(
+        "evaluate.py", "--features", out, "--temporal", "--frames", frames, "--out", tmp_path
+    )
+    assert done.status == 0, done.errors
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["rerank"] == "temporal"
+    assert [results[d]["queries"] for d in ("visible_to_infrared", "infrared_to_visible")] == [4, 4]
+    assert results["infrared_to_visible"]["gallery"] == 5
+    assert (tmp_path / "report.html").read_text().count("data:image/jpeg") > 20
+
+
 @pytest.fixture(scope="module")
 def restored(model_folder):
     manager = pretrained.checkpoints_of(str(model_folder))

@@ -13,6 +13,7 @@ FORBIDDEN = {  # modules of the first kind never import those of the second
     "data/": ("jax", "flax", "dinogrl_jax.models", "dinogrl_jax.methods", "dinogrl_jax.train"),
     "models/": ("dinogrl_jax.methods", "dinogrl_jax.data", "dinogrl_jax.train"),
     "methods/": ("dinogrl_jax.data", "dinogrl_jax.train", "dinogrl_jax.evaluate"),
+    "report/": ("dinogrl_jax.models", "dinogrl_jax.methods", "dinogrl_jax.evaluate"),
     "losses.py": ("dinogrl_jax",),
     "layers.py": ("dinogrl_jax",),
     "": ("torch", "tensorflow", "scripts", "configs"),

@@ -116,6 +116,15 @@ def descriptor(output: Output) -> Float[Array, "v p2 d"]:
     return jnp.concatenate(list(output.embedding.values()), axis=1)
 
 
+def part_names(config: ConfigDict) -> list[str]:
+    """What each part of the descriptor is; config: the section `model` of the configuration."""
+    bands = [f"band {i + 1} of {n}" for n in config.parts for i in range(n)]
+    if config.pbmge:
+        bands += [f"whole, enhanced by {n} bands" for n in config.parts[1:]]
+    streams = [stream for stream in ("gait", "appearance") if stream in config.streams]
+    return [f"{stream}, {band}" for stream in streams for band in bands]
+
+
 def zeroed(maps: Maps, kept: Bool[Array, "v 2"], frames: int) -> Maps:
     """The maps with those of (tracklet, denoising or appearance) zeroed that are not kept."""
     kept = jnp.repeat(kept, frames, axis=0)[:, None, None, :]

@@ -1,0 +1,123 @@
+"""HTML and SVG as text: elements that escape what they hold, and the page around them."""
+
+import html
+
+STYLE = """
+:root { color-scheme: light dark; --page: #fbfbfa; --card: #fff; --text: #1c1e21; --soft: #62676e;
+  --line: #dcdfe3; --first: #1f6fb8; --second: #c9541d; --good: #1f8a4c; --bad: #c62f3b;
+  --hue: 42%; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #141618; --card: #1d2023; --text: #e7e9eb; --soft: #a0a7af; --line: #363b41;
+    --first: #6cb2f2; --second: #f39a63; --good: #4cc47f; --bad: #f2727b; --hue: 66%; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 76rem; padding: 1rem; background: var(--page);
+  color: var(--text); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; margin: .5rem 0; line-height: 1.25; }
+h2 { font-size: 1.15rem; margin: 0 0 .5rem; }
+h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
+p { margin: .25rem 0 .75rem; max-width: 46rem; }
+.soft, figcaption, .note { color: var(--soft); font-size: .875rem; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
+  padding: 1rem; margin: 1rem 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
+th:first-child { text-align: left; }
+th { font-weight: 600; }
+td small { display: block; color: var(--soft); }
+.matrix td, .matrix th { text-align: center; padding: .3rem .45rem; }
+.charts { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
+figure, .part { margin: 0; min-width: 0; }
+svg { display: block; width: 100%; height: auto; max-width: 40rem; }
+svg text { fill: var(--text); font: 11px system-ui, sans-serif; }
+svg .soft { fill: var(--soft); font-size: 11px; }
+.axis { stroke: var(--soft); stroke-width: 1; fill: none; }
+.grid { stroke: var(--line); stroke-width: 1; }
+.curve { fill: none; stroke-width: 2; }
+.first { stroke: var(--first); } .second { stroke: var(--second); stroke-dasharray: 6 3; }
+.area { stroke-width: 1.5; fill-opacity: .25; stroke-dasharray: none; }
+.area.first, .key.first { fill: var(--first); } .area.second, .key.second { fill: var(--second); }
+.key { stroke: none; }
+.bar.good { fill: var(--good); } .bar.bad { fill: var(--bad); }
+.point { stroke: var(--card); stroke-width: .7; fill-opacity: .9; }
+.list { display: flex; flex-wrap: wrap; gap: .5rem; margin: .5rem 0; padding: 0; }
+.entry { width: 4.9rem; font-size: .75rem; line-height: 1.3; }
+.entry .frame { border: 3px solid var(--line); border-radius: .3rem; overflow: hidden;
+  min-height: 2.2rem; display: flex; }
+.entry img { display: block; width: 100%; }
+.entry.good .frame { border-color: var(--good); } .entry.bad .frame { border-color: var(--bad); }
+.entry.good b { color: var(--good); } .entry.bad b { color: var(--bad); }
+.entry.query { width: auto; max-width: 14.6rem; }
+.entry.query img { width: 4.5rem; flex: 0 1 auto; min-width: 0; }
+.noframe { padding: .4rem; color: var(--soft); }
+.detail { display: grid; gap: 1rem; align-items: start; margin-bottom: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
+.maps { display: flex; flex-wrap: wrap; gap: .75rem; }
+.maps figure { width: 9.5rem; }
+.maps img { display: block; width: 100%; border-radius: .3rem; image-rendering: pixelated; }
+hr { border: 0; border-top: 1px solid var(--line); margin: 1rem 0; }
+@media (max-width: 480px) {
+  body { padding: .5rem; } section { padding: .75rem; }
+  .entry { width: calc(25% - .4rem); } .entry.query { width: auto; }
+  .maps figure { width: calc(50% - .4rem); } }
+"""
+# nothing is loaded and nothing runs, whatever a file name may hold
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+VOID = ("img", "meta", "hr")
+
+
+class Html(str):
+    """Markup; any other text is escaped where it becomes part of an element."""
+
+
+def element(name: str, /, *children: object, **attributes: object) -> Html:
+    """An element; `class_` is written class, `stroke_width` stroke-width; None leaves out."""
+    pairs = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return Html(
+        f"<{name}{pairs}>" if name in VOID else f"<{name}{pairs}>{join(*children)}</{name}>"
+    )
+
+
+def join(*parts: object) -> Html:
+    """Parts one after the other, escaped unless they are markup."""
+    return Html("".join(p if isinstance(p, Html) else html.escape(str(p)) for p in parts))
+
+
+def table(heads: list[object], rows: list[list[object]], class_: str | None = None) -> Html:
+    """A table that scrolls by itself where it is too wide; cells may be elements `td`."""
+
+    def cell(content: object) -> Html:
+        ready = isinstance(content, Html) and content.startswith("<td")
+        return content if ready else element("td", content)
+
+    lines = [element("tr", element("th", row[0], scope="row"), *map(cell, row[1:])) for row in rows]
+    head = element("tr", *(element("th", h, scope="col") for h in heads))
+    body = join(element("thead", head), element("tbody", *lines))
+    return element("div", element("table", body, class_=class_), class_="scroll")
+
+
+def section(title: str, *children: object) -> Html:
+    return element("section", element("h2", title), *children)
+
+
+def figure(chart: Html, caption: str) -> Html:
+    return element("figure", chart, element("figcaption", caption))
+
+
+def page(title: str, *children: object) -> str:
+    """The whole document."""
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        Html(f"<style>{STYLE}</style>"),
+    )
+    body = element("body", element("h1", title), *children)
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"

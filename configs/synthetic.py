@@ -31,8 +31,8 @@ def get_config() -> ConfigDict:
     model.dinov2.taps = (0, 1, 2, 3)
     model.sasgl.hidden, model.sasgl.pre_channels = 64, 16
     config.optimizer.learning_rate = 4e-3
-    config.optimizer.warmup_epochs, config.optimizer.decay_epochs = 2, (21, 27)
-    config.train.update({"epochs": 30, "steps_per_epoch": 25, "log_every": 25})
-    config.train.update({"evaluate_every": 15, "checkpoint_every": 5})
+    config.optimizer.warmup_epochs, config.optimizer.decay_epochs = 2, (28, 36)
+    config.train.update({"epochs": 40, "steps_per_epoch": 25, "log_every": 25})
+    config.train.update({"evaluate_every": 20, "checkpoint_every": 5})
     config.pretrained.dinov2 = str(Path(__file__).with_name("walker_vit.pth"))
     return config

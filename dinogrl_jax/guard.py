@@ -3,8 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-
-from jaxtyping import Array
+from typing import Any
 
 from dinogrl_jax import hosts
 from dinogrl_jax.errors import InputError
@@ -26,9 +25,9 @@ class Guard:
             raise InputError(f"train.not_finite = {policy!r}: it has to be stop or skip")
         self.policy, self.tracklets_of, self.file = policy, tracklets_of, file
         self.skipped = 0
-        self.last: tuple[int, Mapping[str, Array]] | None = None
+        self.last: tuple[int, Mapping[str, Any]] | None = None
 
-    def step(self, number: int, terms: Mapping[str, Array]) -> None:
+    def step(self, number: int, terms: Mapping[str, Any]) -> None:
         """Note a step that has begun, and look at the one before it."""
         self.finish()
         self.last = number, terms
@@ -39,7 +38,7 @@ class Guard:
             self._found(*self.last)
         self.last = None
 
-    def _found(self, number: int, terms: Mapping[str, Array]) -> None:
+    def _found(self, number: int, terms: Mapping[str, Any]) -> None:
         self.skipped += 1
         values = {name: repr(float(terms[name])) for name in ("total", "gradient_norm")}
         if hosts.first():

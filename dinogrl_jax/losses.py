@@ -49,7 +49,7 @@ def batch_all_triplet(
         return hinge.sum() / jnp.maximum((hinge > 0).sum(), 1)
 
     # One part at a time: v³ numbers for all parts at once would not fit large batches.
-    return jax.lax.map(jax.checkpoint(of_part), part_distances(x)).mean()
+    return jax.lax.map(jax.checkpoint(of_part, prevent_cse=False), part_distances(x)).mean()
 
 
 def sobel_smoothness(maps: Float[Array, "f h w c"]) -> Float[Array, ""]:

@@ -1,6 +1,7 @@
 """PBMGE: the two streams enhance each other part by part, coarse to fine."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -128,7 +129,9 @@ class PBMGE(nn.Module):
         running = tuple(jnp.stack(x) for x in zip(*[e.running() for e in enhance], strict=True))
         first, last = granularity_bounds(self.parts)
 
-        @jax.checkpoint  # the 30 affinities [2, v, d, d] are cheaper to compute again than to keep
+        # The 30 affinities [2, v, d, d] are cheaper to compute again than to keep; a loop needs no
+        # barriers for that, and XLA crashes on one in a loop of very small arrays (jaxlib 0.10.2).
+        @partial(jax.checkpoint, prevent_cse=False)
         def visit(query: Float[Array, "2 v d"], at: tuple[Array, Array]):
             source, restart = at
             query = jnp.where(restart, streams[:, :, 0], query)

@@ -95,14 +95,14 @@ def test_evaluate_other_than_it_was_trained(trained, tmp_path):
     changed = {"data.test_frames": "dense", "evaluation.camera_filter": "off"}
     arguments = command("evaluate.py", folder / "people", folder / "run", **changed)
     done = subprocess.run(
-        [*arguments, "--noreport", "--rerank", "--out", str(tmp_path)],
+        [*arguments, "--noreport", "--distance", "cosine", "--out", str(tmp_path)],
         capture_output=True,
         text=True,
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
-    assert (results["camera_filter"], results["rerank"]) == (False, "k_reciprocal")
+    assert (results["camera_filter"], results["distance"]) == (False, "cosine")
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
     plain = json.loads((folder / "run/results.json").read_text())
     assert results["visible_to_infrared"]["mAP"] != plain["visible_to_infrared"]["mAP"]

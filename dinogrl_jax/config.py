@@ -28,6 +28,7 @@ FREE_AT_EVALUATION = (
     "data.test_frames",
     "evaluation.camera_filter",
     "evaluation.protocol",
+    "model.compute_dtype",
 )
 
 

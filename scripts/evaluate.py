@@ -73,6 +73,7 @@ def of_checkpoint(config, folder: str) -> tuple[scoring.Evaluation, Subject, dic
     mesh = sharding.device_mesh()
     model, variables, trained = loaded(manager, step, mesh)
     workdir.check_same(config, trained.config, folder, FREE_AT_EVALUATION)
+    model = model.clone(config=config.model)  # of another compute_dtype, maybe
     _, test_set = datasets.read(config.data)
     how = method(config.evaluation.protocol, config.evaluation.camera_filter)
     embed = make_embed(model, config, mesh)

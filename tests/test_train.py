@@ -9,7 +9,7 @@ import optax
 import pytest
 import small
 
-from dinogrl_jax import sharding, train
+from dinogrl_jax import checkpoint, sharding, train
 from dinogrl_jax.config import default
 from dinogrl_jax.errors import InputError
 from dinogrl_jax.guard import Guard
@@ -93,3 +93,13 @@ def test_clipping_comes_before_the_decay():
     _, state = transform.update({"w": jnp.array([30.0, 40.0])}, transform.init(params), params)
     moment = optax.tree_utils.tree_get(state, "mu")["w"]
     np.testing.assert_allclose(moment, 0.1 * np.array([0.6 + 0.5 * 2.0, 0.8]), rtol=1e-6)
+
+
+def test_a_run_does_not_continue_with_other_identities(tmp_path):
+    config = small.get_config()
+    manager = checkpoint.open_folder(tmp_path, create=True)
+    metadata = checkpoint.Metadata(config, ["3", "5"], 4, None, None)
+    checkpoint.save(manager, {"params": {"w": jnp.ones(2)}}, metadata)
+    manager.wait_until_finished()
+    with pytest.raises(InputError, match="trained on 2 identities, which are not the 3"):
+        train.started(small.model(config), config, ["3", "5", "7"], manager, sharding.device_mesh())

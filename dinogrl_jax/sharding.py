@@ -50,6 +50,11 @@ def shared(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "fsdp"))
 
 
+def spread(state: Any, mesh: Mesh) -> Any:
+    """A state that every process has whole, as global arrays where `of_state` puts them."""
+    return jax.jit(lambda state: state, out_shardings=of_state(state, mesh))(state)
+
+
 def shapes(tree: Any, mesh: Mesh) -> Any:
     """The shapes of a tree's leaves, with the sharding that the state has on the mesh."""
     return jax.tree.map(

@@ -80,8 +80,7 @@ def started(
     if last is None:
         variables, lines = pretrained.filled(initial_variables(model, config), config)
         print(*lines, sep="\n")
-        state = initial_state(variables, config)
-        state = jax.device_put(state, sharding.of_state(state, mesh))
+        state = sharding.spread(initial_state(variables, config), mesh)
         return state, checkpoint.Metadata(config, identities, 0, None, None)
     metadata = checkpoint.saved_metadata(manager, last)
     if metadata.identities != identities:

@@ -42,12 +42,12 @@ def main(fsdp: int, address: str = "", count: int = 1, index: int = 0) -> None:
     compiling.keep_compiled()
     config.data.identities_per_batch, config.data.tracklets_per_identity = 4, 2
     config.train.steps_per_epoch, config.optimizer.warmup_epochs = 5, 2
+    sharding.LEAST = 64  # numbers; arrays are small here
     mesh = sharding.device_mesh(fsdp)
     model = small.model(config)
     variables = train.initial_variables(model, config)
     variables = jax.tree.map(lambda x: x.astype(np.float64), variables)
-    state = train.initial_state(variables, config)
-    state = jax.device_put(state, sharding.of_state(state, mesh))
+    state = sharding.spread(train.initial_state(variables, config), mesh)
     step, embed = train.make_step(model, config, mesh), make_embed(model, config, mesh)
     mine = slice(index * 8 // count, (index + 1) * 8 // count)
     losses = []

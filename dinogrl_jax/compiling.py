@@ -23,9 +23,14 @@ def compiler_options() -> dict[str, bool | str]:
 def keep_compiled() -> None:
     """Keep what is compiled on disk, so that the next process with the same settings starts soon.
 
-    In ~/.cache/dinogrl_jax, or where JAX_COMPILATION_CACHE_DIR says; an empty one keeps nothing.
+    In ~/.cache/dinogrl_jax, or where JAX_COMPILATION_CACHE_DIR says; an empty one keeps nothing. To
+    be called after `hosts.connect`.
     """
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if jax.process_count() > 1 and jax.default_backend() == "cpu":
+        # Only the first process writes and finds; beside one that has just compiled the same step,
+        # its loaded one waits for ever in a collective.
+        jax.config.update("jax_enable_compilation_cache", False)
+    elif "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
 
 

@@ -15,6 +15,7 @@ FREE_ON_RESUME = (
     "hosts.index",
     "mesh.fsdp",
     "train.checkpoint_every",
+    "train.damaged_checkpoint",
     "train.epochs",
     "train.evaluate_every",
     "train.log_every",
@@ -151,6 +152,8 @@ def optimizer() -> dict:
         "decay_epochs": (40, 70),
         "decay_factor": 0.1,
         "clip_norm": 0.0,  # longest gradient, over all parameters; 0 clips nothing, as published
+        "average": 0.0,  # decay a step of a moving average of the parameters, which evaluation then
+        # uses (0.999, say); 0 averages nothing, as published
         "parts": 1,  # of a batch, one after the other: each has all identities, and statistics,
         # triplets and zeroed maps of its own; divides data.tracklets_per_identity
     }
@@ -164,6 +167,7 @@ def train() -> dict:
         "pictures_every": 10,  # epochs between sample pictures; 0 writes none
         "evaluate_every": 2,  # epochs
         "checkpoint_every": 2,  # epochs
+        "damaged_checkpoint": "stop",  # at one to continue from; or "previous" goes back one
         "not_finite": "stop",  # at a loss or gradient that is not finite; or "skip" the batch
     }
 
@@ -194,6 +198,7 @@ def evaluation() -> dict:
 
 def pretrained() -> dict:
     return {  # PyTorch files to start from; empty starts from random weights
+        "model": "",  # or a run or converted model, whose weights count where they fit
         "dinov2": "",
         "resnet50": "",
         "mask_branch": "",

@@ -48,6 +48,12 @@ def gathered(array: Any) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
+def together(name: str) -> None:
+    """Return once every process has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
 def agreed(flag: bool) -> bool:
     """Whether the flag is set on any process."""
     if jax.process_count() == 1:

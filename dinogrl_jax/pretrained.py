@@ -145,7 +145,7 @@ def write_checkpoint(folder: Path, variables: Mapping, metadata: checkpoint.Meta
     manager = checkpoint.open_folder(folder, create=True)
     try:
         checkpoint.save(manager, dict(variables), metadata)
-        manager.wait_until_finished()
+        checkpoint.finish(manager)
     finally:
         manager.close()
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
-from dinogrl_jax import checkpoint, pretrained, sharding
+from dinogrl_jax import checkpoint, fine_tuning, pretrained, sharding
 from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.errors import InputError
 from dinogrl_jax.methods import METHODS
@@ -30,11 +30,23 @@ class State(NamedTuple):
     frozen: dict  # never changed: the backbone
     batch_stats: dict
     opt_state: optax.OptState
+    average: dict  # of params over the steps; empty where `optimizer.average` is 0
+
+    @property
+    def trained(self) -> dict:
+        """The model's variables as training applies them: all parameters, and the statistics."""
+        return {"params": {**self.params, **self.frozen}, "batch_stats": self.batch_stats}
 
     @property
     def variables(self) -> dict:
-        """What the model is applied with: all parameters, and the statistics."""
-        return {"params": {**self.params, **self.frozen}, "batch_stats": self.batch_stats}
+        """The model's variables as its users apply them, with the average where there is one."""
+        params = {**self.params, **self.frozen, **self.average}
+        return {"params": params, "batch_stats": self.batch_stats}
+
+    @property
+    def training(self) -> dict:
+        """What a checkpoint holds beside `variables`."""
+        return {"optimizer": self.opt_state, "params": self.params if self.average else {}}
 
 
 def initial_variables(model: nn.Module, config: ConfigDict) -> dict:
@@ -47,20 +59,26 @@ def initial_variables(model: nn.Module, config: ConfigDict) -> dict:
 
 def initial_state(variables: dict, config: ConfigDict) -> State:
     """The state before the first step, from a model's variables."""
-    return state_of(variables, config)
+    params, frozen = divided(variables["params"], config)
+    opt_state = optimizer(config.optimizer, config.train.steps_per_epoch).init(params)
+    average = jax.tree.map(jnp.copy, params) if config.optimizer.average else {}
+    number, key = jnp.zeros((), jnp.int32), jax.random.key(config.seed)
+    return State(number, key, params, frozen, variables["batch_stats"], opt_state, average)
 
 
-def state_of(
-    variables: dict, config: ConfigDict, opt_state: optax.OptState | None = None, step: int = 0
-) -> State:
-    """The state with a model's variables, divided into what is trained and what is frozen."""
-    frozen_names = METHODS[config.method].FROZEN
-    params = {k: v for k, v in variables["params"].items() if k not in frozen_names}
-    frozen = {k: v for k, v in variables["params"].items() if k in frozen_names}
-    if opt_state is None:
-        opt_state = optimizer(config.optimizer, config.train.steps_per_epoch).init(params)
+def restored_state(variables: dict, training: dict, step: int, config: ConfigDict) -> State:
+    """The state that a checkpoint's items are of."""
+    params, frozen = divided(variables["params"], config)
+    average = params if training["params"] else {}
     number, key = jnp.asarray(step, jnp.int32), jax.random.key(config.seed)
-    return State(number, key, params, frozen, variables["batch_stats"], opt_state)
+    params, statistics = training["params"] or params, variables["batch_stats"]
+    return State(number, key, params, frozen, statistics, training["optimizer"], average)
+
+
+def divided(params: dict, config: ConfigDict) -> tuple[dict, dict]:
+    """Parameters that are trained, and frozen ones."""
+    frozen = {k: v for k, v in params.items() if k in METHODS[config.method].FROZEN}
+    return {k: v for k, v in params.items() if k not in frozen}, frozen
 
 
 def state_shapes(model: nn.Module, config: ConfigDict) -> State:
@@ -75,14 +93,50 @@ def started(
     manager: ocp.CheckpointManager,
     mesh: Mesh,
 ) -> tuple[State, checkpoint.Metadata]:
-    """The state a run goes on from, on the mesh: its last checkpoint's, or a fresh one."""
-    last = manager.latest_step()
-    if last is None:
-        variables, lines = pretrained.filled(initial_variables(model, config), config)
+    """The state a run goes on from, on the mesh: its last checkpoint's, or a fresh one.
+
+    A damaged checkpoint stops the run, or with `train.damaged_checkpoint` = "previous" is set aside
+    if an earlier one is good.
+    """
+    policy = config.train.damaged_checkpoint
+    if policy not in ("stop", "previous"):
+        raise InputError(f"train.damaged_checkpoint = {policy!r}: it has to be stop or previous")
+    steps, damaged = sorted(manager.all_steps(), reverse=True), []
+    if not steps:
+        variables = initial_variables(model, config)
+        if config.pretrained.model:
+            variables, lines = fine_tuning.filled(variables, identities, config)
+        else:
+            variables, lines = pretrained.filled(variables, config)
         print(*lines, sep="\n")
         state = sharding.spread(initial_state(variables, config), mesh)
         return state, checkpoint.Metadata(config, identities, 0, None, None)
-    metadata = checkpoint.saved_metadata(manager, last)
+    for step in steps:
+        try:
+            state, metadata = continued(model, config, identities, manager, mesh, step)
+        except checkpoint.DamagedCheckpoint as error:
+            if policy == "stop" or step == steps[-1]:
+                raise
+            print(f"{error.reason}; going back")
+            damaged.append(step)
+        else:
+            break
+    for other in damaged:
+        checkpoint.set_aside(manager, other)
+    print(f"continuing at step {step}")
+    return state, metadata
+
+
+def continued(
+    model: nn.Module,
+    config: ConfigDict,
+    identities: list,
+    manager: ocp.CheckpointManager,
+    mesh: Mesh,
+    step: int,
+) -> tuple[State, checkpoint.Metadata]:
+    """The state of a checkpoint, on the mesh; InputError where it is of other identities."""
+    metadata = checkpoint.saved_metadata(manager, step)
     if metadata.identities != identities:
         raise InputError(
             f"{manager.directory}: trained on {len(metadata.identities)} identities, which are not "
@@ -90,12 +144,9 @@ def started(
         )
     shapes = state_shapes(model, config)
     variables = sharding.shapes(shapes.variables, mesh)
-    items = checkpoint.restored(
-        manager, last, variables=variables, optimizer=sharding.shapes(shapes.opt_state, mesh)
-    )
-    print(f"continuing at step {last}")
-    state = state_of(items["variables"], config, items["optimizer"], last)
-    return state, metadata
+    training = sharding.shapes(shapes.training, mesh)
+    items = checkpoint.restored(manager, step, variables=variables, training=training)
+    return restored_state(**items, step=step, config=config), metadata
 
 
 def due(every: int, step: int, config: ConfigDict) -> bool:
@@ -122,7 +173,7 @@ def train_step(
     def loss(params: dict, batch_stats: dict, frames: Array, labels: Array, key: Array) -> tuple:
         # Each device gathers the parameters once; its activations never leave it.
         given = state._replace(params=params, batch_stats=batch_stats)
-        variables = jax.lax.with_sharding_constraint(given.variables, whole)
+        variables = jax.lax.with_sharding_constraint(given.trained, whole)
         return method.training_loss(model, variables, frames, labels, key, config)
 
     key = jax.random.fold_in(state.key, state.step)
@@ -134,11 +185,15 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     terms["gradient_norm"] = optax.tree.norm(gradients)
     finite = jnp.isfinite(terms["total"]) & jnp.isfinite(terms["gradient_norm"])
-    old = state.params, state.batch_stats, state.opt_state
-    chosen = jax.tree.map(partial(jnp.where, finite), (params, batch_stats, opt_state), old)
+    average = state.average
+    if average:
+        average = optax.incremental_update(params, average, 1 - config.optimizer.average)
+    new = state._replace(
+        params=params, batch_stats=batch_stats, opt_state=opt_state, average=average
+    )
     terms["finite"] = finite.astype(jnp.float32)
-    names = ("params", "batch_stats", "opt_state")
-    return state._replace(step=state.step + 1, **dict(zip(names, chosen, strict=True))), terms
+    chosen = jax.tree.map(lambda a, b: a if a is b else jnp.where(finite, a, b), new, state)
+    return chosen._replace(step=state.step + 1), terms
 
 
 def averaged(

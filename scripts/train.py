@@ -56,25 +56,26 @@ def main() -> int:
             state, terms = step(state, *sharding.placed((batch.frames, batch.labels), mesh))
             guard.step(number, terms)
             log.step(number, terms)
-            end, stopped, score = number == last, hosts.agreed(stop.requested), None
+            end, stopped = number == last, hosts.agreed(stop.requested)
+            evaluated = end or due(t.evaluate_every, number, t)
             metadata = metadata._replace(step=number, figures=None)
-            if end or due(t.evaluate_every, number, t):
+            if evaluated:
                 embedding = embeddings(embed, state.variables, test_set, config, mesh)
-                metadata = metadata._replace(figures=figures(embedding, test_set, config))
-                score = mean_mAP(metadata.figures)
-                log.evaluation(number, metadata.figures)
+                found = figures(embedding, test_set, config)
+                metadata = metadata.scored(found, mean_mAP(found))
+                log.evaluation(number, found)
             if shows_maps and (end or due(t.pictures_every, number, t)):
                 picture = maps_picture(model, state.variables, test_set, config)
                 summary.picture("maps", picture, number)
-            if score is not None or stopped or due(t.checkpoint_every, number, t):
-                checkpoint.save(manager, state.variables, metadata, state.opt_state, score)
+            if evaluated or stopped or due(t.checkpoint_every, number, t):
+                checkpoint.save(manager, state.variables, metadata, state.training)
             if stopped and not end:
                 guard.finish()
-                manager.wait_until_finished()
+                checkpoint.finish(manager)
                 print(f"stopped and saved at step {number}; the same command continues the run")
                 return STOPPED
     guard.finish()
-    manager.wait_until_finished()
+    checkpoint.finish(manager)
     if guard.skipped:
         print(f"{guard.skipped} batches skipped, see {guard.file}")
     if batches.replaced:

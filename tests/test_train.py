@@ -1,6 +1,7 @@
 """The training step's own rules, beside what the golden values prove of its arithmetic."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from dinogrl_jax.optim import optimizer
 
 def test_what_is_not_finite_changes_nothing_but_the_step():
     config = small.get_config()
+    config.optimizer.average = 0.75
     model, mesh = small.model(config), sharding.device_mesh()
     before = train.initial_state(train.initial_variables(model, config), config)
     kept = jax.tree.map(np.array, before._replace(key=0))  # copies: the state is donated
@@ -27,7 +29,7 @@ def test_what_is_not_finite_changes_nothing_but_the_step():
     frames[0, 0, 0, 5, 5, 0] = np.nan
     after, terms = step(before, frames, labels)
     assert float(terms["finite"]) == 0 and int(after.step) == 1
-    for name in ("params", "frozen", "batch_stats", "opt_state"):
+    for name in ("params", "frozen", "batch_stats", "opt_state", "average"):
         same = jax.tree.map(np.array_equal, getattr(kept, name), getattr(after, name))
         assert all(jax.tree.leaves(same)), name
     frames[0, 0, 0, 5, 5, 0] = 0
@@ -36,6 +38,11 @@ def test_what_is_not_finite_changes_nothing_but_the_step():
     assert not np.array_equal(
         kept.params["gait_parts"]["kernel"], moved.params["gait_parts"]["kernel"]
     )
+    # One rounding of each product and of their sum.
+    expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * np.array(b), kept.params, moved.params)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=3e-7, atol=1e-9), moved.average, expected)
+    assert moved.variables["params"]["gait_parts"] is moved.average["gait_parts"]
+    assert moved.trained["params"]["gait_parts"] is moved.params["gait_parts"]
 
 
 def guard_of(policy, tmp_path):
@@ -76,7 +83,7 @@ def test_parts_average_gradients_and_pass_statistics_on():
         value = {"w": (frames * params["w"]).mean(0)}
         return value, ({"total": labels.mean()}, {"seen": 2 * batch_stats["seen"] + labels.max()})
 
-    state = train.State(0, 0, {"w": jnp.ones(3)}, {}, {"seen": jnp.zeros(())}, ())
+    state = train.State(0, 0, {"w": jnp.ones(3)}, {}, {"seen": jnp.zeros(())}, (), {})
     key = jax.random.key(0)
     whole, _, _ = train.averaged(gradient, state, frames, labels, key, 1)
     parts, found, stats = train.averaged(gradient, state, frames, labels, key, 2)

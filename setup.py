@@ -37,6 +37,7 @@ setup(
             "beartype>=0.22",
             "hypothesis>=6.100",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff>=0.14",
             "torch==2.13.0",  # compared with, never imported by the package
         ],

@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -189,13 +190,19 @@ def _reading(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:  # more types than they document
-        sys.unraisablehook = _heard  # their threads complain on, of a loop that is closed
+        _hush()
         raise _damaged(manager, step, str(error).partition("\n")[0][:120] or repr(error)) from error
 
 
-def _heard(unraisable: Any) -> None:
-    if "Event loop is closed" not in str(unraisable.exc_value):
-        sys.__unraisablehook__(unraisable)
+def _hush() -> None:
+    """After a failure, leave out what threads of Orbax and TensorStore say of their closed loop."""
+
+    def heard(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = heard
+    warnings.filterwarnings("ignore", ".* was never awaited")
 
 
 def _damaged(manager: ocp.CheckpointManager, step: int, reason: str) -> DamagedCheckpoint:
@@ -210,6 +217,7 @@ def _writing(manager: ocp.CheckpointManager) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
+        _hush()
         reason = str(error).partition("\n")[0][:160] or repr(error)
         raise InputError(
             f"{manager.directory}: a checkpoint cannot be written ({reason}): make room or allow "

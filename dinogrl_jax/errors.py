@@ -1,9 +1,15 @@
 """The one exception for bad input, and how a script reports it."""
 
+import errno
 import sys
 from collections.abc import Callable
 
 from absl import logging
+
+NOT_WRITABLE = {
+    getattr(errno, name)
+    for name in ("EACCES", "EDQUOT", "EFBIG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
+}
 
 
 class InputError(Exception):
@@ -16,11 +22,16 @@ class InputError(Exception):
 def run(main: Callable[[], int | None]) -> None:
     """Exit with main's status; bad input becomes one line on stderr and status 2.
 
-    Warnings through absl are left out: orbax has one for each checkpoint without figures.
+    What orbax logs is left out: it has a traceback for whatever is raised as an error as well.
     """
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)
     try:
         sys.exit(main())
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        where = error.filename or "a file"
+        print(f"error: {where} cannot be written: {error.strerror}", file=sys.stderr)
+    sys.exit(2)

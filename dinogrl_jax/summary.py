@@ -1,15 +1,19 @@
 """What a run shows: scalars and pictures for TensorBoard, PNG files, and a table."""
 
+import contextlib
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorboardX
 from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
 
 from dinogrl_jax import hosts
 from dinogrl_jax.optim import learning_rate
@@ -22,29 +26,51 @@ DIRECTIONS = ("visible_to_infrared", "infrared_to_visible")
 
 
 class Summary:
-    """Writes scalars and pictures into a working directory; `with` closes it."""
+    """Writes scalars and pictures into a working directory, if this process is the one that writes.
+
+    Each is on disk when its call returns: tensorboardX's own queue waits for ever where its thread
+    has died of a full disk. Where nothing can be written, the run is told once and goes on.
+    """
 
     def __init__(self, workdir: Path):
-        self.folder = workdir / "pictures"
-        self.writer = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), write_to_disk=hosts.first()
-        )
-
-    def __enter__(self) -> "Summary":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.writer.close()
+        self.workdir = workdir
+        self.writes = hosts.first()
+        self.events: EventsWriter | None = None
 
     def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(f"{group}/{name}", value, step)
+        named = [summary.scalar(f"{group}/{name}", value) for name, value in values.items()]
+        with self._told_once():
+            self._write(named, step)
 
     def picture(self, name: str, picture: UInt8[np.ndarray, "h w 3"], step: int) -> None:
         """In TensorBoard, and as pictures/<name>.png, which the next one replaces."""
-        self.writer.add_image(name, picture, step, dataformats="HWC")
-        self.folder.mkdir(exist_ok=True)
-        Image.fromarray(picture).save(self.folder / f"{name}.png")
+        with self._told_once():
+            self._write([summary.image(name, picture, dataformats="HWC")], step)
+            if self.writes:
+                (self.workdir / "pictures").mkdir(exist_ok=True)
+                Image.fromarray(picture).save(self.workdir / "pictures" / f"{name}.png")
+
+    def _write(self, values: Sequence[Any], step: int) -> None:
+        if not self.writes:
+            return
+        if self.events is None:
+            (self.workdir / "tensorboard").mkdir(exist_ok=True)
+            self.events = EventsWriter(str(self.workdir / "tensorboard" / "events"))
+        for value in values:
+            self.events.write_event(Event(wall_time=time.time(), step=step, summary=value))
+        self.events.flush()
+
+    @contextlib.contextmanager
+    def _told_once(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.writes = False
+            print(
+                f"{self.workdir}: scalars and pictures cannot be written ({error.strerror}); "
+                "the run goes on without them",
+                file=sys.stderr,
+            )
 
 
 def results_table(results: Mapping[str, Any]) -> str:

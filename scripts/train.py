@@ -49,7 +49,8 @@ def main() -> int:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    with Interruption() as stop, Summary(folder) as summary, batches:
+    with Interruption() as stop, batches:
+        summary = Summary(folder)
         log = TrainingLog(config, summary, first, last)
         guard = Guard(t.not_finite, batches.recipe.names, folder / "not_finite.jsonl")
         for number, batch in enumerate(batches, first + 1):

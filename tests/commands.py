@@ -1,5 +1,6 @@
 """Scripts of the repository, run as a user runs them."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -8,6 +9,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+SMALL_DEMO = {
+    "data.synthetic.train_identities": 6,
+    "data.synthetic.test_identities": 3,
+    "data.synthetic.tracklets_per_identity": 3,
+    "data.identities_per_batch": 2,
+    "data.frames": 2,
+    "data.workers": 0,
+    "model.resnet.width": 4,
+    "model.sasgl.hidden": 8,
+    "train.epochs": 3,
+    "train.steps_per_epoch": 2,
+    "train.evaluate_every": 2,
+    "train.log_every": 1,
+}
+
+
+# XLA's flags in tests: small models compile for longer than they run, so that their code is not
+# optimised. What runs at full size is compiled as for a user.
+QUICK = "--xla_backend_optimization_level=0"
+OPTIMISED = {"XLA_FLAGS": ""}
 
 
 class Done(NamedTuple):
@@ -18,12 +39,14 @@ class Done(NamedTuple):
     gib: float  # the most memory that it had
 
 
-def script(name: str, *arguments) -> Done:
+def script(name: str, *arguments, **environment) -> Done:
     """A script in a process of its own. A traceback is a failure, whatever the status."""
     began = time.monotonic()
     command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdout=output, stderr=errors, cwd=ROOT)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=errors, cwd=ROOT, env={**os.environ, **environment}
+        )
         gib = 0.0
         while process.poll() is None:
             gib = max(gib, peak_gib(process.pid))
@@ -35,6 +58,14 @@ def script(name: str, *arguments) -> Done:
     assert "Traceback" not in texts[1], texts[1]
     seconds = time.monotonic() - began
     return Done(process.returncode, *texts, seconds, gib)
+
+
+def demo(script: str, root: Path, workdir: Path, **changed) -> list[str]:
+    """The command of train.py or evaluate.py with the demo's configuration in small."""
+    settings = SMALL_DEMO | {"data.root": str(root)} | changed
+    options = [f"--config.{key}={value}" for key, value in settings.items()]
+    config = ["--config", str(ROOT / "configs/synthetic.py"), "--workdir", str(workdir)]
+    return [sys.executable, str(ROOT / "scripts" / script), *config, *options]
 
 
 def peak_gib(process: int | str) -> float:

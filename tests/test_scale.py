@@ -12,14 +12,14 @@ import jax
 import numpy as np
 import pytest
 import small
-from commands import ROOT
+from commands import QUICK, ROOT
 
 from dinogrl_jax import hosts, sharding, train
 from dinogrl_jax.errors import InputError
 
 
 def started(devices: int, *arguments) -> subprocess.Popen:
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"--xla_force_host_platform_device_count={devices} {QUICK}"
     command = [sys.executable, str(ROOT / "tests/scale.py"), *map(str, arguments)]
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path}
@@ -97,7 +97,7 @@ print(json.dumps(test_scale.collectives(test_scale.compiled_text(int(sys.argv[1]
 
 @pytest.mark.parametrize("fsdp", [1, 4])
 def test_no_device_sends_activations_of_frames(fsdp):
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = f"--xla_force_host_platform_device_count=4 {QUICK}"
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path}
     command = [sys.executable, "-c", CODE, str(fsdp)]

@@ -5,58 +5,27 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-from pathlib import Path
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+from commands import ROOT, demo
+from kill import kills, saved
 
-from dinogrl_jax import checkpoint
-
-ROOT = Path(__file__).resolve().parent.parent
-SMALL = {
-    "data.synthetic.train_identities": 6,
-    "data.synthetic.test_identities": 3,
-    "data.synthetic.tracklets_per_identity": 3,
-    "data.identities_per_batch": 2,
-    "data.frames": 2,
-    "model.resnet.width": 4,
-    "model.sasgl.hidden": 8,
-    "train.epochs": 3,
-    "train.steps_per_epoch": 2,
-    "train.evaluate_every": 2,
-    "train.log_every": 1,
-}
 FIGURES = {"rank1", "rank5", "rank10", "rank20", "mAP", "mINP", "queries", "gallery"}
-
-
-def command(script: str, root: Path, workdir: Path, **changed) -> list[str]:
-    settings = SMALL | {"data.root": str(root)} | changed
-    options = [f"--config.{key}={value}" for key, value in settings.items()]
-    config = ["--config", str(ROOT / "configs/synthetic.py"), "--workdir", str(workdir)]
-    return [sys.executable, str(ROOT / "scripts" / script), *config, *options]
 
 
 def run(*arguments, **changed) -> subprocess.CompletedProcess:
     return subprocess.run(
-        command(*arguments, **changed), capture_output=True, text=True, timeout=600, cwd=ROOT
+        demo(*arguments, **changed), capture_output=True, text=True, timeout=600, cwd=ROOT
     )
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    done = run("train.py", folder / "people", folder / "run")
+    done = run("train.py", folder / "people", folder / "run", **{"data.workers": 2})
     assert done.returncode == 0, done.stderr
     return folder, done
-
-
-def parameters(workdir: Path) -> list[np.ndarray]:
-    manager = checkpoint.open_folder(workdir / "checkpoints")
-    folder = workdir / "checkpoints" / str(manager.latest_step()) / "variables"
-    return [np.asarray(x) for x in jax.tree.leaves(ocp.StandardCheckpointer().restore(folder))]
 
 
 def test_the_demo_ends_with_figures(trained):
@@ -93,7 +62,7 @@ def test_evaluate_gives_the_same_figures_from_the_checkpoint(trained):
 def test_evaluate_other_than_it_was_trained(trained, tmp_path):
     folder, _ = trained
     changed = {"data.test_frames": "dense", "evaluation.camera_filter": "off"}
-    arguments = command("evaluate.py", folder / "people", folder / "run", **changed)
+    arguments = demo("evaluate.py", folder / "people", folder / "run", **changed)
     done = subprocess.run(
         [*arguments, "--noreport", "--distance", "cosine", "--out", str(tmp_path)],
         capture_output=True,
@@ -110,18 +79,18 @@ def test_evaluate_other_than_it_was_trained(trained, tmp_path):
 
 def test_a_finished_run_is_not_trained_again(trained):
     folder, _ = trained
-    before = parameters(folder / "run")
+    before = saved(folder / "run")
     done = run("train.py", folder / "people", folder / "run")
     assert done.returncode == 0, done.stderr
     assert "loss" not in done.stdout
-    assert all(map(np.array_equal, before, parameters(folder / "run")))
+    assert all(map(np.array_equal, before, saved(folder / "run")))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_continues_to_the_same_parameters(trained, number, tmp_path):
     folder, _ = trained
     process = subprocess.Popen(
-        command("train.py", folder / "people", tmp_path / "run", **{"data.workers": 1}),
+        demo("train.py", folder / "people", tmp_path / "run", **{"data.workers": 1}),
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
@@ -137,10 +106,46 @@ def test_a_stopped_run_continues_to_the_same_parameters(trained, number, tmp_pat
     done = run("train.py", folder / "people", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "continuing at step" in done.stdout
-    whole, resumed = parameters(folder / "run"), parameters(tmp_path / "run")
+    whole, resumed = saved(folder / "run"), saved(tmp_path / "run")
     assert len(whole) == len(resumed) > 100
     # Same machine, same program, same batches: not a bit may differ.
     assert all(map(np.array_equal, whole, resumed))
+
+
+def test_a_killed_run_continues_to_the_same_parameters(trained, tmp_path):
+    """Also while it writes a checkpoint; python tests/kill.py kills more often."""
+    folder, _ = trained
+    command = demo("train.py", folder / "people", tmp_path / "run", **{"train.checkpoint_every": 1})
+    lines = list(kills(command, tmp_path / "run", [(0, True), (10, False), (0, True)]))
+    assert sum("writing" in line for line in lines) >= 1, lines
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert all(map(np.array_equal, saved(folder / "run"), saved(tmp_path / "run")))
+    assert json.loads((tmp_path / "run/results.json").read_text())
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(trained, tmp_path):
+    """The limit on a file's size stands in for the disk's: large files fail, as then."""
+    folder, _ = trained
+    shutil.copytree(folder / "run", tmp_path / "run")
+    before = saved(tmp_path / "run")
+    more = {"train.epochs": 4, "data.workers": 0}
+    limited = ["bash", "-c", 'ulimit -f 20; exec "$@"', "bash"]  # KiB
+    done = subprocess.run(
+        [*limited, *demo("train.py", folder / "people", tmp_path / "run", **more)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": ""},
+    )
+    assert done.returncode == 2, done.stderr
+    told, line = done.stderr.strip().splitlines()
+    assert "scalars and pictures cannot be written (File too large)" in told
+    assert "run/checkpoints: a checkpoint cannot be written" in line and "File too large" in line
+    assert all(map(np.array_equal, before, saved(tmp_path / "run")))
+    done = run("train.py", folder / "people", tmp_path / "run", **more)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run/results.json").read_text())["step"] == 8
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import pytest
 
 
 @pytest.mark.parametrize("name", fidelity.LIMITS)
-def test_published_values(name, capsys):
+def test_published_values(name, record_property):
     result = fidelity.run(name)
-    with capsys.disabled():
-        print("", *fidelity.rows(name, result), sep="\n")
+    for row in fidelity.rows(name, result):
+        record_property("fidelity", row)
     assert result["figures"].keys() == fidelity.LIMITS[name].keys()
     for figure, limit in fidelity.LIMITS[name].items():
         assert result["figures"][figure] <= limit.value, figure

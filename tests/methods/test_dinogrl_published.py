@@ -7,7 +7,7 @@ from pathlib import Path
 import fill
 import numpy as np
 import torch
-from commands import ROOT, script
+from commands import OPTIMISED, ROOT, script
 from PIL import Image
 
 from dinogrl_jax.config import default
@@ -60,29 +60,31 @@ def written_frames(folder, golden):
     return folder / "tracklets.jsonl"
 
 
-def test_files_in_descriptors_out_and_files_again(capsys):
+def test_files_in_descriptors_out_and_files_again(record_property):
     golden = np.load(ROOT / "tests/golden/dinogrl_eval.npz")
     with tempfile.TemporaryDirectory() as place:  # pytest would keep 2 GiB for three runs
         folder = Path(place)
         save_published(folder, int(golden["seed"]))
         made, back, features = (folder / name for name in ("made", "back", "features.npz"))
         given = [word for role, name in FILES.items() for word in (f"--{role}", folder / name)]
-        conversion = script("convert.py", "--from", "dinogrl", *given, "--out", made)
-        report(capsys, "conversion in", conversion)
+        conversion = script("convert.py", "--from", "dinogrl", *given, "--out", made, **OPTIMISED)
+        report(record_property, "conversion in", conversion)
         assert conversion.gib < 2  # the three files are 0.45 GiB, and so are the variables
         source = ("--checkpoint", made, "--tracklets", written_frames(folder, golden))
-        report(capsys, "descriptors", script("extract.py", *source, "--out", features))
+        extraction = script("extract.py", *source, "--out", features, **OPTIMISED)
+        report(record_property, "descriptors", extraction)
         check_descriptors(np.load(features), golden)
-        export = script("convert.py", "--to", "torch", "--checkpoint", made, "--out", back)
-        report(capsys, "conversion out", export)
+        export = script(
+            "convert.py", "--to", "torch", "--checkpoint", made, "--out", back, **OPTIMISED
+        )
+        report(record_property, "conversion out", export)
         for name in FILES.values():
             check_exported(folder / name, back / name)
 
 
-def report(capsys, what, done):
+def report(record_property, what, done):
     assert done.status == 0, done.errors
-    with capsys.disabled():
-        print(f"\n{what}: {done.seconds:.1f} s, {done.gib:.2f} GiB")
+    record_property(what, f"{done.seconds:.1f} s, {done.gib:.2f} GiB")
 
 
 def check_descriptors(features, golden):

@@ -1,0 +1,28 @@
+"""What all tests share: programs are compiled fast and once; figures are printed at the end."""
+
+import os
+import shutil
+import tempfile
+
+from commands import QUICK
+
+
+def pytest_configure(config) -> None:
+    if hasattr(config, "workerinput"):  # of pytest-xdist: it has inherited the environment
+        return
+    config.compiled = tempfile.mkdtemp(prefix="dinogrl_compiled_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = config.compiled
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
+
+
+def pytest_unconfigure(config) -> None:
+    if hasattr(config, "compiled"):
+        shutil.rmtree(config.compiled, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """What tests have measured (`record_property`), also those of another process."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, value in getattr(report, "user_properties", ()):
+                terminalreporter.write_line(f"{name}: {value}")

@@ -1,0 +1,97 @@
+"""A run that is killed again and again, and ends as if it had not been:
+
+    python tests/kill.py --times 20 --out /tmp/kills
+
+makes a tiny run of the demo in DIR/whole, then the same in DIR/killed, which gets `kill -9` at
+random moments, every second time while a checkpoint is being written. Each time the same command
+goes on. It prints a line for each kill, and in the end whether all parameters are equal to the bit.
+"""
+
+import argparse
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from commands import demo
+
+from dinogrl_jax import checkpoint
+
+DRAFTS = "*.orbax-checkpoint-tmp*"  # what Orbax writes before it renames
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--times", type=int, default=20, help="kills, default 20")
+    parser.add_argument("--out", required=True, type=Path, help="folder to make")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args()
+    longer = {"train.epochs": 10, "train.checkpoint_every": 1, "train.evaluate_every": 5}
+    whole, killed = (
+        demo("train.py", options.out / "people", options.out / name, **longer)
+        for name in ("whole", "killed")
+    )
+    subprocess.run(whole, check=True, capture_output=True)
+    began = time.monotonic()  # what is compiled is kept now: a run takes as long as those killed
+    subprocess.run([*whole, "--workdir", str(options.out / "again")], check=True)
+    seconds = time.monotonic() - began
+    rng = random.Random(options.seed)
+    moments = [(rng.uniform(0, 1.2 * seconds), bool(number % 2)) for number in range(options.times)]
+    print(*kills(killed, options.out / "killed", moments), sep="\n")
+    subprocess.run(killed, check=True)
+    equal = all(map(np.array_equal, *(saved(options.out / name) for name in ("whole", "killed"))))
+    print("equal to the bit" if equal else "DIFFERENT")
+    return 0 if equal else 1
+
+
+def kills(
+    command: list[str], workdir: Path, moments: Iterable[tuple[float, bool]]
+) -> Iterable[str]:
+    """Start a run for each moment and kill it then: a line for each.
+
+    A moment is a number of seconds, and whether to wait from there for a checkpoint in the making.
+    """
+    for number, (seconds, in_writing) in enumerate(moments, 1):
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        end = time.monotonic() + seconds
+        while process.poll() is None and time.monotonic() < end:
+            time.sleep(0.002)
+        while process.poll() is None and in_writing and not drafts(workdir):
+            time.sleep(0.0005)
+        writing = drafts(workdir)
+        process.send_signal(signal.SIGKILL)
+        output = process.communicate()[0]
+        if process.returncode not in (0, -signal.SIGKILL):
+            raise AssertionError(f"kill {number}: exit status {process.returncode}\n{output}")
+        steps = sorted(p.name for p in (workdir / "checkpoints").glob("[0-9]*") if p not in writing)
+        what = "ended before" if process.returncode == 0 else "killed"
+        during = f", writing {', '.join(p.name for p in writing)}" if writing else ""
+        yield f"{number}: {what} {seconds:.1f} s{during}; left {', '.join(steps) or 'nothing'}"
+
+
+def drafts(workdir: Path) -> list[Path]:
+    return list((workdir / "checkpoints").glob(DRAFTS))
+
+
+def saved(workdir: Path) -> list[np.ndarray]:
+    """Everything that the last checkpoint of a run holds."""
+    manager = checkpoint.open_folder(workdir / "checkpoints")
+    folder = workdir / "checkpoints" / str(manager.latest_step())
+    items = [
+        ocp.StandardCheckpointer().restore(folder / name) for name in ("variables", "training")
+    ]
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(items)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -37,7 +37,7 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--out", required=True, help="folder to make; kept, and used again")
     parser.add_argument("--height", type=int, default=288, help="pixels of a file, default 288")
     parser.add_argument("--width", type=int, default=144, help="default 144")
-    parser.add_argument("--steps", type=int, default=12, help="batches of 192 frames, default 12")
+    parser.add_argument("--steps", type=int, default=40, help="batches of 192 frames, default 40")
     parser.add_argument("--repeats", type=int, default=3, help="the median counts, default 3")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="default 1 2")
     return parser.parse_args()

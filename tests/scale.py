@@ -1,7 +1,10 @@
-"""Twenty training steps on the devices there are: python tests/scale.py FSDP [ADDRESS COUNT INDEX]
+"""Twenty training steps on the devices there are:
 
-Prints the losses, and the figures of an embedding, as JSON; what tests/test_scale.py compares. In
-float64: in float32 a difference of rounding grows tenfold in five steps, and hides mistakes.
+    python tests/scale.py FSDP FOLDER [ADDRESS COUNT INDEX]
+
+Prints the losses, and the figures of an embedding, as JSON; what tests/test_scale.py compares. With
+a FOLDER, the run saves there after ten steps, or continues what another has saved. In float64: in
+float32 a difference of rounding grows tenfold in five steps, and hides mistakes.
 """
 
 import json
@@ -11,7 +14,7 @@ import jax
 import numpy as np
 import small
 
-from dinogrl_jax import compiling, hosts, sharding, train
+from dinogrl_jax import checkpoint, compiling, hosts, sharding, train
 from dinogrl_jax.evaluate import make_embed
 
 STEPS = 20
@@ -26,7 +29,7 @@ def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
     return frames, labels
 
 
-def main(fsdp: int, address: str = "", count: int = 1, index: int = 0) -> None:
+def main(fsdp: int, folder: str = "", address: str = "", count: int = 1, index: int = 0) -> None:
     jax.config.update("jax_enable_x64", True)
     config = small.get_config()
     model = config.model
@@ -50,8 +53,19 @@ def main(fsdp: int, address: str = "", count: int = 1, index: int = 0) -> None:
     state = sharding.spread(train.initial_state(variables, config), mesh)
     step, embed = train.make_step(model, config, mesh), make_embed(model, config, mesh)
     mine = slice(index * 8 // count, (index + 1) * 8 // count)
-    losses = []
-    for number in range(STEPS):
+    first, losses = 0, []
+    if folder:
+        manager = checkpoint.open_folder(folder, create=True)
+        first = manager.latest_step() or 0
+    if first:
+        items = {"variables": state.variables, "training": state.training}
+        items = checkpoint.restored(manager, first, **sharding.shapes(items, mesh))
+        state = train.restored_state(**items, step=first, config=config)
+    for number in range(first, STEPS):
+        if folder and number == STEPS // 2 and not first:
+            metadata = checkpoint.Metadata(config, [], number, None, None)
+            checkpoint.save(manager, state.variables, metadata, state.training)
+            checkpoint.finish(manager)
         state, terms = step(state, *sharding.placed(tuple(x[mine] for x in batch(number)), mesh))
         losses.append(float(terms["total"]))
     frames = sharding.placed(batch(STEPS)[0][mine, :1], mesh)
@@ -62,4 +76,4 @@ def main(fsdp: int, address: str = "", count: int = 1, index: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]), *sys.argv[2:3], *map(int, sys.argv[3:]))
+    main(int(sys.argv[1]), *sys.argv[2:4], *map(int, sys.argv[4:]))

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -29,7 +30,7 @@ def started(devices: int, *arguments) -> subprocess.Popen:
 
 
 def finished(process: subprocess.Popen) -> dict:
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     printed = [line for line in output.splitlines() if line.startswith("{")]  # Gloo prints too
     return json.loads(printed[-1]) if printed else {}
@@ -37,7 +38,7 @@ def finished(process: subprocess.Popen) -> dict:
 
 @pytest.fixture(scope="module")
 def one_device() -> dict:
-    return finished(started(1, 1))
+    return finished(started(1, 1, ""))
 
 
 def assert_equal(found: dict, expected: dict) -> None:
@@ -51,21 +52,34 @@ def assert_equal(found: dict, expected: dict) -> None:
 
 @pytest.mark.parametrize(("devices", "fsdp"), [(2, 2), (4, 2), (8, 1)])
 def test_devices_train_as_one(one_device, devices, fsdp):
-    found = finished(started(devices, fsdp))
+    found = finished(started(devices, fsdp, ""))
     assert_equal(found, one_device)
     assert found["largest"] <= one_device["largest"] / fsdp  # Adam's moments are shared
 
 
-def test_two_processes_train_as_one(one_device):
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory) -> tuple[list[dict], Path]:
+    """What both print, and the folder where they save halfway."""
+    folder = tmp_path_factory.mktemp("halfway")
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     # One device each, as CPU hosts have: with two, Gloo mixed up collectives in one run of two.
-    pair = [started(1, 2, address, 2, index) for index in range(2)]
+    pair = [started(1, 2, folder, address, 2, index) for index in range(2)]
     with ThreadPoolExecutor(2) as both:  # a full pipe of one would stop the other
-        first, second = both.map(finished, pair)
+        return list(both.map(finished, pair)), folder
+
+
+def test_two_processes_train_as_one(one_device, two_processes):
+    first, second = two_processes[0]
     assert_equal(first, one_device)
     assert second == {}  # one process prints
+
+
+def test_one_process_continues_what_two_have_saved(one_device, two_processes):
+    found = finished(started(1, 1, two_processes[1]))
+    assert len(found["losses"]) == 10
+    assert_equal(found, one_device | {"losses": one_device["losses"][10:]})
 
 
 def compiled_text(fsdp: int) -> str:

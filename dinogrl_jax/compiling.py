@@ -30,7 +30,10 @@ def keep_compiled() -> None:
         # Only the first process writes and finds; beside one that has just compiled the same step,
         # its loaded one waits for ever in a collective.
         jax.config.update("jax_enable_compilation_cache", False)
-    elif "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        return
+    # What takes a tenth of a second counts too: there are fifty of them.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
 
 

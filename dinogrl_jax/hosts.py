@@ -5,10 +5,13 @@ import sys
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from dinogrl_jax import sharding
 from dinogrl_jax.errors import InputError
 
 
@@ -54,8 +57,21 @@ def together(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def agreed(flag: bool) -> bool:
-    """Whether the flag is set on any process."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.array([flag])).any())
+class Agreement:
+    """Whether a flag is set on any process: the same answer everywhere.
+
+    Of several processes each hears at a call what was said at the one before, so that none waits
+    for a step that it has only just begun.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.any = jax.jit(jnp.any, out_shardings=sharding.replicated(mesh))
+        self.asked: jax.Array | None = None
+
+    def __call__(self, flag: bool) -> bool:
+        if jax.process_count() == 1:
+            return flag
+        flags = np.full(jax.local_device_count(), flag)
+        before, self.asked = self.asked, self.any(sharding.placed(flags, self.mesh))
+        return before is not None and bool(before)

@@ -52,12 +52,13 @@ def main() -> int:
     with Interruption() as stop, batches:
         summary = Summary(folder)
         log = TrainingLog(config, summary, first, last)
+        agreement = hosts.Agreement(mesh)
         guard = Guard(t.not_finite, batches.recipe.names, folder / "not_finite.jsonl")
         for number, batch in enumerate(batches, first + 1):
             state, terms = step(state, *sharding.placed((batch.frames, batch.labels), mesh))
             guard.step(number, terms)
             log.step(number, terms)
-            end, stopped = number == last, hosts.agreed(stop.requested)
+            end, stopped = number == last, agreement(stop.requested)
             evaluated = end or due(t.evaluate_every, number, t)
             metadata = metadata._replace(step=number, figures=None)
             if evaluated:

@@ -46,7 +46,8 @@ def main() -> int:
     seconds = time.monotonic() - began
     rng = random.Random(options.seed)
     moments = [(rng.uniform(0, 1.2 * seconds), bool(number % 2)) for number in range(options.times)]
-    print(*kills(killed, options.out / "killed", moments), sep="\n")
+    for line in kills(killed, options.out / "killed", moments):
+        print(line, flush=True)
     subprocess.run(killed, check=True, capture_output=True)
     equal = all(map(np.array_equal, *(saved(options.out / name) for name in ("whole", "killed"))))
     print("equal to the bit" if equal else "DIFFERENT")

@@ -53,7 +53,8 @@ def main(fsdp: int, folder: str = "", address: str = "", count: int = 1, index: 
     state = sharding.spread(train.initial_state(variables, config), mesh)
     step, embed = train.make_step(model, config, mesh), make_embed(model, config, mesh)
     mine = slice(index * 8 // count, (index + 1) * 8 // count)
-    first, losses = 0, []
+    first, losses, heard = 0, [], []
+    agreement = hosts.Agreement(mesh)
     if folder:
         manager = checkpoint.open_folder(folder, create=True)
         first = manager.latest_step() or 0
@@ -68,11 +69,14 @@ def main(fsdp: int, folder: str = "", address: str = "", count: int = 1, index: 
             checkpoint.finish(manager)
         state, terms = step(state, *sharding.placed(tuple(x[mine] for x in batch(number)), mesh))
         losses.append(float(terms["total"]))
+        if agreement(index == count - 1 and number == 15):
+            heard.append(number)
     frames = sharding.placed(batch(STEPS)[0][mine, :1], mesh)
     made = hosts.gathered(embed(state.variables, frames, "visible"))
     largest = max(x.addressable_data(0).size for x in jax.tree.leaves(state.opt_state))
     if hosts.first():
-        print(json.dumps({"losses": losses, "embedding": made.tolist(), "largest": largest}))
+        found = {"losses": losses, "embedding": made.tolist(), "largest": largest, "heard": heard}
+        print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def test_two_processes_train_as_one(one_device, two_processes):
     first, second = two_processes[0]
     assert_equal(first, one_device)
     assert second == {}  # one process prints
+    assert one_device["heard"] == [15] and first["heard"] == [16]  # the other one said it at 15
 
 
 def test_one_process_continues_what_two_have_saved(one_device, two_processes):

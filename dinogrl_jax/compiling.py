@@ -8,9 +8,9 @@ from pathlib import Path
 import jax
 
 
-def compiler_options() -> dict[str, bool | str]:
-    """Options of the backend that models are compiled with."""
-    if jax.default_backend() != "cpu":
+def compiler_options(platform: str = "") -> dict[str, bool | str]:
+    """Options of the compiler for a platform ("cpu", "tpu", …), if empty the default backend's."""
+    if (platform or jax.default_backend()) != "cpu":
         return {}
     return {
         # The default CPU scheduler keeps twice the temporaries alive.

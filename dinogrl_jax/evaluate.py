@@ -34,7 +34,7 @@ def make_embed(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
         static_argnums=2,
         in_shardings=(None, split),
         out_shardings=split,
-        compiler_options=compiler_options(),
+        compiler_options=compiler_options(sharding.platform(mesh)),
     )
 
 

@@ -5,6 +5,7 @@ Every device works on its share of each batch. `fsdp` devices share one copy of 
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,12 +19,18 @@ AXES = ("data", "fsdp")
 LEAST = 2**12  # numbers in an array; below, a copy on every device costs less than gathering it
 
 
-def device_mesh(fsdp: int = 1) -> Mesh:
-    """All devices of all processes, `fsdp` of which share one copy of the state."""
-    count = jax.device_count()
+def device_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices, all of all processes by default, `fsdp` of which share one copy of the state."""
+    count = jax.device_count() if devices is None else len(devices)
     if fsdp < 1 or count % fsdp:
         raise InputError(f"mesh.fsdp = {fsdp}: it has to divide the number of devices, {count}")
-    return jax.make_mesh((count // fsdp, fsdp), AXES, axis_types=(AxisType.Auto,) * 2)
+    shape, kinds = (count // fsdp, fsdp), (AxisType.Auto,) * 2
+    return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
+
+
+def platform(mesh: Mesh) -> str:
+    """What the mesh's devices are: "cpu", "gpu", "tpu"."""
+    return mesh.devices.flat[0].platform
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

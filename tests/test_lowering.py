@@ -1,0 +1,19 @@
+"""Every step lowers for NVIDIA GPUs, on a machine that has none."""
+
+import pytest
+import small
+
+from dinogrl_jax import sharding
+from dinogrl_jax.lowering import exported_embed, exported_step
+
+
+@pytest.mark.parametrize(
+    ("export", "dtype"),
+    [(exported_step, "float32"), (exported_step, "bfloat16"), (exported_embed, "float32")],
+)
+def test_lowers_for_cuda(export, dtype):
+    config = small.get_config()
+    config.model.compute_dtype = dtype
+    exported = export(small.model(config), config, sharding.device_mesh(), "cuda")
+    assert exported.platforms == ("cuda",)
+    assert len(exported.mlir_module_serialized) > 10_000

@@ -44,17 +44,19 @@ TEXT = flags.DEFINE_string("text", "", "folder for the compiler's text of each c
 class Chip(NamedTuple):
     memory: float  # bytes
     peak: float  # floating-point operations a second, bfloat16
+    reads: float  # bytes a second, of its memory
     sends: float  # bytes a second to all neighbours together: half of the bidirectional bandwidth
 
 
 # Source: docs.cloud.google.com/tpu/docs/v5e and v6e.
-CHIPS = {"v5e": Chip(16e9, 197e12, 200e9), "v6e": Chip(32e9, 918e12, 400e9)}
+CHIPS = {"v5e": Chip(16e9, 197e12, 819e9, 200e9), "v6e": Chip(32e9, 918e12, 1638e9, 400e9)}
 # libtpu asks the machine that it runs on for what these say.
 NO_TPU_HERE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is taken: two may compile at a time
 }
 CARRIED = ("parameters", "statistics", "embeddings", "other")
 HEADER = (
@@ -91,7 +93,7 @@ def known_sizes(config: ConfigDict, mesh: Mesh, state: train.State) -> collectiv
     tracklets = {n // share for n in (pairs, 2 * pairs) for share in (1, mesh.size)}
     visits = sum(model.parts[1:])
     parts = {sum(model.parts), sum(model.parts) + len(model.parts) - 1, visits}
-    axes = tracklets | parts | {2, model.embedding, IDENTITIES.value}
+    axes = tracklets | parts | {2, mesh.size, model.embedding, IDENTITIES.value}
     return collectives.sizes(state.trained, axes)
 
 
@@ -127,7 +129,8 @@ def case(config: ConfigDict, topology: str, fsdp: int, mesh: Mesh) -> bool:
     known = known_sizes(config, mesh, state)
     sent = collectives.collectives(text)
     count, size = summed(sent, known)
-    memory, flops = compiled.memory_analysis(), compiled.cost_analysis()["flops"]
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    flops = cost["flops"]
     outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes  # the rest is the state
     program = outputs + memory.generated_code_size_in_bytes
     parts = (memory.argument_size_in_bytes, memory.temp_size_in_bytes, program)
@@ -152,8 +155,10 @@ def case(config: ConfigDict, topology: str, fsdp: int, mesh: Mesh) -> bool:
     hops = sum(map(int, topology.split(":")[1].split("x")))
     waited = sum(one.times for one in sent) * hops * HOP.value * 1e-6
     print(
-        f"  {kinds}\n  estimated: {work * 1e3:.0f} ms of work at {UTILISATION.value:.0%} of the "
-        f"peak, {moved * 1e3:.1f} ms to send, {waited * 1e3:.1f} ms for {hops} hops a collective: "
+        f"  {kinds}\n  estimated: {work * 1e3:.1f} ms of work at {UTILISATION.value:.0%} of the "
+        f"peak ({cost['bytes accessed'] / chip.reads * 1e3:.0f} ms if all "
+        f"{cost['bytes accessed'] / 1e9:.0f} GB accessed were in its memory), "
+        f"{moved * 1e3:.1f} ms to send, {waited * 1e3:.1f} ms for {hops} hops a collective: "
         f"efficiency {work / (work + moved + waited):.0%} if nothing overlaps",
         flush=True,
     )

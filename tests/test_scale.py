@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import small
 from commands import QUICK, ROOT
 
 from dinogrl_jax import hosts, sharding, train
+from dinogrl_jax.collectives import carried, sizes
 from dinogrl_jax.errors import InputError
 
 
@@ -92,21 +92,10 @@ def compiled_text(fsdp: int) -> str:
     return train.make_step(model, config, mesh).lower(state, frames, labels).compile().as_text()
 
 
-COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-\w+)")
-
-
-def collectives(text: str) -> list[tuple[str, list[int]]]:
-    """(kind, shape) of everything that devices send each other."""
-    found = []
-    for match in COLLECTIVE.finditer(text):
-        for shape in re.findall(r"\w+\[([\d,]*)\]", match[1]):
-            found.append((match[2], [int(size) for size in shape.split(",") if size]))
-    return found
-
-
 CODE = """
 import json, sys, test_scale
-print(json.dumps(test_scale.collectives(test_scale.compiled_text(int(sys.argv[1])))))
+from dinogrl_jax.collectives import collectives
+print(json.dumps(collectives(test_scale.compiled_text(int(sys.argv[1])))))
 """
 
 
@@ -120,17 +109,22 @@ def test_no_device_sends_activations_of_frames(fsdp):
     assert done.returncode == 0, done.stderr
     sent = json.loads(done.stdout.splitlines()[-1])
     config = small.get_config()
-    shapes = train.state_shapes(small.model(config), config)
-    parameters = {tuple(leaf.shape) for leaf in jax.tree.leaves((shapes.params, shapes.frozen))}
-    kinds = {kind for kind, _ in sent}
-    assert "all-reduce" in kinds and not kinds & {"all-to-all", "collective-permute"}
-    assert ("all-gather" in kinds) or fsdp == 1
-    frames = 8 * 2 * 2
-    for kind, shape in sent:
-        if tuple(shape) in parameters:
-            continue
-        # Statistics and part embeddings: nothing with an axis of frames, or of a device's share.
-        assert len(shape) <= 3 and not {frames, frames // 4} & set(shape[:1]), (kind, shape)
+    state = train.state_shapes(small.model(config), config)
+    # 16 tracklets, 4 on a device; 7 parts of a stream, 9 enhanced; 5 identities.
+    known = sizes(state.trained, axes={16, 8, 4, 2, 7, 9, 5})
+    carries = {
+        (kind, carried(tuple(shape), known)) for kind, shapes, *_ in sent for shape in shapes
+    }
+    expected = {
+        ("all-reduce", "parameters"),
+        ("all-reduce", "statistics"),
+        ("all-reduce", "embeddings"),
+        ("all-gather", "embeddings"),
+    }
+    assert expected <= carries
+    assert (("all-gather", "parameters") in carries) == (fsdp > 1)
+    assert {kind for kind, _ in carries} == {"all-reduce", "all-gather"}
+    assert "other" not in {what for _, what in carries}
 
 
 def test_a_mesh_that_does_not_divide_is_refused():

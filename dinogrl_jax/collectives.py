@@ -30,6 +30,7 @@ class Collective(NamedTuple):
     shapes: tuple[tuple[int, ...], ...]
     sizes: tuple[int, ...]  # bytes, of each
     times: int  # in a step
+    operation: str = ""  # of the model, where the (first) arrays are from
 
 
 def collectives(text: str) -> list[Collective]:
@@ -54,7 +55,14 @@ def collectives(text: str) -> list[Collective]:
                 channel = re.search(r"channel_id=(\d+)", line)
                 key = int(channel[1]) if channel else (name, number)
                 before = found[key].times if key in found else 0
-                found[key] = Collective(match[2], shapes, sizes, max(times, before))
+                operation = re.search(r'op_name="([^"]*)"', line)
+                found[key] = Collective(
+                    match[2],
+                    shapes,
+                    sizes,
+                    max(times, before),
+                    operation[1] if operation else "",
+                )
     return list(found.values())
 
 

@@ -2,22 +2,25 @@
 
     python scripts/scaling.py --config configs/vcm.py
     python scripts/scaling.py --config configs/vcm.py --topologies v5e:2x4 --fsdp 1,8
-    python scripts/scaling.py --config configs/vcm.py --topologies "" --cuda
+    python scripts/scaling.py --config configs/vcm.py --cuda
 
-The first compiles the step for TPU slices on any CPU, data parallel and fully sharded, and prints a
-line for each: work and memory of a chip, what chips send each other, and what follows for the time
-of a step if the stated speeds hold. Nothing runs. It needs libtpu (pip install -e ".[tpu]"), and a
-quarter of an hour and 6 GB of memory for each case. A batch that has fewer pairs of tracklets than
-there are chips gets more identities. Exit status 1: something else than parameters, statistics and
-part embeddings is sent.
+The first compiles the step for TPU slices on any CPU, data parallel and fully sharded, and prints
+for each: work and memory of a chip, how many collectives there are and with how many bytes, and
+what follows for the time of a step if the stated speeds hold. Nothing runs. It needs libtpu (pip
+install -e ".[tpu]") and, for each case, ten minutes of a processor. A batch with fewer pairs of
+tracklets than there are chips gets more identities. Exit status 1: something else than parameters,
+statistics and part embeddings is sent.
 
---cuda lowers the step and the embedding of tracklets for NVIDIA GPUs instead, which needs neither.
+--cuda lowers the step and the embedding of tracklets for NVIDIA GPUs instead, without libtpu.
 """
 
 import importlib.util
 import os
+import re
 import time
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -58,6 +61,12 @@ NO_TPU_HERE = {
     "TPU_WORKER_ID": "0",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is taken: two may compile at a time
 }
+STAGES = {
+    "gait": "both streams",  # whose collectives the compiler joins
+    "appearance": "both streams",
+    "gait_classifier": "classifiers",
+    "appearance_classifier": "classifiers",
+}
 CARRIED = ("parameters", "statistics", "embeddings", "other")
 HEADER = (
     "chips | fsdp | pairs | type | TFLOP | arguments | temporaries | program | of HBM "
@@ -86,8 +95,9 @@ def enlarged(config: ConfigDict, chips: int) -> ConfigDict:
     return config
 
 
-def known_sizes(config: ConfigDict, mesh: Mesh, state: train.State) -> collectives.Sizes:
+def known_sizes(config: ConfigDict, mesh: Mesh) -> collectives.Sizes:
     """What is sent of a step: axes of tracklets and of parts, of all chips and of one."""
+    state = train.state_shapes(METHODS[config.method].Model(config.model, IDENTITIES.value), config)
     d, model = config.data, config.model
     pairs = d.identities_per_batch * d.tracklets_per_identity
     tracklets = {n // share for n in (pairs, 2 * pairs) for share in (1, mesh.size)}
@@ -97,76 +107,102 @@ def known_sizes(config: ConfigDict, mesh: Mesh, state: train.State) -> collectiv
     return collectives.sizes(state.trained, axes)
 
 
-def summed(sent: list[Collective], known: collectives.Sizes) -> tuple[Counter, Counter]:
-    """How many collectives, and how many bytes, by what they carry most of, and by kind."""
-    count, size = Counter(), Counter()
-    for one in sent:
-        arrays = [collectives.carried(shape, known) for shape in one.shapes]
-        for what, bytes_ in zip(arrays, one.sizes, strict=True):
-            size[what, one.kind] += bytes_ * one.times
-        count[max(arrays, key=lambda what: CARRIED.index(what) == 3), one.kind] += one.times
-    return count, size
+def most(one: Collective, known: collectives.Sizes) -> str:
+    """What most bytes of a collective are; "other" where any array is."""
+    size = Counter()
+    for shape, bytes_ in zip(one.shapes, one.sizes, strict=True):
+        size[collectives.carried(shape, known)] += bytes_
+    return "other" if "other" in size else size.most_common(1)[0][0]
 
 
-def transferred(kind: str, size: int, chips: int) -> float:
-    """Bytes that a chip sends, where chips pass parts of the arrays around a ring."""
-    return size * (chips - 1) / chips * (2 if kind == "all-reduce" else 1)
+def stage(one: Collective, carries: str) -> str:
+    """Where in a step a collective is."""
+    if carries == "parameters":
+        return "parameters" if one.kind == "all-gather" else "gradients"
+    module = re.search(r"\(Model\)+/(\w+)", one.operation)
+    place = STAGES.get(module[1], module[1]) if module else "triplet loss"
+    return f"{place}, {'backward' if 'transpose(' in one.operation else 'forward'}"
+
+
+def told(sent: Iterable[Collective]) -> str:
+    """How many collectives a step has, and their bytes."""
+    sent = list(sent)
+    size = sum(sum(one.sizes) * one.times for one in sent)
+    return f"{sum(one.times for one in sent)} ({size / 1e6:.2f} MB)"
+
+
+def transferred(one: Collective, chips: int) -> float:
+    """Bytes that a chip sends in a step, where chips pass parts of the arrays around a ring."""
+    size = sum(one.sizes) * one.times
+    return size * (chips - 1) / chips * (2 if one.kind == "all-reduce" else 1)
+
+
+def compiled_step(config: ConfigDict, topology: str, fsdp: int, mesh: Mesh) -> jax.stages.Compiled:
+    """The training step, compiled; its text is kept where --text says."""
+    model = METHODS[config.method].Model(config.model, IDENTITIES.value)
+    arguments = step_arguments(model, config)
+    compiled = train.make_step(model, config, mesh).lower(*arguments).compile()
+    if TEXT.value:
+        name = f"{topology.replace(':', '_')}_{fsdp}_{config.model.compute_dtype}.txt"
+        Path(TEXT.value).mkdir(parents=True, exist_ok=True)
+        Path(TEXT.value, name).write_text(compiled.as_text())
+    return compiled
 
 
 def case(config: ConfigDict, topology: str, fsdp: int, mesh: Mesh) -> bool:
-    """Print the line of a case; whether nothing but what has to be is sent."""
-    chips, chip = mesh.size, CHIPS[topology.split(":")[0]]
-    model = METHODS[config.method].Model(config.model, IDENTITIES.value)
-    state, *batch = step_arguments(model, config)
+    """Print what is known of a case; whether nothing but what has to be is sent."""
     began = time.monotonic()
-    compiled = train.make_step(model, config, mesh).lower(state, *batch).compile()
-    seconds, text = time.monotonic() - began, compiled.as_text()
-    if TEXT.value:
-        os.makedirs(TEXT.value, exist_ok=True)
-        name = f"{topology.replace(':', '_')}_{fsdp}_{config.model.compute_dtype}.txt"
-        with open(os.path.join(TEXT.value, name), "w") as file:
-            file.write(text)
-    known = known_sizes(config, mesh, state)
-    sent = collectives.collectives(text)
-    count, size = summed(sent, known)
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    flops = cost["flops"]
+    compiled = compiled_step(config, topology, fsdp, mesh)
+    seconds, chip = time.monotonic() - began, CHIPS[topology.split(":")[0]]
+    known = known_sizes(config, mesh)
+    sent = [(one, most(one, known)) for one in collectives.collectives(compiled.as_text())]
+    pairs = config.data.identities_per_batch * config.data.tracklets_per_identity
+    cells = [
+        f"{topology}, {mesh.size}",
+        f"{fsdp}",
+        f"{pairs}, {pairs // mesh.size} a chip",
+        config.model.compute_dtype,
+        f"{compiled.cost_analysis()['flops'] / 1e12:.2f}",
+        *memory_cells(compiled, chip),
+        *(told(one for one, what in sent if what == carried) for carried in CARRIED),
+        f"{seconds:.0f} s",
+    ]
+    print(f"| {' | '.join(cells)} |")
+    for kind in sorted({one.kind for one, _ in sent}):
+        print(f"  {kind}: {told(one for one, _ in sent if one.kind == kind)}")
+    for place in sorted({stage(*pair) for pair in sent}):
+        print(f"  {place}: {told(pair[0] for pair in sent if stage(*pair) == place)}")
+    hops = sum(map(int, topology.split(":")[1].split("x")))
+    print(estimate(compiled, [one for one, _ in sent], chip, mesh.size, hops), flush=True)
+    unexpected = [one for one, what in sent if what == "other"]
+    for one in unexpected:
+        print(f"  unexpected: {one.kind} of {one.shapes}, {one.times} times, {one.operation}")
+    return not unexpected
+
+
+def memory_cells(compiled: jax.stages.Compiled, chip: Chip) -> list[str]:
+    memory = compiled.memory_analysis()
     outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes  # the rest is the state
     program = outputs + memory.generated_code_size_in_bytes
     parts = (memory.argument_size_in_bytes, memory.temp_size_in_bytes, program)
-    cells = [f"{n / 1e9:.2f} GB" for n in parts] + [f"{sum(parts) / chip.memory:.0%}"]
-    for what in CARRIED:
-        number = sum(n for (carries, _), n in count.items() if carries == what)
-        millions = sum(n for (carries, _), n in size.items() if carries == what) / 1e6
-        cells.append(f"{number} ({millions:.2f} MB)")
-    (pairs,) = batch[1].shape
-    print(
-        f"| {topology}, {chips} | {fsdp} | {pairs}, {pairs // chips} a chip "
-        f"| {config.model.compute_dtype} | {flops / 1e12:.2f} | {' | '.join(cells)} "
-        f"| {seconds:.0f} s |",
-        flush=True,
-    )
-    kinds = ", ".join(
-        f"{n} {kind} of {what} ({size[what, kind] / 1e6:.2f} MB)"
-        for (what, kind), n in sorted(count.items())
-    )
-    work = flops / (chip.peak * UTILISATION.value)
-    moved = sum(transferred(kind, n, chips) for (_, kind), n in size.items()) / chip.sends
-    hops = sum(map(int, topology.split(":")[1].split("x")))
+    return [*(f"{n / 1e9:.2f} GB" for n in parts), f"{sum(parts) / chip.memory:.0%}"]
+
+
+def estimate(
+    compiled: jax.stages.Compiled, sent: list[Collective], chip: Chip, chips: int, hops: int
+) -> str:
+    """What the figures mean for the time of a step, at the stated and assumed speeds."""
+    cost = compiled.cost_analysis()
+    work = cost["flops"] / (chip.peak * UTILISATION.value)
+    accessed = cost["bytes accessed"]
+    moved = sum(transferred(one, chips) for one in sent) / chip.sends
     waited = sum(one.times for one in sent) * hops * HOP.value * 1e-6
-    print(
-        f"  {kinds}\n  estimated: {work * 1e3:.1f} ms of work at {UTILISATION.value:.0%} of the "
-        f"peak ({cost['bytes accessed'] / chip.reads * 1e3:.0f} ms if all "
-        f"{cost['bytes accessed'] / 1e9:.0f} GB accessed were in its memory), "
-        f"{moved * 1e3:.1f} ms to send, {waited * 1e3:.1f} ms for {hops} hops a collective: "
-        f"efficiency {work / (work + moved + waited):.0%} if nothing overlaps",
-        flush=True,
+    return (
+        f"  estimated: {work * 1e3:.1f} ms of work at {UTILISATION.value:.0%} of the peak "
+        f"({accessed / chip.reads * 1e3:.0f} ms if all {accessed / 1e9:.0f} GB accessed were in "
+        f"the chip's memory), {moved * 1e3:.1f} ms to send, {waited * 1e3:.1f} ms for {hops} hops "
+        f"a collective: efficiency {work / (work + moved + waited):.0%} if nothing overlaps"
     )
-    for one in sent:
-        for shape in one.shapes:
-            if collectives.carried(shape, known) == "other":
-                print(f"  unexpected: {one.kind} of {shape}, {one.times} times")
-    return not any(what == "other" for what, _ in size)
 
 
 def cuda(config: ConfigDict) -> None:
@@ -185,12 +221,14 @@ def main() -> int:
     if CUDA.value:
         cuda(config)
         return 0
-    print(f"| {HEADER} |\n{'|---' * (HEADER.count('|') + 1)}|")
+    slices = [(topology, devices(topology)) for topology in TOPOLOGIES.value]
+    print(f"| {HEADER} |\n{'|---' * (HEADER.count('|') + 1)}|", flush=True)
     clean = True
-    for topology in TOPOLOGIES.value:
-        found = devices(topology)
+    for topology, found in slices:
         fitting = enlarged(config, len(found))
         for fsdp in FSDP.value:
+            if not (fsdp == "all" or fsdp.isdigit()):
+                raise InputError(f"--fsdp {fsdp}: numbers of chips, or all")
             count = len(found) if fsdp == "all" else int(fsdp)
             mesh = sharding.device_mesh(count, found)
             sharding.check_batch(fitting, mesh)

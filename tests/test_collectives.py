@@ -20,7 +20,7 @@ TEXT = """HloModule step
 }
 
 %turn (p: (s32[], f32[4])) -> (s32[], f32[4]) {
-  %reduce.1 = f32[4]{0:T(128)S(1)} all-reduce(%x), channel_id=2, to_apply=%sum
+  %reduce.1 = f32[4]{0:T(128)S(1)} all-reduce(%x), channel_id=2, metadata={op_name="loss/while"}
 }
 
 %more (p: (s32[], f32[4])) -> pred[] {
@@ -42,7 +42,7 @@ def test_pieces_are_one_and_turns_are_counted():
         Collective("all-gather", ((16, 8),), (512,), 1),
         Collective("all-gather", ((16, 16),), (512,), 1),
         Collective("all-reduce", ((3,), (3, 5)), (12, 60), 1),
-        Collective("all-reduce", ((4,),), (16,), 3),
+        Collective("all-reduce", ((4,),), (16,), 3, "loss/while"),
     ]
 
 

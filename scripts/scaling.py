@@ -221,7 +221,12 @@ def main() -> int:
     if CUDA.value:
         cuda(config)
         return 0
+    state = train.state_shapes(METHODS[config.method].Model(config.model, IDENTITIES.value), config)
+    trained, frozen = (
+        sum(x.size for x in jax.tree.leaves(t)) for t in (state.params, state.frozen)
+    )
     slices = [(topology, devices(topology)) for topology in TOPOLOGIES.value]
+    print(f"{trained / 1e6:.1f} M parameters are trained, {frozen / 1e6:.1f} M frozen\n")
     print(f"| {HEADER} |\n{'|---' * (HEADER.count('|') + 1)}|", flush=True)
     clean = True
     for topology, found in slices:

@@ -16,17 +16,17 @@ from ml_collections import ConfigDict
 class Work(NamedTuple):
     """Operations of a stage: forward, and of its gradients; the backbone has none."""
 
-    forward: float
-    backward: float
+    forward: int
+    backward: int
 
     def __add__(self, other: "Work") -> "Work":
         return Work(self.forward + other.forward, self.backward + other.backward)
 
     @property
-    def training(self) -> float:
+    def training(self) -> int:
         return self.forward + self.backward
 
-    def times(self, count: float) -> "Work":
+    def times(self, count: int) -> "Work":
         return Work(count * self.forward, count * self.backward)
 
 

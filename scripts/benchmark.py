@@ -6,7 +6,8 @@
 
 The limit is the rate of the machine's matrix products in the model's `compute_dtype`, measured in
 turns with what is compared with it, so that other load hits both. A share is the arithmetic of the
-published implementation (dinogrl_jax/arithmetic.py) per second, over that rate; medians count.
+published implementation (dinogrl_jax/arithmetic.py) per second, over that rate; medians count. On a
+CPU, `processor` is the same per second that the process computed, whatever else was running.
 
     step        the jitted training step: share, compile time without and with a cache, memory
     extract     descriptors of a batch of one modality: the same
@@ -82,19 +83,27 @@ class Spread(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """Seconds of a call, and the machine's rate in between, operations a second."""
+    """Seconds of a call, and the machine's rate in between, operations a second.
+
+    The same per second that all threads of the process computed, which other programs change less.
+    """
 
     seconds: Spread
     rate: float
+    computed: Spread
+    computed_rate: float
 
     def described(self, operations: float) -> dict:
-        share = operations / self.seconds.median / self.rate
-        return {
+        found = {
             "seconds": self.seconds._asdict(),
             "matmul_rate": self.rate,
             "operations": operations,
-            "share": share,
+            "share": operations / self.seconds.median / self.rate,
         }
+        if jax.default_backend() == "cpu":
+            computed = operations / self.computed.median / self.computed_rate
+            found |= {"processor_seconds": self.computed._asdict(), "processor_share": computed}
+        return found
 
 
 class Machine:
@@ -102,31 +111,31 @@ class Machine:
 
     def __init__(self, dtype: jnp.dtype) -> None:
         cpu = jax.default_backend() == "cpu"
-        sizes = (512, 1024, 2048, 4096) if cpu else (4096, 8192, 16384)
+        sizes = (512, 1024, 2048) if cpu else (4096, 8192, 16384)
         self.by_size = {}
         for n in sizes:
             calls = self._calls(n, dtype)
             calls()
-            self.by_size[n] = spread([calls() for _ in range(5)]).median
+            self.by_size[n] = spread([calls()[0] for _ in range(5)]).median
         best = max(self.by_size, key=self.by_size.get)
         self.probe = self._calls(best, dtype)
         self.copied = self._copied(2**28 if cpu else 2**32)
 
     @staticmethod
-    def _calls(n: int, dtype: jnp.dtype) -> Callable[[], float]:
-        """Operations a second of enough products of that size to be timed."""
+    def _calls(n: int, dtype: jnp.dtype) -> Callable[[], np.ndarray]:
+        """Operations a second, by both clocks, of enough products of that size to be timed."""
         a, b = jax.random.normal(jax.random.key(0), (2, n, n)).astype(dtype)
         count = max(round(2e10 / n**3), 1)
         product = jax.jit(jnp.matmul).lower(a, b).compile()  # kept where caches are cleared
 
-        def rate() -> float:
-            began = time.perf_counter()
+        def rates() -> np.ndarray:
+            began = clocks()
             for _ in range(count):
                 made = product(a, b)
             jax.block_until_ready(made)
-            return count * 2 * n**3 / (time.perf_counter() - began)
+            return count * 2 * n**3 / (clocks() - began)
 
-        return rate
+        return rates
 
     @staticmethod
     def _copied(size: int) -> float:
@@ -142,13 +151,15 @@ class Machine:
 
     def timed(self, call: Callable[[], Any]) -> Timed:
         """A call that has been made before, in turns with the matrix products."""
-        seconds, rates, end = [], [self.probe()], time.perf_counter() + SECONDS.value
-        while len(seconds) < RUNS.value or time.perf_counter() < end:
-            began = time.perf_counter()
+        took, rates, end = [], [self.probe()], time.perf_counter() + SECONDS.value
+        while len(took) < RUNS.value or time.perf_counter() < end:
+            began = clocks()
             jax.block_until_ready(call())
-            seconds.append(time.perf_counter() - began)
+            took.append(clocks() - began)
             rates.append(self.probe())
-        return Timed(spread(seconds), spread(rates).median)
+        seconds, computed = (spread(list(x)) for x in np.transpose(took))
+        rate, computed_rate = np.median(rates, axis=0).tolist()
+        return Timed(seconds, rate, computed, computed_rate)
 
     def described(self) -> dict:
         return {
@@ -166,7 +177,12 @@ class Machine:
 
 
 def spread(values: list[float]) -> Spread:
-    return Spread(float(np.median(values)), min(values), max(values), len(values))
+    return Spread(*(float(f(values)) for f in (np.median, np.min, np.max)), len(values))
+
+
+def clocks() -> np.ndarray:
+    """Seconds of the clock, and seconds that all threads of the process have computed."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 class Setup(NamedTuple):
@@ -198,18 +214,21 @@ def main() -> int:
     mesh = sharding.device_mesh(config.mesh.fsdp)
     sharding.check_batch(config, mesh)
     model = METHODS[config.method].Model(config.model, IDENTITIES)
+    same = described(config)
+    if before:
+        check_comparable(before, same)
     with folder() as made:
         jax.config.update("jax_compilation_cache_dir", str(made / "compiled"))
         machine = Machine(jnp.dtype(config.model.compute_dtype))
         work = arithmetic.published(config, IDENTITIES)
         setup = Setup(config, model, mesh, machine, work, made)
-        found = {"machine": machine.described(), "setup": described(setup), "results": {}}
+        found = {"machine": machine.described(), "setup": same, "results": {}}
         print_machine(found["machine"])
         for name in (name for name in PARTS if name in WHAT.value):
             found["results"][name] = MEASURED[name](setup, found["results"])
             print_result(name, found["results"][name])
-    if OUT.value:
-        Path(OUT.value).write_text(json.dumps(found, indent=2) + "\n")
+            if OUT.value:  # after each, so that a long run that is stopped has said something
+                Path(OUT.value).write_text(json.dumps(found, indent=2) + "\n")
     return compared(before, found) if before else 0
 
 
@@ -236,14 +255,15 @@ def folder() -> Iterator[Path]:
             yield Path(made)
 
 
-def described(setup: Setup) -> dict:
+def described(config: ConfigDict) -> dict:
     """What two results must have in common to be compared."""
-    config = setup.config.to_dict()
+    config = config.to_dict()
+    pairs = config["data"]["identities_per_batch"] * config["data"]["tracklets_per_identity"]
     return {
         "method": config["method"],
         "data": {name: config["data"][name] for name in ("height", "width", "frames")},
         "model": json.loads(json.dumps(config["model"])),
-        "tracklets": 2 * setup.pairs,
+        "tracklets": 2 * pairs,
         "identities": IDENTITIES,
         "metrics": [QUERIES.value, GALLERY.value],
     }
@@ -476,7 +496,8 @@ def print_machine(machine: dict) -> None:
         f"{machine['processor']}, {machine['cores']} cores, {machine['devices']} × "
         f"{machine['device']}, load {os.getloadavg()[0]:.1f}\n"
         f"products, 10⁹ operations/s: {rates}; copied {machine['copied'] / GIGA:.1f} GB/s\n"
-        f"{'':22}{'seconds (least…most)':>28}{'10⁹':>10}{'10⁹/s':>8}{'limit':>8}{'share':>8}",
+        f"{'':26}{'seconds (least…most)':>28}{'10⁹':>10}{'10⁹/s':>8}{'limit':>8}{'share':>8}"
+        f"{'processor':>11}",
         flush=True,
     )
 
@@ -484,13 +505,14 @@ def print_machine(machine: dict) -> None:
 def print_result(name: str, found: Any) -> None:
     """A line for each measurement, and one for each further group of figures."""
     if not isinstance(found, dict):
-        print(f"{name:22}{found:10.3f}", flush=True)
+        print(f"{name:26}{found:10.3f}", flush=True)
     elif "share" in found:
         s, operations = found["seconds"], found["operations"] / GIGA
         time_taken = f"{s['median']:.3f} ({s['least']:.3f}…{s['most']:.3f})"
+        processor = f"{found['processor_share']:.1%}" if "processor_share" in found else ""
         print(
-            f"{name:22}{time_taken:>28}{operations:10.1f}{operations / s['median']:8.0f}"
-            f"{found['matmul_rate'] / GIGA:8.0f}{found['share']:8.1%}"
+            f"{name:26}{time_taken:>28}{operations:10.1f}{operations / s['median']:8.0f}"
+            f"{found['matmul_rate'] / GIGA:8.0f}{found['share']:8.1%}{processor:>11}"
         )
         for group in ("compilation", "compiled_bytes", "memory"):
             if group in found:
@@ -498,10 +520,10 @@ def print_result(name: str, found: Any) -> None:
         if "frames" in found:
             print(f"  frames: {found['frames']}, {found['frames_per_second']:.2f} a second")
     elif "median" in found:
-        print(f"{name:22}{found['median']:10.3f} ({found['least']:.3f}…{found['most']:.3f})")
+        print(f"{name:26}{found['median']:10.3f} ({found['least']:.3f}…{found['most']:.3f})")
     else:
         for key, value in found.items():
-            print_result(f"{name}.{key}"[-22:] if name == "stages" else f"{name} {key}", value)
+            print_result(f"{name} {key}", value)
 
 
 def line(group: dict) -> str:
@@ -514,19 +536,20 @@ def line(group: dict) -> str:
     return ", ".join(told)
 
 
-def compared(before: dict, after: dict) -> int:
-    """1 if a share that both have is worse than the margin allows, else 0; prints them.
-
-    Raises InputError where the two are of different models, batches or types.
-    """
+def check_comparable(before: dict, setup: dict) -> None:
+    """Raise InputError where the file is of another model, batch or type."""
     for key, value in before["setup"].items():
-        if after["setup"].get(key) != value:
+        if setup.get(key) != value:
             raise InputError(f"{COMPARE.value}: made with another {key}: {value}")
+
+
+def compared(before: dict, after: dict) -> int:
+    """1 if a share that both have is worse than the margin allows, else 0; prints them."""
     old, new, worse = dict(shares(before["results"])), dict(shares(after["results"])), 0
     for name in (name for name in old if name in new):
         lost = new[name] < (1 - MARGIN.value) * old[name]
         worse += lost
-        print(f"{name:22}{old[name]:8.1%} → {new[name]:.1%}{'  worse' if lost else ''}")
+        print(f"{name:26}{old[name]:8.1%} → {new[name]:.1%}{'  worse' if lost else ''}")
     print(f"{worse} worse by more than {MARGIN.value:.0%}")
     return 1 if worse else 0
 

@@ -15,7 +15,7 @@ KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 class Conv(nn.Module):
     """A square convolution without bias that keeps the image's size at stride 1.
 
-    One of size 1 is a matrix product: on a CPU its gradients take a half to a quarter of the time.
+    One of size 1 is a matrix product: on a CPU its kernel's gradient takes half the time or less.
     """
 
     features: int

@@ -13,7 +13,10 @@ KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv(nn.Module):
-    """A square convolution without bias that keeps the image's size at stride 1."""
+    """A square convolution without bias that keeps the image's size at stride 1.
+
+    One of size 1 is a matrix product: on a CPU its kernel's gradient takes half the time or less.
+    """
 
     features: int
     size: int
@@ -24,9 +27,12 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c2"]:
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", KERNEL_INIT, shape).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.size == 1:
+            return jnp.einsum("fhwc,cd->fhwd", x[:, :: self.stride, :: self.stride], kernel[0, 0])
         pad = (self.size // 2, self.size // 2)
         return jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
+            x,
             kernel,
             window_strides=(self.stride, self.stride),
             padding=(pad, pad),

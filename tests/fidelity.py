@@ -5,13 +5,12 @@ own, and can be had alone: python tests/fidelity.py eval|train_float64|train_flo
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
 from typing import NamedTuple
 
-from commands import OPTIMISED, peak_gib
+from commands import peak_gib
 
 
 class Limit(NamedTuple):
@@ -64,8 +63,7 @@ LIMITS = {
 def run(name: str) -> dict:
     """{"figures": {figure: value}, "seconds": …, "peak_gib": …} of a run in its own process."""
     command = [sys.executable, __file__, name]
-    environment = {**os.environ, **OPTIMISED}
-    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(result.stdout.splitlines()[-1])
 
 

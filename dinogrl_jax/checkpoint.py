@@ -62,6 +62,7 @@ def open_folder(folder: str | Path, create: bool = False) -> ocp.CheckpointManag
     folder = Path(folder).absolute()
     if not create and not folder.is_dir():
         raise InputError(f"{folder}: no such folder of checkpoints")
+    _hush()
     options = ocp.CheckpointManagerOptions(create=create, cleanup_tmp_directories=create)
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     for item in ("variables", "training"):
@@ -190,12 +191,11 @@ def _reading(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:  # more types than they document
-        _hush()
         raise _damaged(manager, step, str(error).partition("\n")[0][:120] or repr(error)) from error
 
 
 def _hush() -> None:
-    """After a failure, leave out what threads of Orbax and TensorStore say of their closed loop."""
+    """Leave out what threads of Orbax and TensorStore say, beside an error, of their closed loop."""
 
     def heard(unraisable: Any) -> None:
         if "Event loop is closed" not in str(unraisable.exc_value):
@@ -217,7 +217,6 @@ def _writing(manager: ocp.CheckpointManager) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        _hush()
         reason = str(error).partition("\n")[0][:160] or repr(error)
         raise InputError(
             f"{manager.directory}: a checkpoint cannot be written ({reason}): make room or allow "

@@ -139,8 +139,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(trained, tmp_path):
         env={**os.environ, "JAX_COMPILATION_CACHE_DIR": ""},
     )
     assert done.returncode == 2, done.stderr
-    assert len(done.stderr.strip().splitlines()) == 2, done.stderr
-    told, line = done.stderr.strip().splitlines()
+    lines = [x for x in done.stderr.strip().splitlines() if not x.startswith("embedding:")]
+    assert len(lines) == 2, done.stderr  # beside progress
+    told, line = lines
     assert "scalars and pictures cannot be written (File too large)" in told
     assert "run/checkpoints: a checkpoint cannot be written" in line and "File too large" in line
     assert all(map(np.array_equal, before, saved(tmp_path / "run")))

@@ -195,7 +195,7 @@ def _reading(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
 
 
 def _hush() -> None:
-    """Leave out what threads of Orbax and TensorStore say, beside an error, of their closed loop."""
+    """Leave out what threads of Orbax and TensorStore say of a closed loop, beside an error."""
 
     def heard(unraisable: Any) -> None:
         if "Event loop is closed" not in str(unraisable.exc_value):

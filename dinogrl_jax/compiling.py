@@ -8,10 +8,15 @@ from pathlib import Path
 import jax
 
 
-def compiler_options(platform: str = "") -> dict[str, bool | str]:
-    """Options of the compiler for a platform ("cpu", "tpu", …), if empty the default backend's."""
+def compiler_options(platform: str = "", once: bool = False) -> dict[str, bool | int | str]:
+    """Options of the compiler for a platform ("cpu", "tpu", …), if empty the default backend's.
+
+    once: the program runs a single time, so that compiling fast is worth more than fast code.
+    """
     if (platform or jax.default_backend()) != "cpu":
         return {}
+    if once:
+        return {"xla_backend_optimization_level": 1}
     return {
         # The default CPU scheduler keeps twice the temporaries alive.
         "xla_cpu_enable_concurrency_optimized_scheduler": False,

@@ -11,13 +11,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
-from dinogrl_jax import checkpoint, hosts, protocols, scoring, sharding, summary
+from dinogrl_jax import checkpoint, hosts, pretrained, protocols, scoring, sharding, summary
 from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.data.pipeline import evaluation_batches
 from dinogrl_jax.data.tracklets import MODALITIES, Tracklet
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.progress import Progress
-from dinogrl_jax.train import initial_variables
 
 
 def make_embed(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
@@ -48,7 +47,7 @@ def loaded(
     whole = sharding.replicated(mesh)
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
-        jax.eval_shape(lambda: initial_variables(model, config)),
+        pretrained.variable_shapes(model, config),
     )
     return model, checkpoint.restored(manager, step, variables=shapes)["variables"], metadata
 

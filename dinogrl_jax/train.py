@@ -53,7 +53,7 @@ def initial_variables(model: nn.Module, config: ConfigDict) -> dict:
     """Random parameters and neutral statistics of a model; a function of `config.seed`."""
     d = config.data
     frames = jnp.zeros((1, 2, 1, d.height, d.width, 3), jnp.float32)
-    init = jax.jit(partial(model.init, train=False))
+    init = jax.jit(partial(model.init, train=False), compiler_options=compiler_options(once=True))
     return init(jax.random.key(config.seed), frames)
 
 
@@ -66,11 +66,15 @@ def initial_state(variables: dict, config: ConfigDict) -> State:
     return State(number, key, params, frozen, variables["batch_stats"], opt_state, average)
 
 
-def restored_state(variables: dict, training: dict, step: int, config: ConfigDict) -> State:
-    """The state that a checkpoint's items are of."""
+def restored_state(
+    variables: dict, training: dict, step: int, config: ConfigDict, mesh: Mesh
+) -> State:
+    """The state that a checkpoint's items, which are on the mesh, are of."""
     params, frozen = divided(variables["params"], config)
     average = params if training["params"] else {}
-    number, key = jnp.asarray(step, jnp.int32), jax.random.key(config.seed)
+    # On the mesh as well: elsewhere, the first step would be another program than the others.
+    small = jnp.asarray(step, jnp.int32), jax.random.key(config.seed)
+    number, key = jax.device_put(small, sharding.replicated(mesh))
     params, statistics = training["params"] or params, variables["batch_stats"]
     return State(number, key, params, frozen, statistics, training["optimizer"], average)
 
@@ -83,7 +87,8 @@ def divided(params: dict, config: ConfigDict) -> tuple[dict, dict]:
 
 def state_shapes(model: nn.Module, config: ConfigDict) -> State:
     """The state's arrays without their numbers."""
-    return jax.eval_shape(lambda: initial_state(initial_variables(model, config), config))
+    variables = pretrained.variable_shapes(model, config)
+    return jax.eval_shape(lambda variables: initial_state(variables, config), variables)
 
 
 def started(
@@ -146,7 +151,7 @@ def continued(
     variables = sharding.shapes(shapes.variables, mesh)
     training = sharding.shapes(shapes.training, mesh)
     items = checkpoint.restored(manager, step, variables=variables, training=training)
-    return restored_state(**items, step=step, config=config), metadata
+    return restored_state(**items, step=step, config=config, mesh=mesh), metadata
 
 
 def due(every: int, step: int, config: ConfigDict) -> bool:

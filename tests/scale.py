@@ -1,9 +1,10 @@
-"""Twenty training steps on the devices there are:
+"""Twenty training steps on each of several meshes:
 
-    python tests/scale.py FSDP FOLDER [ADDRESS COUNT INDEX]
+    python tests/scale.py 1:1,4:2 FOLDER [ADDRESS COUNT INDEX]
 
-Prints the losses, and the figures of an embedding, as JSON; what tests/test_scale.py compares. With
-a FOLDER, the run saves there after ten steps, or continues what another has saved. In float64: in
+trains on one device, then on four of which two share a copy, and prints for each mesh the losses,
+and the figures of an embedding, as a line of JSON; what tests/test_scale.py compares. With a
+FOLDER, the run saves there after ten steps, or continues what another has saved. In float64: in
 float32 a difference of rounding grows tenfold in five steps, and hides mistakes.
 """
 
@@ -13,6 +14,9 @@ import sys
 import jax
 import numpy as np
 import small
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from dinogrl_jax import checkpoint, compiling, hosts, sharding, train
 from dinogrl_jax.evaluate import make_embed
@@ -25,31 +29,42 @@ def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(step)
     labels = np.repeat(np.arange(4), 2).astype(np.int32)
     looks = np.random.default_rng(99).normal(size=(4, 1, 1, 8, 1, 1))
-    frames = rng.normal(size=(8, 2, 2, 64, 32, 3)) + np.repeat(looks, 8, axis=3)[labels]
+    frames = rng.normal(size=(8, 2, 2, 32, 16, 3)) + np.repeat(looks, 4, axis=3)[labels]
     return frames, labels
 
 
-def main(fsdp: int, folder: str = "", address: str = "", count: int = 1, index: int = 0) -> None:
-    jax.config.update("jax_enable_x64", True)
+def settings() -> ConfigDict:
     config = small.get_config()
-    model = config.model
-    model.resnet.stages, model.parts, model.dinov2.depth, model.dinov2.taps = (
-        (1, 1),
-        (1, 2),
-        1,
-        (0,),
-    )
-    model.compute_dtype = "float64"
+    data, model = config.data, config.model
+    data.height, data.width = 32, 16
+    data.identities_per_batch, data.tracklets_per_identity = 4, 2
+    model.resnet.stages, model.parts, model.compute_dtype = (1, 1), (1, 2), "float64"
+    model.dinov2.update({"height": 32, "width": 16, "depth": 1})
+    model.dinov2.taps = (0,)
+    config.train.steps_per_epoch, config.optimizer.warmup_epochs = 5, 2
+    return config
+
+
+def main(meshes: str, folder: str = "", address: str = "", count: int = 1, index: int = 0) -> None:
+    jax.config.update("jax_enable_x64", True)
+    config = settings()
     config.hosts.update({"coordinator": address, "count": count, "index": index})
     hosts.connect(config.hosts)
     compiling.keep_compiled()
-    config.data.identities_per_batch, config.data.tracklets_per_identity = 4, 2
-    config.train.steps_per_epoch, config.optimizer.warmup_epochs = 5, 2
     sharding.LEAST = 64  # numbers; arrays are small here
-    mesh = sharding.device_mesh(fsdp)
     model = small.model(config)
     variables = train.initial_variables(model, config)
     variables = jax.tree.map(lambda x: x.astype(np.float64), variables)
+    for mesh in meshes.split(","):
+        devices, fsdp = map(int, mesh.split(":"))
+        mesh = sharding.device_mesh(fsdp, jax.devices()[:devices])
+        found = trained(model, variables, config, mesh, folder)
+        if hosts.first():
+            print(json.dumps(found), flush=True)
+
+
+def trained(model: nn.Module, variables: dict, config: ConfigDict, mesh: Mesh, folder: str) -> dict:
+    count, index = config.hosts.count, config.hosts.index
     state = sharding.spread(train.initial_state(variables, config), mesh)
     step, embed = train.make_step(model, config, mesh), make_embed(model, config, mesh)
     mine = slice(index * 8 // count, (index + 1) * 8 // count)
@@ -61,7 +76,7 @@ def main(fsdp: int, folder: str = "", address: str = "", count: int = 1, index: 
     if first:
         items = {"variables": state.variables, "training": state.training}
         items = checkpoint.restored(manager, first, **sharding.shapes(items, mesh))
-        state = train.restored_state(**items, step=first, config=config)
+        state = train.restored_state(**items, step=first, config=config, mesh=mesh)
     for number in range(first, STEPS):
         if folder and number == STEPS // 2 and not first:
             metadata = checkpoint.Metadata(config, [], number, None, None)
@@ -74,10 +89,8 @@ def main(fsdp: int, folder: str = "", address: str = "", count: int = 1, index: 
     frames = sharding.placed(batch(STEPS)[0][mine, :1], mesh)
     made = hosts.gathered(embed(state.variables, frames, "visible"))
     largest = max(x.addressable_data(0).size for x in jax.tree.leaves(state.opt_state))
-    if hosts.first():
-        found = {"losses": losses, "embedding": made.tolist(), "largest": largest, "heard": heard}
-        print(json.dumps(found))
+    return {"losses": losses, "embedding": made.tolist(), "largest": largest, "heard": heard}
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), *sys.argv[2:4], *map(int, sys.argv[4:]))
+    main(*sys.argv[1:4], *map(int, sys.argv[4:]))

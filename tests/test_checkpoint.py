@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
+from jax.sharding import NamedSharding
 
 from dinogrl_jax import checkpoint, fine_tuning, pretrained, sharding, train
 from dinogrl_jax.checkpoint import DamagedCheckpoint, Metadata
@@ -173,6 +174,8 @@ def started(run, folder: Path, **settings):
 def test_a_run_continues_with_parameters_and_their_average(run):
     state, metadata, _ = started(run, run[2])
     assert metadata.step == int(state.step) == 4
+    # All on the mesh, as after a step: else the first step is compiled by itself.
+    assert all(isinstance(x.sharding, NamedSharding) for x in jax.tree.leaves(state))
     expected = train.divided(small.random_variables(run[0])["params"], run[0])[0]
     for tree, factor in ((state.average, 1), (state.params, 4)):
         same = jax.tree.map(lambda a, b, by=factor: np.array_equal(a, by * b), tree, expected)

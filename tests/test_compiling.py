@@ -22,9 +22,7 @@ def test_seeds_share_one_program():
         config = small.get_config()
         config.seed = seed
         model, mesh = small.model(config), sharding.device_mesh()
-        state = jax.eval_shape(
-            lambda: train.initial_state(train.initial_variables(model, config), config)
-        )
+        state = train.state_shapes(model, config)
         frames = jax.ShapeDtypeStruct((2, 2, 2, 64, 32, 3), np.float32)
         labels = jax.ShapeDtypeStruct((2,), np.int32)
         return train.make_step(model, config, mesh).lower(state, frames, labels).as_text()

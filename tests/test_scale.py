@@ -32,16 +32,24 @@ def started(devices: int, *arguments) -> subprocess.Popen:
     )
 
 
-def finished(process: subprocess.Popen) -> dict:
+def finished(process: subprocess.Popen) -> list[dict]:
+    """What it printed for each mesh."""
     output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
-    printed = [line for line in output.splitlines() if line.startswith("{")]  # Gloo prints too
-    return json.loads(printed[-1]) if printed else {}
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+MESHES = ["1:1", "2:2", "4:2", "8:1"]  # devices, and how many of them share a copy of the state
 
 
 @pytest.fixture(scope="module")
-def one_device() -> dict:
-    return finished(started(1, 1, ""))
+def on_meshes() -> dict[str, dict]:
+    return dict(zip(MESHES, finished(started(8, ",".join(MESHES), "")), strict=True))
+
+
+@pytest.fixture(scope="module")
+def one_device(on_meshes) -> dict:
+    return on_meshes["1:1"]
 
 
 def assert_equal(found: dict, expected: dict) -> None:
@@ -53,35 +61,35 @@ def assert_equal(found: dict, expected: dict) -> None:
     assert error < 1e-6 * embedding.std()
 
 
-@pytest.mark.parametrize(("devices", "fsdp"), [(2, 2), (4, 2), (8, 1)])
-def test_devices_train_as_one(one_device, devices, fsdp):
-    found = finished(started(devices, fsdp, ""))
-    assert_equal(found, one_device)
-    assert found["largest"] <= one_device["largest"] / fsdp  # Adam's moments are shared
+@pytest.mark.parametrize("mesh", MESHES[1:])
+def test_devices_train_as_one(on_meshes, mesh):
+    found, one = on_meshes[mesh], on_meshes["1:1"]
+    assert_equal(found, one)
+    assert found["largest"] <= one["largest"] / int(mesh[-1])  # Adam's moments are shared
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory) -> tuple[list[dict], Path]:
+def two_processes(tmp_path_factory) -> tuple[list[list[dict]], Path]:
     """What both print, and the folder where they save halfway."""
     folder = tmp_path_factory.mktemp("halfway")
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     # One device each, as CPU hosts have: with two, Gloo mixed up collectives in one run of two.
-    pair = [started(1, 2, folder, address, 2, index) for index in range(2)]
+    pair = [started(1, "2:2", folder, address, 2, index) for index in range(2)]
     with ThreadPoolExecutor(2) as both:  # a full pipe of one would stop the other
         return list(both.map(finished, pair)), folder
 
 
 def test_two_processes_train_as_one(one_device, two_processes):
-    first, second = two_processes[0]
+    (first,), second = two_processes[0]
     assert_equal(first, one_device)
-    assert second == {}  # one process prints
+    assert second == []  # one process prints
     assert one_device["heard"] == [15] and first["heard"] == [16]  # the other one said it at 15
 
 
 def test_one_process_continues_what_two_have_saved(one_device, two_processes):
-    found = finished(started(1, 1, two_processes[1]))
+    (found,) = finished(started(1, "1:1", two_processes[1]))
     assert len(found["losses"]) == 10
     assert_equal(found, one_device | {"losses": one_device["losses"][10:]})
 

@@ -22,6 +22,7 @@ def test_what_is_not_finite_changes_nothing_but_the_step():
     config.optimizer.average = 0.75
     model, mesh = small.model(config), sharding.device_mesh()
     before = train.initial_state(train.initial_variables(model, config), config)
+    before = sharding.spread(before, mesh)
     kept = jax.tree.map(np.array, before._replace(key=0))  # copies: the state is donated
     step = train.make_step(model, config, mesh)
     frames = np.random.default_rng(0).normal(size=(2, 2, 2, 64, 32, 3)).astype(np.float32)

@@ -1,5 +1,6 @@
 """How computations are compiled: the backend's options, and where the results are kept."""
 
+import functools
 import hashlib
 import os
 import platform
@@ -7,22 +8,39 @@ from pathlib import Path
 
 import jax
 
+YNNPACK = "xla_cpu_experimental_ynn_fusion_type"  # what XLA leaves to that library on a CPU
 
-def compiler_options(platform: str = "", once: bool = False) -> dict[str, bool | int | str]:
+
+def compiler_options(
+    platform: str = "", once: bool = False, training: bool = False
+) -> dict[str, bool | int | str]:
     """Options of the compiler for a platform ("cpu", "tpu", …), if empty the default backend's.
 
     once: the program runs a single time, so that compiling fast is worth more than fast code.
+    training: it has normalisations whose statistics are sums over a batch.
     """
     if (platform or jax.default_backend()) != "cpu":
         return {}
     if once:
         return {"xla_backend_optimization_level": 1}
-    return {
+    # YNNPACK's matrix products are slower than XLA's here, its sums over batches faster.
+    ynnpack = {YNNPACK: "LIBRARY_FUSION_TYPE_REDUCE" if training else ""}
+    return (ynnpack if understood(YNNPACK) else {}) | {
         # The default CPU scheduler keeps twice the temporaries alive.
         "xla_cpu_enable_concurrency_optimized_scheduler": False,
         # Without its barriers, recomputation is moved to the front and saves no memory.
         "xla_disable_hlo_passes": "cse_barrier_expander",
     }
+
+
+@functools.cache
+def understood(option: str) -> bool:
+    """Whether this version's compiler has an option, which other versions may not have."""
+    try:
+        jax.jit(lambda: 0, compiler_options={option: ""}).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def keep_compiled() -> None:

@@ -42,3 +42,8 @@ def test_the_user_s_own_setting_stays(monkeypatch, tmp_path, cache_setting):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     compiling.keep_compiled()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+
+
+def test_an_option_of_another_version_is_left_out():
+    assert compiling.understood(compiling.YNNPACK)
+    assert not compiling.understood("xla_cpu_an_option_that_never_was")

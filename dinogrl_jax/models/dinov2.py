@@ -3,6 +3,7 @@
 Source: facebookresearch/dinov2, models/vision_transformer.py.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from dinogrl_jax.layers import accumulation_dtype
 from dinogrl_jax.resize import (
     antialiased_bicubic_matrix,
     bicubic_resized,
@@ -37,10 +39,31 @@ class Attention(nn.Module):
         f, n, c = x.shape
         qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(f, n, 3, self.heads, c // self.heads), 2, 0)
-        logits = jnp.einsum("fqhd,fkhd->fhqk", q * (c // self.heads) ** -0.5, k)
-        weights = jax.nn.softmax(logits.astype(jnp.promote_types(self.dtype, jnp.float32)))
-        y = jnp.einsum("fhqk,fkhd->fqhd", weights.astype(self.dtype), v)
+        q = q * (c // self.heads) ** -0.5
+        y = jax.lax.platform_dependent(q, k, v, cpu=attended_in_turn, default=attended)
         return nn.Dense(c, dtype=self.dtype, name="proj")(y.reshape(f, n, c))
+
+
+def attended(
+    q: Float[Array, "f n h d"], k: Float[Array, "f n h d"], v: Float[Array, "f n h d"]
+) -> Float[Array, "f n h d"]:
+    """The values v, weighted by the softmax over n of each query's products with the keys k."""
+    logits = jnp.einsum("fqhd,fkhd->fhqk", q, k)
+    weights = jax.nn.softmax(logits.astype(accumulation_dtype(q.dtype)))
+    return jnp.einsum("fhqk,fkhd->fqhd", weights.astype(q.dtype), v)
+
+
+def attended_in_turn(
+    q: Float[Array, "f n h d"], k: Float[Array, "f n h d"], v: Float[Array, "f n h d"]
+) -> Float[Array, "f n h d"]:
+    """`attended`, a frame of each device at a time: its n·n weights stay in a processor's cache."""
+    devices = math.gcd(len(q), jax.device_count())
+
+    def dealt(x: Array) -> Array:  # [turn, device, …]: frames stay where they are
+        return x.reshape(devices, -1, *x.shape[1:]).swapaxes(0, 1)
+
+    turns = jax.lax.map(lambda qkv: attended(*qkv), (dealt(q), dealt(k), dealt(v)))
+    return turns.swapaxes(0, 1).reshape(q.shape)
 
 
 class MLP(nn.Module):

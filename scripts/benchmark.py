@@ -125,8 +125,7 @@ class Machine:
     def _calls(n: int, dtype: jnp.dtype) -> Callable[[], np.ndarray]:
         """Operations a second, by both clocks, of enough products of that size to be timed.
 
-        As many go before, uncounted: beside the memory that a large program has just given back,
-        the first reach two thirds of the rate.
+        As many go before, uncounted: right after a large program they are slower by up to a third.
         """
         a, b = jax.random.normal(jax.random.key(0), (2, n, n)).astype(dtype)
         count = max(round(4e10 / n**3), 1)

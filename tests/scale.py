@@ -34,6 +34,7 @@ def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def settings() -> ConfigDict:
+    """Smaller than tests/small.py: it compiles for longer than it runs."""
     config = small.get_config()
     data, model = config.data, config.model
     data.height, data.width = 32, 16
@@ -55,8 +56,8 @@ def main(meshes: str, folder: str = "", address: str = "", count: int = 1, index
     model = small.model(config)
     variables = train.initial_variables(model, config)
     variables = jax.tree.map(lambda x: x.astype(np.float64), variables)
-    for mesh in meshes.split(","):
-        devices, fsdp = map(int, mesh.split(":"))
+    for sizes in meshes.split(","):
+        devices, fsdp = map(int, sizes.split(":"))
         mesh = sharding.device_mesh(fsdp, jax.devices()[:devices])
         found = trained(model, variables, config, mesh, folder)
         if hosts.first():
@@ -64,6 +65,7 @@ def main(meshes: str, folder: str = "", address: str = "", count: int = 1, index
 
 
 def trained(model: nn.Module, variables: dict, config: ConfigDict, mesh: Mesh, folder: str) -> dict:
+    """The losses of the steps on a mesh, and what else is printed of it."""
     count, index = config.hosts.count, config.hosts.index
     state = sharding.spread(train.initial_state(variables, config), mesh)
     step, embed = train.make_step(model, config, mesh), make_embed(model, config, mesh)

@@ -11,18 +11,21 @@ import jax
 YNNPACK = "xla_cpu_experimental_ynn_fusion_type"  # what XLA leaves to that library on a CPU
 
 
-def compiler_options(platform: str = "", once: bool = False) -> dict[str, bool | int | str]:
+def compiler_options(
+    platform: str = "", once: bool = False, training: bool = False
+) -> dict[str, bool | int | str]:
     """Options of the compiler for a platform ("cpu", "tpu", …), if empty the default backend's.
 
     once: the program runs a single time, so that compiling fast is worth more than fast code.
+    training: it has statistics and losses, which are sums over a batch.
     """
     if (platform or jax.default_backend()) != "cpu":
         return {}
     if once:
         return {"xla_backend_optimization_level": 1}
-    # YNNPACK's matrix products are slower than XLA's here, its sums faster and more exact: the
-    # golden gait losses are off by 4e-7 with them, and by 1.2e-4 with XLA's own.
-    ynnpack = {YNNPACK: "LIBRARY_FUSION_TYPE_REDUCE"}
+    # YNNPACK's matrix products and softmax are slower than XLA's here. Its sums over a batch are
+    # faster, and more exact: XLA adds up number by number.
+    ynnpack = {YNNPACK: "LIBRARY_FUSION_TYPE_REDUCE" if training else ""}
     return (ynnpack if understood(YNNPACK) else {}) | {
         # The default CPU scheduler keeps twice the temporaries alive.
         "xla_cpu_enable_concurrency_optimized_scheduler": False,

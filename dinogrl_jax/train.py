@@ -248,5 +248,5 @@ def make_step(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
         in_shardings=(placed, split, split),
         out_shardings=(placed, whole),
         donate_argnums=0,
-        compiler_options=compiler_options(sharding.platform(mesh)),
+        compiler_options=compiler_options(sharding.platform(mesh), training=True),
     )

@@ -398,7 +398,7 @@ def stage(setup: Setup, name: str, module: nn.Module, own: dict, work: Work, inp
         return sum(jnp.square(x.astype(jnp.float32)).mean() for x in made)
 
     def rate(function: Callable, operations: float, *arguments: Any) -> dict:
-        jitted = jax.jit(function, compiler_options=compiler_options())
+        jitted = jax.jit(function, compiler_options=compiler_options(training=True))
         compiled = jitted.lower(*arguments).compile()
         jax.block_until_ready(compiled(*arguments))
         return setup.machine.timed(lambda: compiled(*arguments)).described(operations)

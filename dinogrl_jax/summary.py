@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,6 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
 
 from dinogrl_jax import hosts
 from dinogrl_jax.optim import learning_rate
@@ -35,29 +32,34 @@ class Summary:
     def __init__(self, workdir: Path):
         self.workdir = workdir
         self.writes = hosts.first()
-        self.events: EventsWriter | None = None
+        self.events = None
 
     def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
-        named = [summary.scalar(f"{group}/{name}", value) for name, value in values.items()]
         with self._told_once():
-            self._write(named, step)
+            self._write("scalar", {f"{group}/{name}": x for name, x in values.items()}, step)
 
     def picture(self, name: str, picture: UInt8[np.ndarray, "h w 3"], step: int) -> None:
         """In TensorBoard, and as pictures/<name>.png, which the next one replaces."""
         with self._told_once():
-            self._write([summary.image(name, picture, dataformats="HWC")], step)
+            self._write("image", {name: picture}, step, dataformats="HWC")
             if self.writes:
                 (self.workdir / "pictures").mkdir(exist_ok=True)
                 Image.fromarray(picture).save(self.workdir / "pictures" / f"{name}.png")
 
-    def _write(self, values: Sequence[Any], step: int) -> None:
+    def _write(self, kind: str, values: Mapping[str, Any], step: int, **options: str) -> None:
         if not self.writes:
             return
+        # Not above: where PyTorch is installed it is imported too, which takes a second.
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto.event_pb2 import Event
+
         if self.events is None:
             (self.workdir / "tensorboard").mkdir(exist_ok=True)
-            self.events = EventsWriter(str(self.workdir / "tensorboard" / "events"))
-        for value in values:
-            self.events.write_event(Event(wall_time=time.time(), step=step, summary=value))
+            events = str(self.workdir / "tensorboard" / "events")
+            self.events = event_file_writer.EventsWriter(events)
+        for name, value in values.items():
+            shown = getattr(summary, kind)(name, value, **options)
+            self.events.write_event(Event(wall_time=time.time(), step=step, summary=shown))
         self.events.flush()
 
     @contextlib.contextmanager

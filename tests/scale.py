@@ -1,11 +1,12 @@
 """Twenty training steps on each of several meshes:
 
-    python tests/scale.py 1:1,4:2 FOLDER [ADDRESS COUNT INDEX]
+    python tests/scale.py 1:1,4:2,1:1=FOLDER [ADDRESS COUNT INDEX]
 
 trains on one device, then on four of which two share a copy, and prints for each mesh the losses,
-and the figures of an embedding, as a line of JSON; what tests/test_scale.py compares. With a
-FOLDER, the run saves there after ten steps, or continues what another has saved. In float64: in
-float32 a difference of rounding grows tenfold in five steps, and hides mistakes.
+the figures of an embedding and what the devices send each other, as a line of JSON; what
+tests/test_scale.py compares. With a FOLDER, the run saves there after ten steps, or continues what
+another has saved. In float64: in float32 a difference of rounding grows tenfold in five steps, and
+hides mistakes.
 """
 
 import json
@@ -19,6 +20,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dinogrl_jax import checkpoint, compiling, hosts, sharding, train
+from dinogrl_jax.collectives import collectives
 from dinogrl_jax.evaluate import make_embed
 
 STEPS = 20
@@ -34,19 +36,23 @@ def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def settings() -> ConfigDict:
-    """Smaller than tests/small.py: it compiles for longer than it runs."""
+    """Smaller than tests/small.py, as it compiles for longer than it runs.
+
+    No channels are as many as tracklets, so that shapes tell what is sent.
+    """
     config = small.get_config()
     data, model = config.data, config.model
     data.height, data.width = 32, 16
     data.identities_per_batch, data.tracklets_per_identity = 4, 2
     model.resnet.stages, model.parts, model.compute_dtype = (1, 1), (1, 2), "float64"
+    model.embedding, model.resnet.width, model.sasgl.hidden = 20, 6, 12
     model.dinov2.update({"height": 32, "width": 16, "depth": 1})
     model.dinov2.taps = (0,)
     config.train.steps_per_epoch, config.optimizer.warmup_epochs = 5, 2
     return config
 
 
-def main(meshes: str, folder: str = "", address: str = "", count: int = 1, index: int = 0) -> None:
+def main(meshes: str, address: str = "", count: int = 1, index: int = 0) -> None:
     jax.config.update("jax_enable_x64", True)
     config = settings()
     config.hosts.update({"coordinator": address, "count": count, "index": index})
@@ -57,6 +63,7 @@ def main(meshes: str, folder: str = "", address: str = "", count: int = 1, index
     variables = train.initial_variables(model, config)
     variables = jax.tree.map(lambda x: x.astype(np.float64), variables)
     for sizes in meshes.split(","):
+        sizes, _, folder = sizes.partition("=")
         devices, fsdp = map(int, sizes.split(":"))
         mesh = sharding.device_mesh(fsdp, jax.devices()[:devices])
         found = trained(model, variables, config, mesh, folder)
@@ -70,6 +77,8 @@ def trained(model: nn.Module, variables: dict, config: ConfigDict, mesh: Mesh, f
     state = sharding.spread(train.initial_state(variables, config), mesh)
     step, embed = train.make_step(model, config, mesh), make_embed(model, config, mesh)
     mine = slice(index * 8 // count, (index + 1) * 8 // count)
+    batches = [sharding.placed(tuple(x[mine] for x in batch(n)), mesh) for n in range(STEPS)]
+    step = step.lower(state, *batches[0]).compile()
     first, losses, heard = 0, [], []
     agreement = hosts.Agreement(mesh)
     if folder:
@@ -84,15 +93,22 @@ def trained(model: nn.Module, variables: dict, config: ConfigDict, mesh: Mesh, f
             metadata = checkpoint.Metadata(config, [], number, None, None)
             checkpoint.save(manager, state.variables, metadata, state.training)
             checkpoint.finish(manager)
-        state, terms = step(state, *sharding.placed(tuple(x[mine] for x in batch(number)), mesh))
+        state, terms = step(state, *batches[number])
         losses.append(float(terms["total"]))
         if agreement(index == count - 1 and number == 15):
             heard.append(number)
     frames = sharding.placed(batch(STEPS)[0][mine, :1], mesh)
     made = hosts.gathered(embed(state.variables, frames, "visible"))
     largest = max(x.addressable_data(0).size for x in jax.tree.leaves(state.opt_state))
-    return {"losses": losses, "embedding": made.tolist(), "largest": largest, "heard": heard}
+    sent = [(one.kind, one.shapes) for one in collectives(step.as_text())]
+    return {
+        "losses": losses,
+        "embedding": made.tolist(),
+        "largest": largest,
+        "heard": heard,
+        "sent": sent,
+    }
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], *map(int, sys.argv[4:]))
+    main(*sys.argv[1:3], *map(int, sys.argv[3:]))

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import scale
 import small
 from commands import ROOT
 
@@ -43,13 +44,24 @@ MESHES = ["1:1", "2:2", "4:2", "8:1"]  # devices, and how many of them share a c
 
 
 @pytest.fixture(scope="module")
-def on_meshes() -> dict[str, dict]:
-    return dict(zip(MESHES, finished(started(8, ",".join(MESHES), "")), strict=True))
+def two_processes(tmp_path_factory) -> tuple[list[list[dict]], Path]:
+    """What both print, and the folder where they save halfway."""
+    folder = tmp_path_factory.mktemp("halfway")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    # One device each, as CPU hosts have: with two, Gloo mixed up collectives in one run of two.
+    pair = [started(1, f"2:2={folder}", address, 2, index) for index in range(2)]
+    with ThreadPoolExecutor(2) as both:  # a full pipe of one would stop the other
+        return list(both.map(finished, pair)), folder
 
 
 @pytest.fixture(scope="module")
-def one_device(on_meshes) -> dict:
-    return on_meshes["1:1"]
+def on_meshes(two_processes) -> dict[str, dict]:
+    """What each mesh gives; "continued": one device goes on where two processes have saved."""
+    folder = two_processes[1]
+    found = finished(started(8, ",".join([*MESHES, f"1:1={folder}"])))
+    return dict(zip([*MESHES, "continued"], found, strict=True))
 
 
 def assert_equal(found: dict, expected: dict) -> None:
@@ -68,64 +80,30 @@ def test_devices_train_as_one(on_meshes, mesh):
     assert found["largest"] <= one["largest"] / int(mesh[-1])  # Adam's moments are shared
 
 
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory) -> tuple[list[list[dict]], Path]:
-    """What both print, and the folder where they save halfway."""
-    folder = tmp_path_factory.mktemp("halfway")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    # One device each, as CPU hosts have: with two, Gloo mixed up collectives in one run of two.
-    pair = [started(1, "2:2", folder, address, 2, index) for index in range(2)]
-    with ThreadPoolExecutor(2) as both:  # a full pipe of one would stop the other
-        return list(both.map(finished, pair)), folder
-
-
-def test_two_processes_train_as_one(one_device, two_processes):
+def test_two_processes_train_as_one(on_meshes, two_processes):
     (first,), second = two_processes[0]
-    assert_equal(first, one_device)
+    one = on_meshes["1:1"]
+    assert_equal(first, one)
     assert second == []  # one process prints
-    assert one_device["heard"] == [15] and first["heard"] == [16]  # the other one said it at 15
+    assert one["heard"] == [15] and first["heard"] == [16]  # the other one said it at 15
 
 
-def test_one_process_continues_what_two_have_saved(one_device, two_processes):
-    (found,) = finished(started(1, "1:1", two_processes[1]))
+def test_one_process_continues_what_two_have_saved(on_meshes):
+    found, one = on_meshes["continued"], on_meshes["1:1"]
     assert len(found["losses"]) == 10
-    assert_equal(found, one_device | {"losses": one_device["losses"][10:]})
+    assert_equal(found, one | {"losses": one["losses"][10:]})
 
 
-def compiled_text(fsdp: int) -> str:
-    config = small.get_config()
-    model, mesh = small.model(config), sharding.device_mesh(fsdp)
-    state = train.state_shapes(model, config)
-    frames = jax.ShapeDtypeStruct((8, 2, 2, 64, 32, 3), np.float32)
-    labels = jax.ShapeDtypeStruct((8,), np.int32)
-    return train.make_step(model, config, mesh).lower(state, frames, labels).compile().as_text()
-
-
-CODE = """
-import json, sys, test_scale
-from dinogrl_jax.collectives import collectives
-print(json.dumps(collectives(test_scale.compiled_text(int(sys.argv[1])))))
-"""
-
-
-@pytest.mark.parametrize("fsdp", [1, 4])
-def test_no_device_sends_activations_of_frames(fsdp):
-    flags = f"--xla_force_host_platform_device_count=4 {QUICK}"
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path}
-    command = [sys.executable, "-c", CODE, str(fsdp)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    sent = json.loads(done.stdout.splitlines()[-1])
-    config = small.get_config()
+@pytest.mark.parametrize("mesh", ["8:1", "4:2"])
+def test_no_device_sends_activations_of_frames(on_meshes, mesh):
+    devices, fsdp = map(int, mesh.split(":"))
+    config = scale.settings()
+    config.model.compute_dtype = "float32"  # has the same shapes, and needs no setting
     state = train.state_shapes(small.model(config), config)
-    # 16 tracklets, 4 on a device; 7 parts of a stream, 9 enhanced; 5 identities.
-    known = sizes(state.trained, axes={16, 8, 4, 2, 7, 9, 5})
-    carries = {
-        (kind, carried(tuple(shape), known)) for kind, shapes, *_ in sent for shape in shapes
-    }
+    # 16 tracklets, a share on each device; 3 parts of 20 channels, 4 enhanced; 5 identities.
+    known = sizes(state.trained, axes={16, 16 // devices, 8, 8 // devices, 3, 4, 20, 5, 2})
+    sent = on_meshes[mesh]["sent"]
+    carries = {(kind, carried(tuple(shape), known)) for kind, shapes in sent for shape in shapes}
     expected = {
         ("all-reduce", "parameters"),
         ("all-reduce", "statistics"),
@@ -136,6 +114,7 @@ def test_no_device_sends_activations_of_frames(fsdp):
     assert (("all-gather", "parameters") in carries) == (fsdp > 1)
     assert {kind for kind, _ in carries} == {"all-reduce", "all-gather"}
     assert "other" not in {what for _, what in carries}
+    assert on_meshes["1:1"]["sent"] == []
 
 
 def test_a_mesh_that_does_not_divide_is_refused():

@@ -1,5 +1,6 @@
 """Scripts of the repository, run as a user runs them."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,12 @@ SMALL_DEMO = {
 }
 
 
+# XLA's flags in tests: small models compile for longer than they run, so that their code is not
+# optimised. What runs at full size is compiled as for a user.
+QUICK = "--xla_backend_optimization_level=0"
+OPTIMISED = {"XLA_FLAGS": ""}
+
+
 class Done(NamedTuple):
     status: int
     output: str
@@ -32,12 +39,14 @@ class Done(NamedTuple):
     gib: float  # the most memory that it had
 
 
-def script(name: str, *arguments) -> Done:
+def script(name: str, *arguments, **environment) -> Done:
     """A script in a process of its own. A traceback is a failure, whatever the status."""
     began = time.monotonic()
     command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdout=output, stderr=errors, cwd=ROOT)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=errors, cwd=ROOT, env={**os.environ, **environment}
+        )
         gib = 0.0
         while process.poll() is None:
             gib = max(gib, peak_gib(process.pid))

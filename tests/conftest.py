@@ -1,8 +1,10 @@
-"""What all tests share: a program is compiled once; figures are printed at the end."""
+"""What all tests share: programs are compiled fast and once; figures are printed at the end."""
 
 import os
 import shutil
 import tempfile
+
+from commands import QUICK
 
 
 def pytest_configure(config) -> None:
@@ -10,6 +12,7 @@ def pytest_configure(config) -> None:
         return
     config.compiled = tempfile.mkdtemp(prefix="dinogrl_compiled_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = config.compiled
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
 
 
 def pytest_unconfigure(config) -> None:

@@ -5,12 +5,13 @@ own, and can be had alone: python tests/fidelity.py eval|train_float64|train_flo
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
 from typing import NamedTuple
 
-from commands import peak_gib
+from commands import OPTIMISED, peak_gib
 
 
 class Limit(NamedTuple):
@@ -63,7 +64,8 @@ LIMITS = {
 def run(name: str) -> dict:
     """{"figures": {figure: value}, "seconds": …, "peak_gib": …} of a run in its own process."""
     command = [sys.executable, __file__, name]
-    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, **OPTIMISED}
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(result.stdout.splitlines()[-1])
 
 

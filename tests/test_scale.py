@@ -13,14 +13,11 @@ import numpy as np
 import pytest
 import scale
 import small
-from commands import ROOT
+from commands import QUICK, ROOT
 
 from dinogrl_jax import hosts, sharding, train
 from dinogrl_jax.collectives import carried, sizes
 from dinogrl_jax.errors import InputError
-
-# Compiled without optimisation: these small models compile for longer than they run.
-QUICK = "--xla_backend_optimization_level=0"
 
 
 def started(devices: int, *arguments) -> subprocess.Popen:

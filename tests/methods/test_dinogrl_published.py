@@ -7,7 +7,7 @@ from pathlib import Path
 import fill
 import numpy as np
 import torch
-from commands import ROOT, script
+from commands import OPTIMISED, ROOT, script
 from PIL import Image
 
 from dinogrl_jax.config import default
@@ -67,14 +67,16 @@ def test_files_in_descriptors_out_and_files_again(record_property):
         save_published(folder, int(golden["seed"]))
         made, back, features = (folder / name for name in ("made", "back", "features.npz"))
         given = [word for role, name in FILES.items() for word in (f"--{role}", folder / name)]
-        conversion = script("convert.py", "--from", "dinogrl", *given, "--out", made)
+        conversion = script("convert.py", "--from", "dinogrl", *given, "--out", made, **OPTIMISED)
         report(record_property, "conversion in", conversion)
         assert conversion.gib < 2  # the three files are 0.45 GiB, and so are the variables
         source = ("--checkpoint", made, "--tracklets", written_frames(folder, golden))
-        extraction = script("extract.py", *source, "--out", features)
+        extraction = script("extract.py", *source, "--out", features, **OPTIMISED)
         report(record_property, "descriptors", extraction)
         check_descriptors(np.load(features), golden)
-        export = script("convert.py", "--to", "torch", "--checkpoint", made, "--out", back)
+        export = script(
+            "convert.py", "--to", "torch", "--checkpoint", made, "--out", back, **OPTIMISED
+        )
         report(record_property, "conversion out", export)
         for name in FILES.values():
             check_exported(folder / name, back / name)

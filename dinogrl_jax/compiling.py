@@ -12,21 +12,23 @@ YNNPACK = "xla_cpu_experimental_ynn_fusion_type"  # what XLA leaves to that libr
 
 
 def compiler_options(
-    platform: str = "", once: bool = False, training: bool = False
+    platform: str = "", once: bool = False, training: bool = False, dtype: str = "float32"
 ) -> dict[str, bool | int | str]:
     """Options of the compiler for a platform ("cpu", "tpu", …), if empty the default backend's.
 
     once: the program runs a single time, so that compiling fast is worth more than fast code.
     training: it has statistics and losses, which are sums over a batch.
+    dtype: of the products.
     """
     if (platform or jax.default_backend()) != "cpu":
         return {}
     if once:
         return {"xla_backend_optimization_level": 1}
-    # YNNPACK's matrix products and softmax are slower than XLA's here. Its sums over a batch are
-    # faster, and more exact: XLA adds up number by number.
+    # YNNPACK's matrix products and softmax are slower than XLA's here, but those of float64, which
+    # are several times as fast. Its sums over a batch are faster, and more exact: XLA adds up
+    # number by number.
     ynnpack = {YNNPACK: "LIBRARY_FUSION_TYPE_REDUCE" if training else ""}
-    return (ynnpack if understood(YNNPACK) else {}) | {
+    return (ynnpack if dtype != "float64" and understood(YNNPACK) else {}) | {
         # The default CPU scheduler keeps twice the temporaries alive.
         "xla_cpu_enable_concurrency_optimized_scheduler": False,
         # Without its barriers, recomputation is moved to the front and saves no memory.

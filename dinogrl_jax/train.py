@@ -248,5 +248,7 @@ def make_step(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
         in_shardings=(placed, split, split),
         out_shardings=(placed, whole),
         donate_argnums=0,
-        compiler_options=compiler_options(sharding.platform(mesh), training=True),
+        compiler_options=compiler_options(
+            sharding.platform(mesh), training=True, dtype=config.model.compute_dtype
+        ),
     )

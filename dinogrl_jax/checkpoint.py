@@ -7,9 +7,12 @@ place and renames it, so a step is whole or absent; fingerprints show what a dis
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import json
+import logging
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -163,8 +166,27 @@ def set_aside(manager: ocp.CheckpointManager, step: int) -> None:
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that made a checkpoint."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    """The versions of the packages that made a checkpoint, and of the code where git knows it."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return found | {"git": commit} if (commit := git_commit()) else found
+
+
+@functools.cache
+def git_commit() -> str:
+    """The last commit that changed this package, with a + if files have changed since.
+
+    Empty where the package is in no repository, or git is not installed.
+    """
+
+    def git(*command: str) -> str:
+        package = Path(__file__).parent
+        with contextlib.suppress(OSError):
+            command = ["git", *command, "."]
+            return subprocess.run(command, cwd=package, capture_output=True, text=True).stdout
+        return ""
+
+    commit = git("log", "-1", "--format=%H").strip()
+    return f"{commit}+" if commit and git("status", "--porcelain") else commit
 
 
 def digest(content: Any) -> str:
@@ -195,7 +217,7 @@ def _reading(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
 
 
 def _hush() -> None:
-    """Leave out what threads of Orbax and TensorStore say of a closed loop, beside an error."""
+    """Leave out what tasks and threads of Orbax and TensorStore say beside an error."""
 
     def heard(unraisable: Any) -> None:
         if "Event loop is closed" not in str(unraisable.exc_value):
@@ -203,6 +225,11 @@ def _hush() -> None:
 
     sys.unraisablehook = heard
     warnings.filterwarnings("ignore", ".* was never awaited")
+    logging.getLogger("asyncio").addFilter(_not_of_orbax)
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.getMessage()
 
 
 def _damaged(manager: ocp.CheckpointManager, step: int, reason: str) -> DamagedCheckpoint:

@@ -20,6 +20,7 @@ FREE_ON_RESUME = (
     "train.evaluate_every",
     "train.log_every",
     "train.pictures_every",
+    "train.recompute",
 )
 # What an evaluation may change beside: it decides how frames are taken and scored.
 FREE_AT_EVALUATION = (
@@ -168,6 +169,8 @@ def train() -> dict:
         "evaluate_every": 2,  # epochs
         "checkpoint_every": 2,  # epochs
         "damaged_checkpoint": "stop",  # at one to continue from; or "previous" goes back one
+        "recompute": "blocks",  # in the backward pass, for less memory: all inside of blocks;
+        # "elementwise" keeps results of products and convolutions, "nothing" keeps all
         "not_finite": "stop",  # at a loss or gradient that is not finite; or "skip" the batch
     }
 

@@ -2,7 +2,8 @@
 
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from absl import logging
 
@@ -17,6 +18,13 @@ class InputError(Exception):
 
     The message is one line: it names the file, line, key or setting, and says what to do.
     """
+
+
+def chosen(table: Mapping[str, Any], name: str, setting: str) -> Any:
+    """What a setting's value names in a table; InputError lists the names there are."""
+    if name not in table:
+        raise InputError(f"{setting} = {name!r}: there is {', '.join(table)}")
+    return table[name]
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -1,7 +1,6 @@
 """Embed tracklets; score queries against a gallery."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 
 import jax
 import numpy as np
@@ -133,28 +132,32 @@ def mean_mAP(figures: dict[str, dict]) -> float:
     return float(np.mean([row["mAP"] for row in figures.values()]))
 
 
+def make_maps(model: nn.Module) -> Callable:
+    """(variables, frames [b, 1, t, h, w, 3], modality) → (foreground, denoising, appearance) maps.
+
+    Jitted; each [b, t, …]. Only for a method whose output has `maps`.
+    """
+
+    def maps(variables: dict, frames: Array, modality: str) -> list[Array]:
+        made = model.apply(variables, frames, (modality,), train=False).maps
+        shown = made.foreground, made.denoising, made.appearance
+        return [x.reshape(*frames.shape[:3:2], *x.shape[1:]) for x in shown]
+
+    return jax.jit(maps, static_argnums=2, compiler_options=compiler_options())
+
+
 def maps_picture(
-    model: nn.Module, variables: dict, tracklets: Sequence[Tracklet], config: ConfigDict
+    maps: Callable, variables: dict, tracklets: Sequence[Tracklet], config: ConfigDict
 ) -> UInt8[np.ndarray, "h w 3"]:
     """`maps_pictures` of the first tracklet of each modality, side by side."""
     first = [next(t for t in tracklets if t.modality == m) for m in MODALITIES]
-    return np.concatenate(maps_pictures(model, variables, first, config), axis=1)
+    return np.concatenate(maps_pictures(maps, variables, first, config), axis=1)
 
 
 def maps_pictures(
-    model: nn.Module, variables: dict, tracklets: Sequence[Tracklet], config: ConfigDict
+    maps: Callable, variables: dict, tracklets: Sequence[Tracklet], config: ConfigDict
 ) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """The frames of each tracklet and the maps that the gait stream sees, in the same colours.
-
-    Only for a method whose output has `maps`.
-    """
-
-    @partial(jax.jit, static_argnums=2)
-    def maps(variables: dict, frames: Array, modality: str):
-        made = model.apply(variables, frames, (modality,), train=False).maps
-        shown = made.foreground, made.denoising, made.appearance
-        return [x.reshape(*frames.shape[:3:2], *x.shape[1:]) for x in shown]  # [b, t, …]
-
+    """The frames of each tracklet and what `make_maps` sees in them, in the same colours."""
     shown = [()] * len(tracklets)
     with evaluation_batches(tracklets, config) as batches:
         for batch in batches:

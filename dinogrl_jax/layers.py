@@ -1,6 +1,8 @@
 """Blocks that several models share."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -88,20 +90,41 @@ class BatchNorm(nn.Module):
             running.value = ((1 - rate) * running.value + rate * new).astype(running.value.dtype)
 
 
+# What the backward pass computes again, and by which rule the rest is kept: least memory first.
+# Moments of normalisations are always kept: they are small, and take two passes over their input.
+_MOMENTS = jax.checkpoint_policies.save_only_these_names("moments")
+_PRODUCTS = jax.checkpoint_policies.dots_saveable  # of matrices and convolutions
+RECOMPUTED = {
+    "blocks": _MOMENTS,
+    "elementwise": jax.checkpoint_policies.save_from_both_policies(_MOMENTS, _PRODUCTS),
+    "nothing": jax.checkpoint_policies.everything_saveable,
+}
+_rule = contextvars.ContextVar("rule", default=RECOMPUTED["blocks"])
+
+
+@contextlib.contextmanager
+def recomputing(rule: Callable) -> Iterator[None]:
+    """What is traced inside follows a rule of RECOMPUTED; "blocks" without it."""
+    before = _rule.set(rule)
+    try:
+        yield
+    finally:
+        _rule.reset(before)
+
+
 def recomputed(call: Callable, *arrays: Any, **options: Any) -> Any:
     """call(*arrays, **options) of a module or its method, of which training keeps the input alone.
 
-    The backward pass computes again what it needs of the inside, but for the moments of
-    normalisations: they are small, and take two passes over their input. Worth it also where
-    nothing is inside (a convolution): what the backward pass makes of the input is not made early.
+    The backward pass computes again what it needs of the inside, as `recomputing` says. Worth it
+    also where nothing is inside (a convolution): what the backward pass makes of the input is not
+    made early.
     """
     method = call.__call__ if isinstance(call, nn.Module) else call
 
     def of_module(module: nn.Module, *arrays: Any) -> Any:
         return method.__func__(module, *arrays, **options)
 
-    policy = jax.checkpoint_policies.save_only_these_names("moments")
-    return nn.remat(of_module, policy=policy)(method.__self__, *arrays)
+    return nn.remat(of_module, policy=_rule.get())(method.__self__, *arrays)
 
 
 class PartLinear(nn.Module):

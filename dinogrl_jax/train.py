@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax import checkpoint, fine_tuning, pretrained, sharding
 from dinogrl_jax.compiling import compiler_options
-from dinogrl_jax.errors import InputError
+from dinogrl_jax.errors import InputError, chosen
+from dinogrl_jax.layers import RECOMPUTED, recomputing
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.optim import optimizer
 
@@ -168,18 +169,20 @@ def train_step(
     model: nn.Module,
     config: ConfigDict,
     whole: NamedSharding,
+    rule: Callable,
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
     """The state after one batch, and the loss's terms.
 
     A loss or gradient that is not finite changes nothing but the step's number; the term `finite`
-    is 0 then. whole: the sharding of an array that every device has.
+    is 0 then. whole: the sharding of an array that every device has. rule: of `layers.RECOMPUTED`.
     """
 
     def loss(params: dict, batch_stats: dict, frames: Array, labels: Array, key: Array) -> tuple:
         # Each device gathers the parameters once; its activations never leave it.
         given = state._replace(params=params, batch_stats=batch_stats)
         variables = jax.lax.with_sharding_constraint(given.trained, whole)
-        return method.training_loss(model, variables, frames, labels, key, config)
+        with recomputing(rule):
+            return method.training_loss(model, variables, frames, labels, key, config)
 
     key = jax.random.fold_in(state.key, state.step)
     gradients, terms, batch_stats = averaged(
@@ -237,12 +240,14 @@ def make_step(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
 
     The state is donated, and placed as `sharding.of_state` says; the batch is split by pairs of
     tracklets. Statistics and losses are those of the global batch.
+
+    Errors: InputError for an unknown `train.recompute`.
     """
     whole, split = sharding.replicated(mesh), sharding.by_tracklet(mesh)
     placed = sharding.of_state(state_shapes(model, config), mesh)
-    step = partial(
-        train_step, method=METHODS[config.method], model=model, config=config, whole=whole
-    )
+    rule = chosen(RECOMPUTED, config.train.recompute, "train.recompute")
+    method = METHODS[config.method]
+    step = partial(train_step, method=method, model=model, config=config, whole=whole, rule=rule)
     return jax.jit(
         step,
         in_shardings=(placed, split, split),

@@ -116,7 +116,7 @@ class Machine:
         for n in sizes:
             calls = self._calls(n, dtype)
             calls()
-            self.by_size[n] = spread([calls()[0] for _ in range(5)]).median
+            self.by_size[n] = spread([calls()[0] for _ in range(RUNS.value)]).median
         best = max(self.by_size, key=self.by_size.get)
         self.probe = self._calls(best, dtype)
         self.copied = self._copied(2**28 if cpu else 2**32)

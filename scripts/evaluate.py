@@ -27,7 +27,15 @@ from dinogrl_jax.config import FREE_AT_EVALUATION
 from dinogrl_jax.data import datasets
 from dinogrl_jax.distances import FORMULAS
 from dinogrl_jax.errors import InputError, run
-from dinogrl_jax.evaluate import columns, embeddings, halves, loaded, make_embed, maps_pictures
+from dinogrl_jax.evaluate import (
+    columns,
+    embeddings,
+    halves,
+    loaded,
+    make_embed,
+    make_maps,
+    maps_pictures,
+)
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.protocols import PROTOCOLS, filters_cameras
 from dinogrl_jax.report import subjects, write
@@ -85,7 +93,7 @@ def of_checkpoint(config, folder: str) -> tuple[scoring.Evaluation, Subject, dic
     subject = subjects.of_tracklets(test_set, config.data.root)
     subject = subject._replace(part_names=METHODS[config.method].part_names(config.model))
     if "gait" in config.model.streams:
-        show = partial(maps_pictures, model, variables, config=config)
+        show = partial(maps_pictures, make_maps(model), variables, config=config)
         subject = subject._replace(maps=lambda rows: show([test_set[row] for row in rows]))
     about = {"checkpoint": WHICH.value, "step": step}
     file = Path(OUT.value, "results.json") if OUT.value else Path(folder, "evaluation.json")

@@ -11,7 +11,7 @@ from dinogrl_jax.data import datasets
 from dinogrl_jax.data.pipeline import training_batches
 from dinogrl_jax.data.tracklets import labels
 from dinogrl_jax.errors import run
-from dinogrl_jax.evaluate import embeddings, figures, make_embed, maps_picture, mean_mAP
+from dinogrl_jax.evaluate import embeddings, figures, make_embed, make_maps, maps_picture, mean_mAP
 from dinogrl_jax.guard import Guard
 from dinogrl_jax.interruption import STOPPED, Interruption
 from dinogrl_jax.methods import METHODS
@@ -32,6 +32,7 @@ def main() -> int:
     model = METHODS[config.method].Model(config.model, len(label_of))
     state, metadata = started(model, config, list(label_of), manager, mesh)
     step, embed = make_step(model, config, mesh), make_embed(model, config, mesh)
+    maps = make_maps(model)
 
     t, first = config.train, int(state.step)
     shows_maps = "gait" in config.model.streams and jax.process_count() == 1
@@ -67,7 +68,7 @@ def main() -> int:
                 metadata = metadata.scored(found, mean_mAP(found))
                 log.evaluation(number, found)
             if shows_maps and (end or due(t.pictures_every, number, t)):
-                picture = maps_picture(model, state.variables, test_set, config)
+                picture = maps_picture(maps, state.variables, test_set, config)
                 summary.picture("maps", picture, number)
             if evaluated or stopped or due(t.checkpoint_every, number, t):
                 checkpoint.save(manager, state.variables, metadata, state.training)

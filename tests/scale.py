@@ -44,7 +44,7 @@ def settings() -> ConfigDict:
     data, model = config.data, config.model
     data.height, data.width = 32, 16
     data.identities_per_batch, data.tracklets_per_identity = 4, 2
-    model.resnet.stages, model.parts, model.compute_dtype = (1, 1), (1, 2), "float64"
+    model.resnet.stages, model.parts, model.compute_dtype = (1,), (1, 2), "float64"
     model.embedding, model.resnet.width, model.sasgl.hidden = 20, 6, 12
     model.dinov2.update({"height": 32, "width": 16, "depth": 1})
     model.dinov2.taps = (0,)

@@ -1,6 +1,7 @@
 """What a disk can do to a checkpoint, and what a run makes of it."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import jax
@@ -127,6 +128,23 @@ def test_places_and_values_both_count():
     rows = np.arange(12, dtype=np.float32).reshape(3, 4)
     found = {fingerprints([x])["0"] for x in (rows, rows[::-1], rows[:, ::-1], rows + 1)}
     assert len(found) == 4
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
+def test_the_commit_of_the_code_is_known_and_whether_it_has_changed(tmp_path, monkeypatch):
+    commit = checkpoint.git_commit.__wrapped__
+    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "package" / "checkpoint.py"))
+    package = tmp_path / "package"
+    package.mkdir()
+    file = package / "checkpoint.py"
+    file.touch()
+    me = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+    assert commit() == ""  # no repository
+    for command in (["init", "-q"], ["add", "."], [*me, "commit", "-q", "-m", "begin"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    assert len(commit()) == 40
+    file.write_text("changed")
+    assert commit()[40:] == "+"
 
 
 def test_a_place_that_cannot_be_written_is_named_and_the_last_step_stays(tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import scale
 import small
-from commands import QUICK, ROOT
+from commands import QUICKEST, ROOT
 
 from dinogrl_jax import hosts, sharding, train
 from dinogrl_jax.collectives import carried, sizes
@@ -21,7 +21,7 @@ from dinogrl_jax.errors import InputError
 
 
 def started(devices: int, *arguments) -> subprocess.Popen:
-    flags = f"--xla_force_host_platform_device_count={devices} {QUICK}"
+    flags = f"--xla_force_host_platform_device_count={devices} {QUICKEST}"
     command = [sys.executable, str(ROOT / "tests/scale.py"), *map(str, arguments)]
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path}

@@ -5,7 +5,7 @@ BUPTCampus's RandomIdentitySampler.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -65,13 +65,6 @@ TEST_CLIPS = {
     "uniform": one_clip(uniform),
     "dense": dense_clips,
 }
-
-
-def chosen(rules: Mapping[str, Any], name: str, setting: str) -> Any:
-    """The rule of a name; InputError lists the names there are."""
-    if name not in rules:
-        raise InputError(f"{setting} = {name!r}: there is {', '.join(rules)}")
-    return rules[name]
 
 
 class Members(NamedTuple):

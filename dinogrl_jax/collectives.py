@@ -133,6 +133,9 @@ def carried(shape: tuple[int, ...], known: Sizes) -> str:
     shape = squeezed(shape)
     if tuple(sorted(shape)) in known.matrices:
         return "parameters"
+    joined = (math.prod(shape[:2]), *shape[2:])  # gathered as [devices, rows of each, …]
+    if tuple(sorted(joined)) in known.matrices:
+        return "parameters"
     if len(shape) < 2 and math.prod(shape) <= max(known.vectors | known.axes):
         return "statistics"
     if math.prod(shape) in known.vectors or math.prod(shape) <= 8:

@@ -127,6 +127,24 @@ def recomputed(call: Callable, *arrays: Any, **options: Any) -> Any:
     return nn.remat(of_module, policy=_rule.get())(method.__self__, *arrays)
 
 
+def apart(x: Array) -> Array:
+    """x itself, which a CPU computes before it begins with what reads it."""
+    return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
+
+
+@jax.custom_vjp
+def apart_backwards(x: Array) -> Array:
+    """x itself, whose gradient is `apart`: for the result of a matrix product.
+
+    XLA on a CPU would compute the gradient again, transposed, for that of the product's kernel, in
+    a loop that leaps through memory.
+    """
+    return x
+
+
+apart_backwards.defvjp(lambda x: (x, None), lambda _, gradient: (apart(gradient),))
+
+
 class PartLinear(nn.Module):
     """One linear layer without bias for each part."""
 

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from dinogrl_jax.layers import accumulation_dtype
+from dinogrl_jax.layers import accumulation_dtype, apart
 from dinogrl_jax.resize import (
     antialiased_bicubic_matrix,
     bicubic_resized,
@@ -95,9 +95,10 @@ class Block(nn.Module):
         c, channels = self.config, (x.shape[-1],)
         scales = [self.param(f"ls{i}", nn.initializers.ones, channels) for i in (1, 2)]
         ls1, ls2 = (scale.astype(self.dtype) for scale in scales)
-        y = layer_norm(self.dtype, "norm1")(x)
+        # Apart, or what computes a LayerNorm's sums on a CPU takes the products behind it along.
+        y = apart(layer_norm(self.dtype, "norm1")(x))
         x = x + ls1 * Attention(c.heads, self.dtype, name="attn")(y)
-        y = layer_norm(self.dtype, "norm2")(x)
+        y = apart(layer_norm(self.dtype, "norm2")(x))
         return x + ls2 * MLP(c.mlp, c.mlp_ratio, self.dtype, name="mlp")(y)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dinogrl_jax.layers import BatchNorm, recomputed
+from dinogrl_jax.layers import BatchNorm, apart_backwards, recomputed
 
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -29,7 +29,8 @@ class Conv(nn.Module):
         kernel = self.param("kernel", KERNEL_INIT, shape).astype(self.dtype)
         x = x.astype(self.dtype)
         if self.size == 1:
-            return jnp.einsum("fhwc,cd->fhwd", x[:, :: self.stride, :: self.stride], kernel[0, 0])
+            x = x[:, :: self.stride, :: self.stride]
+            return apart_backwards(jnp.einsum("fhwc,cd->fhwd", x, kernel[0, 0]))
         pad = (self.size // 2, self.size // 2)
         return jax.lax.conv_general_dilated(
             x,

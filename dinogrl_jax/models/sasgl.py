@@ -3,7 +3,7 @@
 Source: DinoGRL's dinov2 branches, which follow BigGait.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,7 +12,14 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
-from dinogrl_jax.layers import BatchNorm, Moments, accumulation_dtype, moments, recomputed
+from dinogrl_jax.layers import (
+    BatchNorm,
+    Moments,
+    accumulation_dtype,
+    apart_backwards,
+    moments,
+    recomputed,
+)
 from dinogrl_jax.models.dinov2 import Tokens
 from dinogrl_jax.models.resnet import BasicBlock, Conv, Stages
 from dinogrl_jax.resize import bilinear_matrix, resized
@@ -193,8 +200,9 @@ class AttentionFusion(nn.Module):
         return first * weights[..., 0] + second * weights[..., 1]
 
 
-def dense(features: int, dtype, name: str) -> nn.Dense:
-    return nn.Dense(features, dtype=dtype, kernel_init=DENSE_INIT, name=name)
+def dense(features: int, dtype, name: str) -> Callable[[Array], Array]:
+    layer = nn.Dense(features, dtype=dtype, kernel_init=DENSE_INIT, name=name)
+    return lambda x: apart_backwards(layer(x))
 
 
 def doubled(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
@@ -214,10 +222,12 @@ def doubled_moments(x: Float[Array, "f h w c"], selected: Bool[Array, "f h2 w2"]
     weight = selected.astype(dtype)
     count = weight.sum()
     x = jnp.einsum("oh,fhwc->fowc", rows, x.astype(dtype))
-    mean = jnp.einsum("foi,iw,fowc->c", weight, columns, x) / jnp.maximum(count, 1)
+    shares = jnp.einsum("foi,iw->fow", weight, columns)
+    # not as one einsum each, for which XLA on a CPU transposes x
+    mean = shares.reshape(-1) @ x.reshape(-1, x.shape[-1]) / jnp.maximum(count, 1)
     x = x - mean
     form = jnp.einsum("foi,iw,iu->fowu", weight, columns, columns)
-    var = jnp.einsum("fowc,fowc->c", x, jnp.einsum("fowu,fouc->fowc", form, x))
+    var = (x * jnp.einsum("fowu,fouc->fowc", form, x)).sum((0, 1, 2))
     return Moments(mean, var / jnp.maximum(count, 1), count)
 
 

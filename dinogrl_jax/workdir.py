@@ -23,7 +23,8 @@ def opened(folder: str, config: ConfigDict) -> tuple[Path, ocp.CheckpointManager
     settings = path / "config.json"
     if settings.exists():
         check_same(config, from_dict(read_json(settings)), folder)
-    elif path.exists() and any(path.iterdir()):
+    elif path.exists() and any(not x.name.startswith(".config.json.") for x in path.iterdir()):
+        # those are drafts, of a run that was killed while it wrote its first file
         raise InputError(f"{path} is not empty and holds no run: choose another --workdir")
     path.mkdir(parents=True, exist_ok=True)
     write_json(settings, config.to_dict())

@@ -115,7 +115,7 @@ class Sizes(NamedTuple):
 
     matrices: set[tuple[int, ...]]  # shapes of parameters, sorted, without ones
     vectors: set[int]  # sizes of biases, scales and statistics
-    axes: set[int]  # tracklets, parts, channels of embeddings: of all devices and of one
+    axes: set[int]  # devices, and of all and of one: tracklets, parts, channels of embeddings
 
 
 def sizes(variables: Any, axes: set[int]) -> Sizes:
@@ -133,9 +133,10 @@ def carried(shape: tuple[int, ...], known: Sizes) -> str:
     shape = squeezed(shape)
     if tuple(sorted(shape)) in known.matrices:
         return "parameters"
-    joined = (math.prod(shape[:2]), *shape[2:])  # gathered as [devices, rows of each, …]
-    if tuple(sorted(joined)) in known.matrices:
-        return "parameters"
+    if shape and shape[0] in known.axes:  # gathered as [devices, rows of each, …]
+        joined = (math.prod(shape[:2]), *shape[2:])
+        if tuple(sorted(joined)) in known.matrices:
+            return "parameters"
     if len(shape) < 2 and math.prod(shape) <= max(known.vectors | known.axes):
         return "statistics"
     if math.prod(shape) in known.vectors or math.prod(shape) <= 8:

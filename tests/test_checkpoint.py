@@ -130,7 +130,6 @@ def test_places_and_values_both_count():
     assert len(found) == 4
 
 
-@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
 def test_the_commit_of_the_code_is_known_and_whether_it_has_changed(tmp_path, monkeypatch):
     commit = checkpoint.git_commit.__wrapped__
     monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "package" / "checkpoint.py"))
@@ -145,6 +144,8 @@ def test_the_commit_of_the_code_is_known_and_whether_it_has_changed(tmp_path, mo
     assert len(commit()) == 40
     file.write_text("changed")
     assert commit()[40:] == "+"
+    monkeypatch.setenv("PATH", "")
+    assert commit() == ""  # git is not installed
 
 
 def test_a_place_that_cannot_be_written_is_named_and_the_last_step_stays(tmp_path):

@@ -49,8 +49,9 @@ def test_pieces_are_one_and_turns_are_counted():
 def test_activations_of_frames_are_none_of_what_is_sent():
     variables = {"kernel": np.zeros((3, 3, 64, 64)), "bias": np.zeros(2048)}
     variables["linear"] = np.zeros((768, 16))
-    known = sizes(variables, axes={16, 35, 256})
+    known = sizes(variables, axes={8, 16, 35, 256})
     assert carried((64, 3, 3, 64), known) == carried((8, 96, 16), known) == "parameters"
+    assert carried((12, 64, 16), known) == "other"  # as many numbers, but of no 12 devices
     assert carried((64,), known) == carried((1, 2048), known) == "statistics"
     assert carried((16, 35, 256), known) == carried((35, 16, 16), known) == "embeddings"
     for shape in ((12, 64, 32, 64), (12, 256, 384), (24 * 64 * 32, 64), (24 * 64 * 32,)):

@@ -79,27 +79,38 @@ def kills(
     A moment is a number of seconds, and whether to wait from there for a checkpoint in the making.
     """
     for number, (seconds, in_writing) in enumerate(moments, 1):
+        began = time.time()
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         end = time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < end:
             time.sleep(0.002)
-        while process.poll() is None and in_writing and not drafts(workdir):
+        while process.poll() is None and in_writing and not drafts(workdir, began):
             time.sleep(0.0005)
-        writing = drafts(workdir)
+        writing = drafts(workdir, began)
         process.send_signal(signal.SIGKILL)
         output = process.communicate()[0]
         if process.returncode not in (0, -signal.SIGKILL):
             raise AssertionError(f"kill {number}: exit status {process.returncode}\n{output}")
-        steps = sorted(p.name for p in (workdir / "checkpoints").glob("[0-9]*") if p not in writing)
+        names = [p.name for p in (workdir / "checkpoints").glob("[0-9]*")]
+        steps = sorted(filter(str.isdigit, names), key=int)
         what = "ended before" if process.returncode == 0 else "killed"
         during = f", writing {', '.join(p.name for p in writing)}" if writing else ""
         yield f"{number}: {what} {seconds:.1f} s{during}; left {', '.join(steps) or 'nothing'}"
 
 
-def drafts(workdir: Path) -> list[Path]:
-    return list((workdir / "checkpoints").glob(DRAFTS))
+def drafts(workdir: Path, since: float) -> list[Path]:
+    """The checkpoints that are being written; a killed run may have left older ones."""
+    return [p for p in (workdir / "checkpoints").glob(DRAFTS) if changed(p) > since]
+
+
+def changed(path: Path) -> float:
+    """When a folder changed last, in seconds since 1970; 0 if it was renamed just now."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def saved(workdir: Path) -> list[np.ndarray]:

@@ -21,9 +21,6 @@ CPU, `processor` is the same per second that the process computed, whatever else
 
 import contextlib
 import json
-import os
-import platform
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +33,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from benchmark_machine import Machine, device_peak, host_peak, reset_peak, spread
+from benchmark_table import compared, difference, print_machine, print_result
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -56,7 +55,6 @@ from dinogrl_jax.train import State, initial_state, initial_variables, make_step
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("step", "extract", "stages", "evaluate", "pipeline", "checkpoint")
 IDENTITIES = 500  # of HITSZ-VCM's training set
-GIB, GIGA = 2**30, 1e9
 
 WHAT = flags.DEFINE_list("what", list(PARTS), f"what is measured, of {', '.join(PARTS)}")
 TRACKLETS = flags.DEFINE_integer(
@@ -71,122 +69,6 @@ OUT = flags.DEFINE_string("out", "", "JSON file to write")
 COMPARE = flags.DEFINE_string("compare", "", "JSON file of before, to compare shares with")
 MARGIN = flags.DEFINE_float("margin", 0.1, "part of a share that may be lost in --compare")
 TRACE = flags.DEFINE_string("trace", "", "folder for a profile that TensorBoard and Perfetto open")
-
-
-class Spread(NamedTuple):
-    """Of several runs."""
-
-    median: float
-    least: float
-    most: float
-    runs: int
-
-
-class Timed(NamedTuple):
-    """Seconds of a call, and the machine's rate in between, operations a second.
-
-    The same per second that all threads of the process computed, which other programs change less.
-    """
-
-    seconds: Spread
-    rate: float
-    computed: Spread
-    computed_rate: float
-
-    def described(self, operations: float) -> dict:
-        found = {
-            "seconds": self.seconds._asdict(),
-            "matmul_rate": self.rate,
-            "operations": operations,
-            "share": operations / self.seconds.median / self.rate,
-        }
-        if jax.default_backend() == "cpu":
-            computed = operations / self.computed.median / self.computed_rate
-            found |= {"processor_seconds": self.computed._asdict(), "processor_share": computed}
-        return found
-
-
-class Machine:
-    """The rate of matrix products of a type, best of several sizes, and of copying."""
-
-    def __init__(self, dtype: jnp.dtype) -> None:
-        cpu = jax.default_backend() == "cpu"
-        sizes = (512, 1024, 2048) if cpu else (4096, 8192, 16384)
-        self.by_size = {}
-        for n in sizes:
-            calls = self._calls(n, dtype)
-            calls()
-            self.by_size[n] = spread([calls()[0] for _ in range(RUNS.value)]).median
-        best = max(self.by_size, key=self.by_size.get)
-        self.probe = self._calls(best, dtype)
-        self.copied = self._copied(2**28 if cpu else 2**32)
-
-    @staticmethod
-    def _calls(n: int, dtype: jnp.dtype) -> Callable[[], np.ndarray]:
-        """Operations a second, by both clocks, of enough products of that size to be timed.
-
-        As many go before, uncounted: right after a large program they are slower by up to a third.
-        """
-        a, b = jax.random.normal(jax.random.key(0), (2, n, n)).astype(dtype)
-        count = max(round(4e10 / n**3), 1)
-        product = jax.jit(jnp.matmul).lower(a, b).compile()  # kept where caches are cleared
-
-        def rates() -> np.ndarray:
-            for _ in range(2):
-                began = clocks()
-                for _ in range(count):
-                    made = product(a, b)
-                jax.block_until_ready(made)
-            return count * 2 * n**3 / (clocks() - began)
-
-        return rates
-
-    @staticmethod
-    def _copied(size: int) -> float:
-        """Bytes read and written a second."""
-        x = jnp.zeros(size // 4, jnp.float32)
-        copy = jax.jit(lambda x: x + 1, donate_argnums=0)
-        seconds = []
-        for _ in range(6):
-            began = time.perf_counter()
-            x = jax.block_until_ready(copy(x))
-            seconds.append(time.perf_counter() - began)
-        return 2 * size / spread(seconds[1:]).median
-
-    def timed(self, call: Callable[[], Any]) -> Timed:
-        """A call that has been made before, in turns with the matrix products."""
-        took, rates, end = [], [self.probe()], time.perf_counter() + SECONDS.value
-        while len(took) < RUNS.value or time.perf_counter() < end:
-            began = clocks()
-            jax.block_until_ready(call())
-            took.append(clocks() - began)
-            rates.append(self.probe())
-        seconds, computed = (spread(list(x)) for x in np.transpose(took))
-        rate, computed_rate = np.median(rates, axis=0).tolist()
-        return Timed(seconds, rate, computed, computed_rate)
-
-    def described(self) -> dict:
-        return {
-            "processor": processor_name(),
-            "cores": os.cpu_count(),
-            "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-            "device": jax.devices()[0].device_kind,
-            "devices": jax.device_count(),
-            "system": platform.platform(),
-            "versions": checkpoint.versions(),
-            "matmul_rates": {str(n): rate for n, rate in self.by_size.items()},
-            "matmul_rate": max(self.by_size.values()),
-            "copied": self.copied,
-        }
-
-
-def spread(values: list[float]) -> Spread:
-    return Spread(*(float(f(values)) for f in (np.median, np.min, np.max)), len(values))
-
-
-def clocks() -> np.ndarray:
-    """Seconds of the clock, and seconds that all threads of the process have computed."""
-    return np.array([time.perf_counter(), time.process_time()])
 
 
 class Setup(NamedTuple):
@@ -218,22 +100,22 @@ def main() -> int:
     mesh = sharding.device_mesh(config.mesh.fsdp)
     sharding.check_batch(config, mesh)
     model = METHODS[config.method].Model(config.model, IDENTITIES)
-    same = described(config)
-    if before:
-        check_comparable(before, same)
+    found = {"setup": described(config), "results": {}}
+    if before and (why := difference(before, found)):
+        raise InputError(f"{COMPARE.value}: {why}")
     with folder() as made:
         jax.config.update("jax_compilation_cache_dir", str(made / "compiled"))
-        machine = Machine(jnp.dtype(config.model.compute_dtype))
+        machine = Machine(jnp.dtype(config.model.compute_dtype), RUNS.value, SECONDS.value)
         work = arithmetic.published(config, IDENTITIES)
         setup = Setup(config, model, mesh, machine, work, made)
-        found = {"machine": machine.described(), "setup": same, "results": {}}
+        found = {"machine": machine.described(), **found}
         print_machine(found["machine"])
         for name in (name for name in PARTS if name in WHAT.value):
             found["results"][name] = MEASURED[name](setup, found["results"])
             print_result(name, found["results"][name])
             if OUT.value:  # after each, so that a long run that is stopped has said something
                 Path(OUT.value).write_text(json.dumps(found, indent=2) + "\n")
-    return compared(before, found) if before else 0
+    return compared(before, found, MARGIN.value) if before else 0
 
 
 def sized(config: ConfigDict) -> None:
@@ -464,107 +346,6 @@ def saving(setup: Setup, results: dict) -> dict:
 
 
 MEASURED = dict(zip(PARTS, (step, extract, stages, evaluate, pipeline, saving), strict=True))
-
-
-def reset_peak() -> None:
-    """Begin the host's peak anew, where Linux lets a process do so."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def host_peak() -> int:
-    """Most bytes of memory that the process had at once since `reset_peak`."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def device_peak() -> int | None:
-    """Most bytes of a device's memory since the start; None where the backend does not say."""
-    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-
-
-def processor_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def print_machine(machine: dict) -> None:
-    rates = ", ".join(f"{n}: {r / GIGA:.0f}" for n, r in machine["matmul_rates"].items())
-    print(
-        f"{machine['processor']}, {machine['cores']} cores, {machine['devices']} × "
-        f"{machine['device']}, load {os.getloadavg()[0]:.1f}\n"
-        f"products, 10⁹ operations/s: {rates}; copied {machine['copied'] / GIGA:.1f} GB/s\n"
-        f"{'':26}{'seconds (least…most)':>28}{'10⁹':>10}{'10⁹/s':>8}{'limit':>8}{'share':>8}"
-        f"{'processor':>11}",
-        flush=True,
-    )
-
-
-def print_result(name: str, found: Any) -> None:
-    """A line for each measurement, and one for each further group of figures."""
-    if not isinstance(found, dict):
-        print(f"{name:26}{found:10.3f}", flush=True)
-    elif "share" in found:
-        s, operations = found["seconds"], found["operations"] / GIGA
-        time_taken = f"{s['median']:.3f} ({s['least']:.3f}…{s['most']:.3f})"
-        processor = f"{found['processor_share']:.1%}" if "processor_share" in found else ""
-        print(
-            f"{name:26}{time_taken:>28}{operations:10.1f}{operations / s['median']:8.0f}"
-            f"{found['matmul_rate'] / GIGA:8.0f}{found['share']:8.1%}{processor:>11}"
-        )
-        for group in ("compilation", "compiled_bytes", "memory"):
-            if group in found:
-                print(f"  {group}: {line(found[group])}")
-        if "frames" in found:
-            print(f"  frames: {found['frames']}, {found['frames_per_second']:.2f} a second")
-    elif "median" in found:
-        print(f"{name:26}{found['median']:10.3f} ({found['least']:.3f}…{found['most']:.3f})")
-    else:
-        for key, value in found.items():
-            print_result(f"{name} {key}", value)
-
-
-def line(group: dict) -> str:
-    """Seconds and bytes in words."""
-    told = (
-        f"{key} {value / GIB:.2f} GiB" if isinstance(value, int) else f"{key} {value:.1f} s"
-        for key, value in group.items()
-        if value is not None
-    )
-    return ", ".join(told)
-
-
-def check_comparable(before: dict, setup: dict) -> None:
-    """Raise InputError where the file is of another model, batch or type."""
-    for key, value in before["setup"].items():
-        if setup.get(key) != value:
-            raise InputError(f"{COMPARE.value}: made with another {key}: {value}")
-
-
-def compared(before: dict, after: dict) -> int:
-    """1 if a share that both have is worse than the margin allows, else 0; prints them."""
-    old, new, worse = dict(shares(before["results"])), dict(shares(after["results"])), 0
-    for name in (name for name in old if name in new):
-        lost = new[name] < (1 - MARGIN.value) * old[name]
-        worse += lost
-        print(f"{name:26}{old[name]:8.1%} → {new[name]:.1%}{'  worse' if lost else ''}")
-    print(f"{worse} worse by more than {MARGIN.value:.0%}")
-    return 1 if worse else 0
-
-
-def shares(found: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The shares of the limit in a result, by the path of keys that leads to each."""
-    for key, value in found.items():
-        if key == "share":
-            yield prefix, value
-        elif isinstance(value, dict):
-            yield from shares(value, f"{prefix}.{key}" if prefix else key)
 
 
 if __name__ == "__main__":

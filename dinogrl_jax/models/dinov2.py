@@ -56,14 +56,25 @@ def attended(
 def attended_in_turn(
     q: Float[Array, "f n h d"], k: Float[Array, "f n h d"], v: Float[Array, "f n h d"]
 ) -> Float[Array, "f n h d"]:
-    """`attended`, a frame of each device at a time: its n·n weights stay in a processor's cache."""
-    devices = math.gcd(len(q), jax.device_count())
+    """`attended`, a head of a frame of each device at a time: for processors.
 
-    def dealt(x: Array) -> Array:  # [turn, device, …]: frames stay where they are
-        return x.reshape(devices, -1, *x.shape[1:]).swapaxes(0, 1)
+    Its n·n weights stay in the cache, and with the keys in front the softmax adds up whole rows.
+    """
+    f, n, h, d = q.shape
+    devices = math.gcd(f, jax.device_count())
 
-    turns = jax.lax.map(lambda qkv: attended(*qkv), (dealt(q), dealt(k), dealt(v)))
-    return turns.swapaxes(0, 1).reshape(q.shape)
+    def dealt(x: Array) -> Array:  # [turn, device, n, d]: frames stay where they are
+        return x.reshape(devices, -1, n, h, d).transpose(1, 3, 0, 2, 4).reshape(-1, devices, n, d)
+
+    def turn(qkv: tuple[Array, Array, Array]) -> Array:
+        q, k, v = qkv
+        logits = jnp.einsum("fkd,fqd->fkq", k, q).astype(accumulation_dtype(q.dtype))
+        weights = jnp.exp(logits - logits.max(1, keepdims=True))
+        y = jnp.einsum("fkq,fkd->fqd", weights.astype(q.dtype), v)
+        return y / weights.sum(1)[:, :, None].astype(q.dtype)
+
+    turns = jax.lax.map(turn, (dealt(q), dealt(k), dealt(v)))
+    return turns.reshape(-1, h, devices, n, d).transpose(2, 0, 3, 1, 4).reshape(q.shape)
 
 
 class MLP(nn.Module):

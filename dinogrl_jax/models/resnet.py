@@ -8,6 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dinogrl_jax.layers import BatchNorm, apart_backwards, recomputed
+from dinogrl_jax.models import winograd
 
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -31,6 +32,8 @@ class Conv(nn.Module):
         if self.size == 1:
             x = x[:, :: self.stride, :: self.stride]
             return apart_backwards(jnp.einsum("fhwc,cd->fhwd", x, kernel[0, 0]))
+        if (self.size, self.stride) == (3, 1) and winograd.worthwhile(x, self.features):
+            return winograd.convolved(x, kernel)
         pad = (self.size // 2, self.size // 2)
         return jax.lax.conv_general_dilated(
             x,

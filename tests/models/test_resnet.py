@@ -8,7 +8,8 @@ from flax import linen as nn
 
 from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.layers import RECOMPUTED, recomputing
-from dinogrl_jax.models.resnet import Stages, max_pooled
+from dinogrl_jax.models import winograd
+from dinogrl_jax.models.resnet import Conv, Stages, max_pooled
 
 
 def library_pooled(x):
@@ -71,3 +72,42 @@ def test_what_is_kept_costs_memory_and_changes_no_gradient():
         for a, b in zip(expected, found, strict=True):
             # The same sums in another order; each is of 2,048 positions and passes 12 layers.
             assert abs(a - b).max() < 1e-4 * largest
+
+
+@pytest.mark.parametrize("size", [(2, 2), (8, 6)])
+def test_a_convolution_by_fewer_products_is_the_same(size):
+    """So are both its gradients; in float64, where 1e-12 is rounding of sums of 9·5 products."""
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x, kernel, g = (
+            jnp.asarray(rng.standard_normal(shape))
+            for shape in ((3, *size, 5), (3, 3, 5, 7), (3, *size, 7))
+        )
+        found, expected = (
+            (y, *back(g))
+            for y, back in (jax.vjp(f, x, kernel) for f in (winograd.convolved, winograd.directly))
+        )
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "features", "dtype", "fewer"),
+    [
+        ((1, 4, 2, 128), 128, "float32", True),
+        ((1, 3, 2, 128), 128, "float32", False),  # an odd height
+        ((1, 4, 2, 128), 64, "float32", False),
+        ((1, 4, 2, 128), 128, "bfloat16", False),
+    ],
+)
+def test_what_is_convolved_by_fewer_products(shape, features, dtype, fewer):
+    """XLA has a convolution where there are not, and products of matrices where there are."""
+    dtype = jnp.dtype(dtype)
+    x = jnp.ones(shape, dtype)
+    conv = Conv(features, 3, 1, dtype)
+    variables = conv.init(jax.random.key(0), x)
+    lowered = jax.jit(conv.apply).trace(variables, x).lower(lowering_platforms=("cpu",))
+    assert ("stablehlo.convolution" not in lowered.as_text()) == fewer
+    expected = winograd.directly(x, variables["params"]["kernel"].astype(dtype))
+    # float32 rounding of 9·128 products; bfloat16 is computed alike
+    np.testing.assert_allclose(conv.apply(variables, x), expected, rtol=0, atol=1e-5)

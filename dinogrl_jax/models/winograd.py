@@ -1,0 +1,73 @@
+"""3×3 convolutions with fewer multiplications, for processors.
+
+Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016: F(2×2, 3×3).
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+FEWEST = 128  # channels; with 64 the sums around the products cost what these save
+
+
+def worthwhile(x: Float[Array, "f h w c"], features: int) -> bool:
+    """Whether `convolved` is faster than XLA's own convolution on a CPU, and as exact."""
+    even = x.shape[1] % 2 == x.shape[2] % 2 == 0
+    return even and min(x.shape[-1], features) >= FEWEST and x.dtype != jnp.bfloat16
+
+
+@jax.custom_vjp
+def convolved(x: Float[Array, "f h w c"], kernel: Float[Array, "3 3 c d"]) -> Array:
+    """x convolved with the kernel at stride 1, beyond the border 0; height and width are even."""
+    return jax.lax.platform_dependent(x, kernel, cpu=_by_products, default=directly)
+
+
+def directly(x: Float[Array, "f h w c"], kernel: Float[Array, "3 3 c d"]) -> Array:
+    """The same by XLA's own convolution."""
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return convolved(x, kernel), (x, kernel)
+
+
+def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    (of_kernel,) = jax.linear_transpose(lambda k: directly(x, k), kernel)(g)
+    return convolved(g, kernel[::-1, ::-1].swapaxes(2, 3)), of_kernel
+
+
+convolved.defvjp(_forward, _backward)
+
+
+def _by_products(x: Float[Array, "f h w c"], kernel: Float[Array, "3 3 c d"]) -> Array:
+    """2×2 results from 4×4 values: 16 products of channels where 36 are usual."""
+    f, h, w, c = x.shape
+    spread = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], x.dtype)
+    kernels = jnp.einsum("ai,bj,ijcd->abcd", spread, spread, kernel).reshape(16, c, -1)
+    # Apart, or what makes x would be computed for each of the tiles that overlap, and the sums at
+    # the end for each reader.
+    x = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
+    rows = _differences([x[:, i : i + h - 1 : 2] for i in range(4)])
+    tiles = [_differences([row[:, :, j : j + w - 1 : 2] for j in range(4)]) for row in rows]
+    tiles = jnp.stack([tile.reshape(-1, c) for row in tiles for tile in row])
+    made = jnp.einsum("tnc,tcd->tnd", tiles, kernels)
+    columns = zip(*(_sums(list(row)) for row in made.reshape(4, 4, *made.shape[1:])), strict=True)
+    y = jnp.stack([jnp.stack(_sums(column)) for column in columns])  # [2 columns, 2 rows, n, d]
+    y = y.reshape(2, 2, f, h // 2, w // 2, -1)
+    return jax.lax.optimization_barrier(y.transpose(2, 3, 1, 4, 0, 5).reshape(f, h, w, -1))
+
+
+def _differences(four: Sequence[Array]) -> tuple[Array, Array, Array, Array]:
+    a, b, c, d = four
+    return a - c, b + c, c - b, b - d
+
+
+def _sums(four: Sequence[Array]) -> tuple[Array, Array]:
+    a, b, c, d = four
+    return a + b + c, b - c - d

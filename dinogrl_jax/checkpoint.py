@@ -7,11 +7,13 @@ place and renames it, so a step is whole or absent; fingerprints show what a dis
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import importlib.metadata
 import json
 import logging
+import os
 import subprocess
 import sys
 import warnings
@@ -66,13 +68,34 @@ def open_folder(folder: str | Path, create: bool = False) -> ocp.CheckpointManag
     if not create and not folder.is_dir():
         raise InputError(f"{folder}: no such folder of checkpoints")
     _hush()
-    options = ocp.CheckpointManagerOptions(create=create, cleanup_tmp_directories=create)
+    finished = ocp.options.AsyncOptions(post_finalization_callback=lambda: _on_disk(folder))
+    options = ocp.CheckpointManagerOptions(
+        create=create, cleanup_tmp_directories=create, async_options=finished
+    )
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     for item in ("variables", "training"):
         handler = ocp.StandardCheckpointHandler()
         registry.add(item, ocp.args.StandardSave, handler)
         registry.add(item, ocp.args.StandardRestore, handler)
     return ocp.CheckpointManager(folder, options=options, handler_registry=registry)
+
+
+def _on_disk(folder: Path) -> None:
+    """Return when all in a folder is on the disk, so that a power failure does not take it.
+
+    Orbax leaves that to the system, which may have the name of a step there long before its files.
+    """
+    for path in (*folder.rglob("*"), folder):
+        try:
+            file = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+        except OSError as error:
+            # Tidied up by another process, or of a file system that does not know this.
+            if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENOTSUP):
+                raise
 
 
 def save(

@@ -67,7 +67,13 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes beside the place and renames, so that no half-written file is ever seen."""
+    """Writes beside the place and renames, so that no half-written file is ever seen.
+
+    On the disk before the name is: else a power failure may leave an empty file of that name.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content, indent=2) + "\n")
+    with draft.open("w") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     draft.replace(path)

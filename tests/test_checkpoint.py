@@ -1,5 +1,7 @@
 """What a disk can do to a checkpoint, and what a run makes of it."""
 
+import errno
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -55,6 +57,32 @@ def test_the_last_two_and_the_best_stay(tmp_path):
     assert checkpoint.saved_metadata(manager, 4).best == {"step": 2, "score": 0.5}
     with pytest.raises(InputError, match="there is best, last, 2, 4, 5"):
         checkpoint.chosen_step(manager, "3")
+
+
+def test_all_of_a_step_is_on_the_disk_when_it_is_finished(tmp_path, monkeypatch):
+    """The system is asked to bring each file and folder there, under the name it then has."""
+    asked, ask = set(), os.fsync
+
+    def recorded(file: int) -> None:
+        asked.add(os.fstat(file).st_ino)
+        ask(file)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    saved(tmp_path, {1: 0.1, 2: 0.5})
+    (tmp_path / "2/commit_success.txt").unlink()  # Orbax writes it last; nothing needs it
+    read(tmp_path, 2)
+    there = {path.stat().st_ino: path for path in (tmp_path, *tmp_path.rglob("*"))}
+    assert len(there) > 20
+    assert not {path for number, path in there.items() if number not in asked}
+
+
+def test_a_disk_that_fails_while_a_step_is_finished_is_named(tmp_path, monkeypatch):
+    def failing(file: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(InputError, match="a checkpoint cannot be written .*Input/output error"):
+        saved(tmp_path, {1: 0.1})
 
 
 def truncated(content: bytearray) -> bytearray:

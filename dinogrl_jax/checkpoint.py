@@ -85,17 +85,22 @@ def _on_disk(folder: Path) -> None:
 
     Orbax leaves that to the system, which may have the name of a step there long before its files.
     """
-    for path in (*folder.rglob("*"), folder):
-        try:
-            file = os.open(path, os.O_RDONLY)
+    for at, _, names in os.walk(folder):  # which passes over what another process tidies up
+        for path in (at, *(os.path.join(at, name) for name in names)):
             try:
-                os.fsync(file)
-            finally:
-                os.close(file)
-        except OSError as error:
-            # Tidied up by another process, or of a file system that does not know this.
-            if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENOTSUP):
-                raise
+                _synchronised(path)
+            except OSError as error:
+                # Tidied up as well, or on a file system that does not know this.
+                if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENOTSUP):
+                    raise
+
+
+def _synchronised(path: str) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def save(

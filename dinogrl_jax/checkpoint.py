@@ -87,20 +87,20 @@ def _on_disk(folder: Path) -> None:
     """
     for at, _, names in os.walk(folder):  # which passes over what another process tidies up
         for path in (at, *(os.path.join(at, name) for name in names)):
-            try:
-                _synchronised(path)
-            except OSError as error:
-                # Tidied up as well, or on a file system that does not know this.
-                if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENOTSUP):
-                    raise
+            _synchronised(path)
 
 
 def _synchronised(path: str) -> None:
-    file = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except OSError as error:
+        # Tidied up by another process, or on a file system that does not know this.
+        if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 def save(
@@ -134,6 +134,9 @@ def finish(manager: ocp.CheckpointManager) -> None:
     """Wait until the last step is written; InputError where it cannot be."""
     with _writing(manager):
         manager.wait_until_finished()
+        _synchronised(
+            str(manager.directory)
+        )  # the step's last name, before another step is deleted
 
 
 def saved_metadata(manager: ocp.CheckpointManager, step: int) -> Metadata:

@@ -71,7 +71,7 @@ def attended_in_turn(
         logits = jnp.einsum("fkd,fqd->fkq", k, q).astype(accumulation_dtype(q.dtype))
         weights = jnp.exp(logits - logits.max(1, keepdims=True))
         y = jnp.einsum("fkq,fkd->fqd", weights.astype(q.dtype), v)
-        return y / weights.sum(1)[:, :, None].astype(q.dtype)
+        return (y / weights.sum(1)[:, :, None]).astype(q.dtype)
 
     turns = jax.lax.map(turn, (dealt(q), dealt(k), dealt(v)))
     return turns.reshape(-1, h, devices, n, d).transpose(2, 0, 3, 1, 4).reshape(q.shape)

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dinogrl_jax.layers import BatchNorm, apart_backwards, recomputed
-from dinogrl_jax.models import winograd
+from dinogrl_jax.models.convolution import convolved
 
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -32,16 +32,7 @@ class Conv(nn.Module):
         if self.size == 1:
             x = x[:, :: self.stride, :: self.stride]
             return apart_backwards(jnp.einsum("fhwc,cd->fhwd", x, kernel[0, 0]))
-        if (self.size, self.stride) == (3, 1) and winograd.worthwhile(x, self.features):
-            return winograd.convolved(x, kernel)
-        pad = (self.size // 2, self.size // 2)
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(self.stride, self.stride),
-            padding=(pad, pad),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        return convolved(x, kernel, self.stride)
 
 
 class Stem(nn.Module):

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.layers import RECOMPUTED, recomputing
-from dinogrl_jax.models import winograd
+from dinogrl_jax.models.convolution import directly, with_fewer_products
 from dinogrl_jax.models.resnet import Conv, Stages, max_pooled
 
 
@@ -85,7 +85,7 @@ def test_a_convolution_by_fewer_products_is_the_same(size):
         )
         found, expected = (
             (y, *back(g))
-            for y, back in (jax.vjp(f, x, kernel) for f in (winograd.convolved, winograd.directly))
+            for y, back in (jax.vjp(f, x, kernel) for f in (with_fewer_products, directly))
         )
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
@@ -108,6 +108,6 @@ def test_what_is_convolved_by_fewer_products(shape, features, dtype, fewer):
     variables = conv.init(jax.random.key(0), x)
     lowered = jax.jit(conv.apply).trace(variables, x).lower(lowering_platforms=("cpu",))
     assert ("stablehlo.convolution" not in lowered.as_text()) == fewer
-    expected = winograd.directly(x, variables["params"]["kernel"].astype(dtype))
+    expected = directly(x, variables["params"]["kernel"].astype(dtype))
     # float32 rounding of 9·128 products; bfloat16 is computed alike
     np.testing.assert_allclose(conv.apply(variables, x), expected, rtol=0, atol=1e-5)

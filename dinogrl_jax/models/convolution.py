@@ -1,4 +1,4 @@
-"""3×3 convolutions with fewer multiplications, for processors.
+"""Convolutions; on processors, wide ones of 3×3 positions with fewer multiplications.
 
 Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016: F(2×2, 3×3).
 """
@@ -13,36 +13,40 @@ from jaxtyping import Array, Float
 FEWEST = 128  # channels; with 64 the sums around the products cost what these save
 
 
-def worthwhile(x: Float[Array, "f h w c"], features: int) -> bool:
-    """Whether `convolved` is faster than XLA's own convolution on a CPU, and as exact."""
+def convolved(x: Float[Array, "f h w c"], kernel: Float[Array, "k k c d"], stride: int) -> Array:
+    """x convolved with a kernel of odd size, beyond the border 0: at stride 1 as large as x."""
     even = x.shape[1] % 2 == x.shape[2] % 2 == 0
-    return even and min(x.shape[-1], features) >= FEWEST and x.dtype != jnp.bfloat16
+    exact = x.dtype != jnp.bfloat16
+    if exact and even and stride == 1 and kernel.shape[0] == 3 and min(kernel.shape[2:]) >= FEWEST:
+        return with_fewer_products(x, kernel)
+    return directly(x, kernel, stride)
 
 
-@jax.custom_vjp
-def convolved(x: Float[Array, "f h w c"], kernel: Float[Array, "3 3 c d"]) -> Array:
-    """x convolved with the kernel at stride 1, beyond the border 0; height and width are even."""
-    return jax.lax.platform_dependent(x, kernel, cpu=_by_products, default=directly)
-
-
-def directly(x: Float[Array, "f h w c"], kernel: Float[Array, "3 3 c d"]) -> Array:
-    """The same by XLA's own convolution."""
+def directly(x: Float[Array, "f h w c"], kernel: Float[Array, "k k c d"], stride: int = 1) -> Array:
+    """`convolved` by XLA's own convolution."""
+    pad = (kernel.shape[0] // 2, kernel.shape[0] // 2)
     return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, (stride, stride), (pad, pad), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
+@jax.custom_vjp
+def with_fewer_products(x: Float[Array, "f h w c"], kernel: Float[Array, "3 3 c d"]) -> Array:
+    """`convolved` at stride 1, height and width even; on all but CPUs `directly`."""
+    return jax.lax.platform_dependent(x, kernel, cpu=_by_products, default=directly)
+
+
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return convolved(x, kernel), (x, kernel)
+    return with_fewer_products(x, kernel), (x, kernel)
 
 
 def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = kept
     (of_kernel,) = jax.linear_transpose(lambda k: directly(x, k), kernel)(g)
-    return convolved(g, kernel[::-1, ::-1].swapaxes(2, 3)), of_kernel
+    return with_fewer_products(g, kernel[::-1, ::-1].swapaxes(2, 3)), of_kernel
 
 
-convolved.defvjp(_forward, _backward)
+with_fewer_products.defvjp(_forward, _backward)
 
 
 def _by_products(x: Float[Array, "f h w c"], kernel: Float[Array, "3 3 c d"]) -> Array:

@@ -18,10 +18,15 @@ from dinogrl_jax.errors import InputError
 
 
 class Operand(NamedTuple):
-    """Descriptors as a matmul wants them: parts first, squared lengths beside them."""
+    """Descriptors as they come, what is subtracted from all of them, and then squared lengths."""
 
-    parts: Float[Array, "p n d"]
+    embedding: Float[Array, "n p d"]
+    offset: Float[Array, "p d"]
     squared: Float[Array, "p n"]
+
+    def part(self, p: int | Array) -> Float[Array, "n d"]:
+        rows = jax.lax.dynamic_index_in_dim(self.embedding, p, axis=1, keepdims=False)
+        return rows.astype(self.offset.dtype) - self.offset[p]
 
 
 def _squared(aa, bb, ab):
@@ -67,13 +72,8 @@ def centre(name: str, embedding: Float[ArrayLike, "n p d"]) -> Float[np.ndarray,
 
 def operand(embedding: Float[ArrayLike, "n p d"], offset: Float[ArrayLike, "p d"]) -> Operand:
     """Descriptors less an offset, in its dtype, ready for `block`."""
-    # two programs: together, XLA on a CPU takes twice the time
-    return Operand(_parts_first(embedding, offset), _squared_lengths(embedding, offset))
-
-
-@jax.jit
-def _parts_first(embedding, offset):
-    return (embedding.astype(offset.dtype) - offset).transpose(1, 0, 2)
+    embedding, offset = jnp.asarray(embedding), jnp.asarray(offset)
+    return Operand(embedding, offset, _squared_lengths(embedding, offset))
 
 
 @jax.jit
@@ -90,22 +90,23 @@ def block(name: str, query: Operand, gallery: Operand) -> Float[Array, "q g"]:
     Source: arXiv 2511.04281 ranks by the mean over parts of Euclidean distances.
     """
     apart, combine = name == "part_euclidean", formula(name)
-    parts, n, _ = query.parts.shape
+    parts, n = query.squared.shape
+    zero = jnp.zeros((n, gallery.squared.shape[1]), query.offset.dtype)
 
-    def one(_, operands):
-        (a, aa), (b, bb) = operands
+    def one(p, total):
         # HIGHEST: a GPU would round the factors to TF32, a TPU to bfloat16
+        a, b = query.part(p), gallery.part(p)
         ab = jax.lax.dot_general(a, b, (((1,), (1,)), ((), ())), precision="highest")
-        return combine(aa[:, None], bb[None, :], ab) if apart else ab
-
-    def added(term, operands):
-        zero = jnp.zeros((n, gallery.parts.shape[1]), query.parts.dtype)
-        return jax.lax.scan(lambda s, x: (s + term(s, x), None), zero, operands)[0]
+        term = combine(query.squared[p, :, None], gallery.squared[p], ab) if apart else ab
+        return total + term
 
     # a sum of sums of a few parts: rounds a third as much as one sum over 70
     few = max(k for k in range(1, math.isqrt(parts) + 1) if parts % k == 0)
-    groups = jax.tree.map(lambda x: x.reshape(-1, few, *x.shape[1:]), (query, gallery))
-    total = added(lambda _, group: added(one, group), groups)
+
+    def group(i, total):
+        return total + jax.lax.fori_loop(i * few, (i + 1) * few, one, zero)
+
+    total = jax.lax.fori_loop(0, parts // few, group, zero)
     if apart:
         return total / parts
     return combine(query.squared.sum(0)[:, None], gallery.squared.sum(0)[None, :], total)
@@ -140,8 +141,8 @@ def exact(
     offset: Float[np.ndarray, "p d"],
 ) -> Float[np.ndarray, "q g"]:
     """Float64 distances of every query to every gallery entry: for tens of them, in NumPy."""
-    a, b = (np.subtract(x, offset, dtype=np.float64) for x in (query, gallery))
-    aa, bb = (np.einsum("npd,npd->pn", x, x) for x in (a, b))
+    a, b = (x - offset.astype(np.float64) for x in (query, gallery))
+    aa, bb = (np.vecdot(x, x).T for x in (a, b))
     return _whole(name, aa[:, :, None], bb[:, None, :], a.transpose(1, 0, 2) @ b.transpose(1, 2, 0))
 
 
@@ -153,13 +154,14 @@ def exact_pair(
 ) -> float:
     """One distance of `exact`, to rounding; two descriptors stay in a core's cache."""
     if name in EUCLIDEAN:  # from the difference, which needs one pass over the numbers
-        apart = np.subtract(query, gallery, dtype=np.float64)
-        squared = np.einsum("pd,pd->p", apart, apart)
+        apart = query.astype(np.float64)
+        apart -= gallery
+        squared = np.vecdot(apart, apart)
         if name == "part_euclidean":
             return float(np.sqrt(squared).mean())
         return float(squared.sum() ** (0.5 if name == "euclidean" else 1))
-    a, b = (np.subtract(x, offset, dtype=np.float64) for x in (query, gallery))
-    return float(_whole(name, *(np.einsum("pd,pd->p", *xy) for xy in ((a, a), (b, b), (a, b)))))
+    a, b = (x - offset.astype(np.float64) for x in (query, gallery))
+    return float(_whole(name, np.vecdot(a, a), np.vecdot(b, b), np.vecdot(a, b)))
 
 
 def exact_block(

@@ -1,5 +1,6 @@
 """Sets of tracklets that query or are searched, and their blocks on the devices."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -172,9 +173,14 @@ def sides(
 
 
 def _filled(x: np.ndarray, size: int, sharding: NamedSharding) -> Array:
-    if len(x) < size:
-        x = np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])
-    return jax.device_put(x, sharding)
+    """On the devices, zeros behind; a CPU uses this one copy as it lies, for it is aligned."""
+    shape = size, *x.shape[1:]
+    memory = np.empty(math.prod(shape) * x.itemsize + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    out = memory[start : len(memory) - 64 + start].view(x.dtype).reshape(shape)
+    out[: len(x)] = x
+    out[len(x) :] = 0
+    return jax.device_put(out, sharding)
 
 
 def _check_finite(length: np.ndarray, places: np.ndarray, what: str) -> None:

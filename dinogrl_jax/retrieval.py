@@ -6,6 +6,7 @@ is then compared with them, and the few pairs that float32 cannot decide are com
 The result depends neither on blocks nor on devices.
 """
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -39,6 +40,15 @@ class Matches(NamedTuple):
     place: Int[np.ndarray, "n m"]
 
 
+class Compared(NamedTuple):
+    """How many negatives of a block are nearer to each tracklet than each of its matches."""
+
+    surely: Int[Array, "n m"]
+    perhaps: Int[Array, "n m"]  # those included that float32 cannot tell
+    low: Float[Array, "n m"]  # float32 cannot tell from low to high, both included
+    high: Float[Array, "n m"]
+
+
 def count_negatives(
     query: Tracklets, gallery: Tracklets, t: Task, both: bool = False
 ) -> list[tuple[Int[np.ndarray, "n m"], Bool[np.ndarray, "n m"]]]:
@@ -54,13 +64,11 @@ def count_negatives(
     found = matches(query, gallery, t, both)
     counts = [np.zeros(x.place.shape, np.int64) for x in found]
     for rows, left, columns, right, compared in _one_ahead(query, gallery, found, t):
-        preceding, succeeding, unsure = map(np.asarray, compared)
-        counts[0][rows] += preceding[: len(rows)]
-        counts[1][columns] += succeeding[: len(columns)]
-        i, j = np.nonzero(unsure)
-        scale = (np.asarray(left.length, np.float64)[i] + np.asarray(right.length)[j]) ** 2
-        distance = _settled(query, gallery, t, rows, columns, unsure.shape, i, j)
-        _decide(query, gallery, found, counts, t, rows[i], columns[j], distance, scale)
+        distance, there, back = jax.tree.map(np.asarray, compared)
+        lengths = [np.asarray(side.length, np.float64) for side in (left, right)]
+        _add(counts[0], found[0], there, distance, lengths, t, query, gallery, rows, columns)
+        lengths = lengths[::-1]
+        _add(counts[1], found[1], back, distance.T, lengths, t, gallery, query, columns, rows)
     return [(c, x.place >= 0) for c, x in zip(counts, found, strict=True)][: 1 + both]
 
 
@@ -69,7 +77,7 @@ def matches(query: Tracklets, gallery: Tracklets, t: Task, both: bool) -> tuple[
     pairs = list(same_identity(query, gallery))
     forward = _no_matches(query, max((len(g) for _, g in pairs), default=0))
     backward = _no_matches(gallery, max((len(q) for q, _ in pairs), default=0) if both else 0)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         distance_of = pool.map(lambda pair: exact(t, query, gallery, *pair), pairs)
         for (q, g), distance in zip(pairs, distance_of, strict=True):
             _fill(forward, t, query, gallery, q, g, distance)
@@ -123,61 +131,73 @@ def _prefetched(items: Iterator) -> Iterator:
 
 @partial(jax.jit, static_argnames=("name", "junk"))
 def _compare(name: str, junk: Junk, query: Side, gallery: Side) -> tuple:
-    """Negatives that surely precede each match, both ways, and the pairs that stay undecided."""
+    """Distances of a block, and what they say of each query and of each gallery entry."""
     distance = distances.block(name, query.operand, gallery.operand)
-    there = _negative(junk, query, gallery)
-    back = _negative(junk, gallery, query).T
-    unsure = there & _near(name, distance, query, gallery)
-    unsure |= back & _near(name, distance.T, gallery, query).T
-    preceding = _preceding(jnp.where(there & ~unsure, distance, jnp.inf), query.matched)
-    succeeding = _preceding(jnp.where(back & ~unsure, distance, jnp.inf).T, gallery.matched)
-    return preceding, succeeding, unsure
+    there = _negatives(name, junk, distance, query, gallery)
+    back = _negatives(name, junk, distance.T, gallery, query)
+    return distance, there, back
 
 
-def _negative(junk: Junk, query: Side, gallery: Side) -> Bool[Array, "q g"]:
+def _negatives(name: str, junk: Junk, distance: Array, query: Side, gallery: Side) -> Compared:
     own = query.identity[:, None], query.camera[:, None]
     other = gallery.identity[None, :], gallery.camera[None, :]
     real = query.real[:, None] & gallery.real[None, :]
-    return real & (own[0] != other[0]) & ~junk(*own, *other)
+    negative = real & (own[0] != other[0]) & ~junk(*own, *other)
+    distance = jnp.where(negative, distance, jnp.inf)
 
-
-def _near(name: str, distance: Array, query: Side, gallery: Side) -> Bool[Array, "q g"]:
-    """Whether float32 leaves open on which side of a match of the query an entry is."""
     scale = (query.length + gallery.length.max()) ** 2
-    parts = query.operand.parts.shape[0]
+    parts = len(query.operand.offset)
     margin = distances.tolerance(name, query.matched, scale[:, None], parts, np.float32)
-    away = jnp.abs(distance[:, None, :] - query.matched[:, :, None])
-    return (away <= margin[:, :, None]).any(1)
+    low, high = query.matched - margin, query.matched + margin
+
+    # One match at a time, and both sums in one loop: XLA on a CPU does not vectorise the sum over
+    # [n, m, entries], and two sums it does not put into one loop by itself.
+    def one(bounds):
+        below = distance < bounds[0][:, None], distance <= bounds[1][:, None]
+        below = tuple(x.astype(jnp.int32) for x in below)
+        return jax.lax.reduce(below, (0, 0), lambda x, y: (x[0] + y[0], x[1] + y[1]), (1,))
+
+    surely, perhaps = jax.lax.map(one, (low.T, high.T))
+    return Compared(surely.T, perhaps.T, low, high)
 
 
-def _preceding(distance: Array, matched: Array) -> Int[Array, "n m"]:
-    """How many distances of each row are below each of its matches' distances."""
-    # one match at a time: XLA on a CPU does not vectorise the sum over [n, m, entries]
-    return jax.lax.map(lambda m: (distance < m[:, None]).sum(1, dtype=jnp.int32), matched.T).T
+def _add(count, found: Matches, compared: Compared, distance, lengths, t, query, gallery, q, g):
+    """Add to `count` the negatives at g, gallery places of a block, that precede matches of q."""
+    compared = Compared(*(x[: len(q)] for x in compared))
+    count[q] += compared.surely
+    i, j = _unsure(compared, distance[: len(q), : len(g)])
+    own, other = q[i], g[j]
+    same = query.identity[own] == gallery.identity[other]
+    negative = ~same & ~ignored(t.junk, query, gallery, own, other)
+    i, j, own, other = (x[negative] for x in (i, j, own, other))
+
+    open_ = (distance[i, j, None] >= compared.low[i]) & (distance[i, j, None] <= compared.high[i])
+    settled = _settled(t, query, gallery, q, g, distance.shape, i, j)[:, None]
+    scale = (lengths[0][i] + lengths[1][j]) ** 2
+    margin = distances.tolerance(t.name, settled, scale[:, None], len(t.offset), np.float64)
+    nearer = found.distance[own] - settled
+    tied = (np.abs(nearer) <= margin) & (other[:, None] < found.place[own])
+    np.add.at(count, own, open_ & (tied | (nearer > margin)))
 
 
-def _settled(
-    query: Tracklets, gallery: Tracklets, t: Task, rows, columns, shape, i, j
-) -> np.ndarray:
-    """Float64 distances of the undecided pairs (rows[i], columns[j]) of a block."""
+def _unsure(compared: Compared, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs that float32 cannot tell from some match, which is one of them itself."""
+    some = compared.perhaps > compared.surely
+    rows = np.flatnonzero(some.any(1))
+    unsure = np.zeros((len(rows), distance.shape[1]), bool)
+    for nth in range(some.shape[1]):
+        own = np.flatnonzero(some[rows, nth])
+        low, high = (x[rows[own], nth, None] for x in (compared.low, compared.high))
+        near = distance[rows[own]]
+        unsure[own] |= (near >= low) & (near <= high)
+    own, j = np.nonzero(unsure)
+    return rows[own], j
+
+
+def _settled(t: Task, query, gallery, q, g, shape, i, j) -> Float[np.ndarray, " n"]:
+    """Float64 distances of the pairs (q[i], g[j]) of a block."""
     if len(i) > ONE_BY_ONE * shape[0] * shape[1]:
         # repeated up to the size of the other blocks, for which the program is compiled
-        all_rows, all_columns = np.resize(rows, shape[0]), np.resize(columns, shape[1])
-        return exact_block(t, query, gallery, all_rows, all_columns)[i, j]
-    pairs = zip(rows[i], columns[j], strict=True)
+        return exact_block(t, query, gallery, np.resize(q, shape[0]), np.resize(g, shape[1]))[i, j]
+    pairs = zip(q[i], g[j], strict=True)
     return np.array([exact_pair(t, query, gallery, *pair) for pair in pairs])
-
-
-def _decide(query, gallery, found, counts, t: Task, i, j, distance, scale) -> None:
-    """Count undecided pairs (i, j) by their float64 distances."""
-    margin = distances.tolerance(t.name, distance, scale, len(t.offset), np.float64)[:, None]
-
-    def add(side: int, own, other, queries: Tracklets, entries: Tracklets):
-        nearer = found[side].distance[own] - distance[:, None]
-        tied = (np.abs(nearer) <= margin) & (other[:, None] < found[side].place[own])
-        junk = ignored(t.junk, queries, entries, own, other)
-        negative = (queries.identity[own] != entries.identity[other]) & ~junk
-        np.add.at(counts[side], own, negative[:, None] & (tied | (nearer > margin)))
-
-    add(0, i, j, query, gallery)
-    add(1, j, i, gallery, query)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 
 def accumulation_dtype(dtype) -> jnp.dtype:
@@ -127,8 +127,8 @@ def recomputed(call: Callable, *arrays: Any, **options: Any) -> Any:
     return nn.remat(of_module, policy=_rule.get())(method.__self__, *arrays)
 
 
-def apart(x: Array) -> Array:
-    """x itself, which a CPU computes before it begins with what reads it."""
+def apart(x: PyTree) -> PyTree:
+    """x itself, all of which a CPU computes before it begins with what reads any of it."""
     return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
 
 

@@ -1,9 +1,14 @@
 """The optimiser and its schedule."""
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
+
+from dinogrl_jax.layers import apart
+
+B1, B2, EPSILON = 0.9, 0.999, 1e-8  # torch.optim.Adam's
 
 
 def learning_rate(config: ConfigDict, epoch: Int[Array, ""] | int) -> Float[Array, ""]:
@@ -32,5 +37,23 @@ def optimizer(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransfo
     return optax.chain(
         clip,
         optax.add_decayed_weights(config.weight_decay),
-        optax.adam(schedule, b1=0.9, b2=0.999, eps=1e-8),
+        _moments_first(optax.scale_by_adam(B1, B2, EPSILON)),
+        optax.scale_by_learning_rate(schedule),
     )
+
+
+def _moments_first(adam: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same, but a CPU has all gradients before it begins, and then moments before updates.
+
+    XLA would update moments while it still needs what the forward pass kept, and would compute them
+    again for the update, from the moments before, of which it therefore keeps a copy all the time.
+    """
+
+    def update(gradient: optax.Updates, state: optax.ScaleByAdamState, params=None) -> tuple:
+        _, new = adam.update(apart(gradient), state, params)
+        new = jax.tree.map(apart, new)
+        mean = optax.tree.bias_correction(new.mu, B1, new.count)
+        square = optax.tree.bias_correction(new.nu, B2, new.count)
+        return jax.tree.map(lambda m, s: m / (jnp.sqrt(s) + EPSILON), mean, square), new
+
+    return optax.GradientTransformation(adam.init, update)

@@ -40,7 +40,7 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax import arithmetic, checkpoint, command_line, sharding
 from dinogrl_jax.arithmetic import Work
-from dinogrl_jax.compiling import compiler_options
+from dinogrl_jax.compiling import compiler_options, release_memory
 from dinogrl_jax.errors import InputError, run
 from dinogrl_jax.evaluate import make_embed
 from dinogrl_jax.gallery import tracklets
@@ -197,6 +197,7 @@ def extract(setup: Setup, _: dict) -> dict:
 
 def measured(setup: Setup, name: str, call: Callable[[], Any], operations: float) -> dict:
     """A call whose first run warms up, its memory, and its profile where --trace asks for it."""
+    release_memory()
     reset_peak()
     jax.block_until_ready(call())
     timed = setup.machine.timed(call)

@@ -31,6 +31,7 @@ def main() -> int:
     sharding.check_batch(config, mesh)
     model = METHODS[config.method].Model(config.model, len(label_of))
     state, metadata = started(model, config, list(label_of), manager, mesh)
+    compiling.release_memory()
     step, embed = make_step(model, config, mesh), make_embed(model, config, mesh)
     maps = make_maps(model)
 

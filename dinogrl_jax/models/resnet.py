@@ -46,10 +46,10 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "f h w 3"], *, train: bool) -> Float[Array, "f h4 w4 c"]:
-        x = recomputed(Conv(self.width, 7, 2, self.dtype, name="conv1"), x)
         return recomputed(self._pooled, x, train=train)
 
-    def _pooled(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h2 w2 c"]:
+    def _pooled(self, x: Float[Array, "f h w 3"], *, train: bool) -> Float[Array, "f h4 w4 c"]:
+        x = Conv(self.width, 7, 2, self.dtype, name="conv1")(x)
         x = BatchNorm(name="bn1")(x, train=train)
         return max_pooled(x)
 
@@ -57,7 +57,8 @@ class Stem(nn.Module):
 class Bottleneck(nn.Module):
     """1×1, 3×3 and 1×1 convolutions beside a shortcut; 4·width channels come out.
 
-    Training keeps the block's input and what its two narrow convolutions return.
+    Training keeps the block's input and what its two narrow convolutions return; what the first one
+    returns only from 256 channels on, for before it is large and soon computed again.
     """
 
     width: int
@@ -66,9 +67,15 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h2 w2 c2"]:
-        y = recomputed(Conv(self.width, 1, 1, self.dtype, name="conv1"), x)
-        y = recomputed(self._middle, y, train=train)
+        if self.width < 256:
+            y = recomputed(self._begin, x, train=train)
+        else:
+            y = recomputed(Conv(self.width, 1, 1, self.dtype, name="conv1"), x)
+            y = recomputed(self._middle, y, train=train)
         return recomputed(self._end, x, y, train=train)
+
+    def _begin(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h2 w2 c2"]:
+        return self._middle(Conv(self.width, 1, 1, self.dtype, name="conv1")(x), train=train)
 
     def _middle(self, y: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h2 w2 c"]:
         y = nn.relu(BatchNorm(name="bn1")(y, train=train))

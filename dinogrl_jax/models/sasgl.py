@@ -171,9 +171,12 @@ class PreBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h w c2"]:
-        x = Conv(self.channels, 3, 1, self.dtype, name="conv1")(x)
-        x = nn.relu(BatchNorm(name="bn1")(x, train=train))
+        x = recomputed(self._begin, x, train=train)
         return BasicBlock(self.dtype, name="block")(x, train=train)
+
+    def _begin(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h w c2"]:
+        x = Conv(self.channels, 3, 1, self.dtype, name="conv1")(x)
+        return nn.relu(BatchNorm(name="bn1")(x, train=train))
 
 
 class AttentionFusion(nn.Module):

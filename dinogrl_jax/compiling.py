@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import gc
 import hashlib
 import os
 import platform
@@ -67,6 +68,7 @@ def keep_compiled() -> None:
 
 def release_memory() -> None:
     """Give the system back what this process has freed: after compiling, a GiB. For glibc alone."""
+    gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -58,7 +58,7 @@ class Bottleneck(nn.Module):
     """1×1, 3×3 and 1×1 convolutions beside a shortcut; 4·width channels come out.
 
     Training keeps the block's input and what its two narrow convolutions return; what the first one
-    returns only from 256 channels on, for before it is large and soon computed again.
+    returns only from 512 channels on, for before it is large and soon computed again.
     """
 
     width: int
@@ -67,7 +67,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h2 w2 c2"]:
-        if self.width < 256:
+        if self.width < 512:
             y = recomputed(self._begin, x, train=train)
         else:
             y = recomputed(Conv(self.width, 1, 1, self.dtype, name="conv1"), x)
@@ -100,11 +100,11 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h w c"]:
-        y = recomputed(Conv(x.shape[-1], 3, 1, self.dtype, name="conv1"), x)
-        y = recomputed(self._middle, y, train=train)
+        y = recomputed(self._begin, x, train=train)
         return recomputed(self._end, x, y, train=train)
 
-    def _middle(self, y: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h w c"]:
+    def _begin(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h w c"]:
+        y = Conv(x.shape[-1], 3, 1, self.dtype, name="conv1")(x)
         y = nn.relu(BatchNorm(name="bn1")(y, train=train))
         return Conv(y.shape[-1], 3, 1, self.dtype, name="conv2")(y)
 

@@ -134,9 +134,8 @@ def finish(manager: ocp.CheckpointManager) -> None:
     """Wait until the last step is written; InputError where it cannot be."""
     with _writing(manager):
         manager.wait_until_finished()
-        _synchronised(
-            str(manager.directory)
-        )  # the step's last name, before another step is deleted
+        # The step's last name, before another step is deleted.
+        _synchronised(str(manager.directory))
 
 
 def saved_metadata(manager: ocp.CheckpointManager, step: int) -> Metadata:

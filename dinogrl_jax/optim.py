@@ -37,17 +37,19 @@ def optimizer(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransfo
     return optax.chain(
         clip,
         optax.add_decayed_weights(config.weight_decay),
-        _moments_first(optax.scale_by_adam(B1, B2, EPSILON)),
-        optax.scale_by_learning_rate(schedule),
+        # nested as optax.adam is, so that checkpoints of either continue
+        optax.chain(_scale_by_adam(), optax.scale_by_learning_rate(schedule)),
     )
 
 
-def _moments_first(adam: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same, but a CPU has all gradients before it begins, and then moments before updates.
+def _scale_by_adam() -> optax.GradientTransformation:
+    """optax's, but a CPU has all gradients before it begins, and then moments before updates.
 
     XLA would update moments while it still needs what the forward pass kept, and would compute them
     again for the update, from the moments before, of which it therefore keeps a copy all the time.
     """
+
+    adam = optax.scale_by_adam(B1, B2, EPSILON)
 
     def update(gradient: optax.Updates, state: optax.ScaleByAdamState, params=None) -> tuple:
         _, new = adam.update(apart(gradient), state, params)

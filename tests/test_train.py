@@ -14,7 +14,7 @@ from dinogrl_jax import checkpoint, sharding, train
 from dinogrl_jax.config import default
 from dinogrl_jax.errors import InputError
 from dinogrl_jax.guard import Guard
-from dinogrl_jax.optim import optimizer
+from dinogrl_jax.optim import learning_rate, optimizer
 
 
 def test_what_is_not_finite_changes_nothing_but_the_step():
@@ -101,6 +101,26 @@ def test_clipping_comes_before_the_decay():
     _, state = transform.update({"w": jnp.array([30.0, 40.0])}, transform.init(params), params)
     moment = optax.tree_utils.tree_get(state, "mu")["w"]
     np.testing.assert_allclose(moment, 0.1 * np.array([0.6 + 0.5 * 2.0, 0.8]), rtol=1e-6)
+
+
+def test_the_optimiser_is_optax_adam_with_its_state():
+    config = default().optimizer
+    rate = float(learning_rate(config, 0))
+    adam = optax.adam(lambda _: rate, b1=0.9, b2=0.999, eps=1e-8)
+    plain = optax.chain(optax.identity(), optax.add_decayed_weights(config.weight_decay), adam)
+    ours = optimizer(config, 1000)
+    rng = np.random.default_rng(0)
+    params, *gradients = ({"w": jnp.asarray(rng.normal(size=50), jnp.float32)} for _ in range(4))
+    states = [ours.init(params), plain.init(params)]
+    for gradient in gradients:
+        (update, states[0]), (expected, states[1]) = (
+            jax.jit(x.update)(gradient, state, params)
+            for x, state in zip((ours, plain), states, strict=True)
+        )
+        # compiled differently: a few float32 roundings
+        np.testing.assert_allclose(update["w"], expected["w"], rtol=1e-6)
+    # a checkpoint of one is a checkpoint of the other
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
 
 
 def test_a_run_does_not_continue_with_other_identities(tmp_path):

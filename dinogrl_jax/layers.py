@@ -3,10 +3,12 @@
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, PyTree
@@ -28,29 +30,78 @@ class Moments(NamedTuple):
 def moments(x: Float[Array, "*n c"], mask: Bool[Array, "*n"] | None = None) -> Moments:
     """Moments of the positions that the mask selects (of all without one).
 
-    Two passes: E[x²] − E[x]² loses the variance where the mean is far from zero. Equal to
-    gathering the selected positions first, at a static shape. Nothing selected gives zeros.
+    Equal to gathering the selected positions first, at a static shape. Nothing selected gives
+    zeros.
     """
     x = x.astype(accumulation_dtype(x.dtype))
+    weight = jnp.ones((), x.dtype) if mask is None else mask[..., None].astype(x.dtype)
+    total = jnp.asarray(x.size // x.shape[-1], x.dtype) if mask is None else weight.sum()
+    mean, var = jax.lax.platform_dependent(
+        x, weight, total, cpu=_in_two_passes, default=_in_one_pass
+    )
+    return checkpoint_name(Moments(mean, var, total), "moments")
+
+
+def _in_two_passes(x: Array, weight: Array, total: Array) -> tuple[Array, Array]:
+    axes, count = tuple(range(x.ndim - 1)), jnp.maximum(total, 1)
+    mean = (weight * x).sum(axes) / count
+    return mean, (weight * jnp.square(x - mean)).sum(axes) / count
+
+
+def _in_one_pass(x: Array, weight: Array, total: Array) -> tuple[Array, Array]:
+    """Beside some position: E[x²] − E[x]² loses the variance where the mean is far from zero."""
+    axes, count = tuple(range(x.ndim - 1)), jnp.maximum(total, 1)
+    origin = x[(0,) * len(axes)]
+    mean = (weight * (x - origin)).sum(axes) / count
+    square = (weight * jnp.square(x - origin)).sum(axes) / count
+    return jnp.where(total > 0, origin + mean, 0), jnp.maximum(square - jnp.square(mean), 0)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def batch_normalised(
+    x: Float[Array, "*n c"],
+    mask: Bool[Array, "*n"] | None,
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
+    epsilon: float,
+) -> tuple[Float[Array, "*n c"], Moments]:
+    """x by the moments of what the mask selects, times scale, plus bias; and the moments.
+
+    The gradient, written out, reads x and y's gradient twice; the moments have none.
+    """
+    return _normalised(x, mask, scale, bias, epsilon)[0]
+
+
+def _normalised(x, mask, scale, bias, epsilon: float) -> tuple[tuple, tuple]:
+    found = moments(x, mask)
+    factor = jax.lax.rsqrt(found.var + epsilon)
+    y = ((x.astype(factor.dtype) - found.mean) * (factor * scale) + bias).astype(x.dtype)
+    return (y, found), (x, mask, scale, factor, found)
+
+
+def _normalised_backward(epsilon: float, kept: tuple, gradient: tuple) -> tuple:
+    x, mask, scale, factor, found = kept
     axes = tuple(range(x.ndim - 1))
-    if mask is None:
-        count = jnp.asarray(x.size // x.shape[-1], x.dtype)
-        mean = x.mean(axes)
-        var = jnp.square(x - mean).mean(axes)
-    else:
-        weight = mask[..., None].astype(x.dtype)
-        count = weight.sum()
-        mean = (weight * x).sum(axes) / jnp.maximum(count, 1)
-        var = (weight * jnp.square(x - mean)).sum(axes) / jnp.maximum(count, 1)
-    return checkpoint_name(Moments(mean, var, count), "moments")
+    g = gradient[0].astype(factor.dtype)
+    normal = (x.astype(factor.dtype) - found.mean) * factor
+    of_bias, of_scale = g.sum(axes), (g * normal).sum(axes)
+    share = 1 / jnp.maximum(found.count, 1)
+    if mask is not None:
+        share = share * mask[..., None]
+    of_x = (g - share * (of_bias + normal * of_scale)) * (factor * scale)
+    no_mask = None if mask is None else np.zeros(mask.shape, jax.dtypes.float0)
+    return of_x.astype(x.dtype), no_mask, of_scale.astype(scale.dtype), of_bias.astype(scale.dtype)
+
+
+batch_normalised.defvjp(_normalised, _normalised_backward)
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, with PyTorch's running statistics.
 
     Normalises with the biased variance and keeps the unbiased one, n/(n − 1) times it. In training
-    the statistics are those of the global batch under `jax.jit`; `given` replaces them where the
-    caller computes them otherwise (over a selection, or without materialising the input).
+    the statistics are those of the global batch under `jax.jit`, of the positions that the mask
+    selects; `given` replaces them where the caller computes them without materialising the input.
     A batch with fewer than two positions leaves the running statistics as they are.
 
     Source: torch.nn.BatchNorm1d/2d, momentum 0.1.
@@ -63,24 +114,29 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "*n c"], *, train: bool, given: Moments | None = None
+        self,
+        x: Float[Array, "*n c"],
+        *,
+        train: bool,
+        mask: Bool[Array, "*n"] | None = None,
+        given: Moments | None = None,
     ) -> Float[Array, "*n c"]:
-        channels = x.shape[-1]
+        channels, dtype = x.shape[-1], accumulation_dtype(x.dtype)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
-        if train:
-            mean, var, count = given or moments(x)
-            if not self.is_initializing():
-                self._update(running_mean, running_var, Moments(mean, var, count))
+        scale, bias = jnp.ones(channels, dtype), jnp.zeros(channels, dtype)
+        if self.affine:
+            scale = self.param("scale", self.scale_init, (channels,))
+            bias = self.param("bias", nn.initializers.zeros, (channels,))
+        if train and given is None:
+            y, found = batch_normalised(x, mask, scale, bias, self.epsilon)
         else:
-            mean, var = running_mean.value, running_var.value
-        factor = jax.lax.rsqrt(var + self.epsilon)
-        if self.affine:
-            factor = factor * self.param("scale", self.scale_init, (channels,))
-        y = (x.astype(factor.dtype) - mean) * factor
-        if self.affine:
-            y = y + self.param("bias", nn.initializers.zeros, (channels,))
-        return y.astype(x.dtype)
+            found = given or Moments(running_mean.value, running_var.value, jnp.zeros(()))
+            factor = jax.lax.rsqrt(found.var + self.epsilon) * scale
+            y = ((x.astype(factor.dtype) - found.mean) * factor + bias).astype(x.dtype)
+        if train and not self.is_initializing():
+            self._update(running_mean, running_var, found)
+        return y
 
     def _update(self, running_mean: nn.Variable, running_var: nn.Variable, batch: Moments) -> None:
         batch = jax.lax.stop_gradient(batch)

@@ -4,6 +4,7 @@ Source: facebookresearch/dinov2, models/vision_transformer.py.
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -40,8 +41,18 @@ class Attention(nn.Module):
         qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(f, n, 3, self.heads, c // self.heads), 2, 0)
         q = q * (c // self.heads) ** -0.5
-        y = jax.lax.platform_dependent(q, k, v, cpu=attended_in_turn, default=attended)
+        ways = {"cpu": attended_in_turn, "default": attended}
+        if has_flash_attention(self.dtype):
+            ways["cuda"] = partial(jax.nn.dot_product_attention, scale=1.0, implementation="cudnn")
+        y = jax.lax.platform_dependent(q, k, v, **ways)
         return nn.Dense(c, dtype=self.dtype, name="proj")(y.reshape(f, n, c))
+
+
+def has_flash_attention(dtype: jnp.dtype) -> bool:
+    """Whether cuDNN's attention, which never has the weights in memory, runs on this machine."""
+    device = jax.local_devices()[0]
+    cuda = device.platform == "gpu" and "cuda" in device.client.platform_version
+    return cuda and dtype == jnp.bfloat16 and float(device.compute_capability) >= 8
 
 
 def attended(

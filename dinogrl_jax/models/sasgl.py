@@ -4,6 +4,7 @@ Source: DinoGRL's dinov2 branches, which follow BigGait.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,6 @@ from dinogrl_jax.layers import (
     Moments,
     accumulation_dtype,
     apart_backwards,
-    moments,
     recomputed,
 )
 from dinogrl_jax.models.dinov2 import Tokens
@@ -108,8 +108,7 @@ class DenoisingBranch(nn.Module):
         x = BatchNorm(affine=False, name="bn_s")(tokens, train=train, given=given)
         # A linear layer commutes with bilinear upsampling: it runs at a quarter of the positions.
         x = doubled(dense(self.hidden, self.dtype, "hidden")(x))
-        given = moments(x, selected) if train else None
-        x = BatchNorm(affine=False, name="bn_hidden")(x, train=train, given=given)
+        x = BatchNorm(affine=False, name="bn_hidden")(x, train=train, mask=selected)
         x = dense(self.channels, self.dtype, "down_sampling")(nn.gelu(x, approximate=False))
         x = jax.nn.softmax(x.astype(accumulation_dtype(self.dtype)))
         return jnp.where(selected[..., None], x, 0)
@@ -132,8 +131,7 @@ class AppearanceBranch(nn.Module):
     ) -> Float[Array, "f h2 w2 c2"]:
         x = BatchNorm(affine=False, name="bn_s")(tokens, train=train, given=given)
         x = doubled(dense(self.channels, self.dtype, "down_sampling")(x))
-        given = moments(x, selected) if train else None
-        x = BatchNorm(affine=False, name="bn_t")(x, train=train, given=given)
+        x = BatchNorm(affine=False, name="bn_t")(x, train=train, mask=selected)
         x = jax.nn.sigmoid(x.astype(accumulation_dtype(self.dtype)))
         return jnp.where(selected[..., None], x, 0)
 
@@ -210,27 +208,45 @@ def dense(features: int, dtype, name: str) -> Callable[[Array], Array]:
 
 def doubled(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
     """x at twice its rows and columns, bilinear."""
+    return jax.lax.platform_dependent(x, cpu=_doubled_by_products, default=_doubled_by_sums)
+
+
+def _doubled_by_products(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
     rows, columns = (bilinear_matrix(n, 2 * n, x.dtype) for n in x.shape[1:3])
     return resized(x, rows, columns)
 
 
-def doubled_moments(x: Float[Array, "f h w c"], selected: Bool[Array, "f h2 w2"]) -> Moments:
-    """`moments(doubled(x), selected)` without the positions that doubling adds to the columns.
+def _doubled_by_sums(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
+    """One kernel where a product of matrices this narrow waits for memory."""
+    y = x.astype(accumulation_dtype(x.dtype))
+    for axis in (1, 2):
+        n, part = y.shape[axis], partial(jax.lax.slice_in_dim, y, axis=axis)
+        before = jnp.concatenate([part(0, 1), part(0, n - 1)], axis)
+        after = jnp.concatenate([part(1, n), part(n - 1, n)], axis)
+        pair = jnp.stack([0.25 * before + 0.75 * y, 0.75 * y + 0.25 * after], axis + 1)
+        y = pair.reshape(*y.shape[:axis], 2 * n, *y.shape[axis + 1 :])
+    return y.astype(x.dtype)
 
-    With U the doubling of a row, the selected squares of U·(x − μ) are a quadratic form whose
+
+def doubled_moments(x: Float[Array, "f h w c"], selected: Bool[Array, "f h2 w2"]) -> Moments:
+    """`moments(doubled(x), selected)` without the positions that doubling adds.
+
+    With U the doubling of a frame, the selected squares of U·(x − μ) are a quadratic form whose
     matrix Uᵀ·diag(selected)·U is the same for all channels.
     """
+    f, h, w, c = x.shape
     dtype = accumulation_dtype(x.dtype)
-    rows, columns = (jnp.asarray(bilinear_matrix(n, 2 * n, dtype), dtype) for n in x.shape[1:3])
+    rows, columns = (jnp.asarray(bilinear_matrix(n, 2 * n, dtype), dtype) for n in (h, w))
     weight = selected.astype(dtype)
     count = weight.sum()
-    x = jnp.einsum("oh,fhwc->fowc", rows, x.astype(dtype))
-    shares = jnp.einsum("foi,iw->fow", weight, columns)
-    # not as one einsum each, for which XLA on a CPU transposes x
-    mean = shares.reshape(-1) @ x.reshape(-1, x.shape[-1]) / jnp.maximum(count, 1)
-    x = x - mean
-    form = jnp.einsum("foi,iw,iu->fowu", weight, columns, columns)
-    var = (x * jnp.einsum("fowu,fouc->fowc", form, x)).sum((0, 1, 2))
+    x = x.reshape(f, h * w, c)
+    share = jnp.einsum("fop,oh,pw->fhw", weight, rows, columns).reshape(f, h * w)
+    mean = jnp.einsum("fn,fnc->c", share, x.astype(dtype)) / jnp.maximum(count, 1)
+    square_rows, square_columns = (jnp.einsum("oh,oi->ohi", m, m) for m in (rows, columns))
+    form = jnp.einsum("fop,ohi->fphi", weight, square_rows)
+    form = jnp.einsum("fphi,pwu->fhwiu", form, square_columns).reshape(f, h * w, h * w)
+    x = x.astype(dtype) - mean
+    var = (x * jnp.einsum("fnm,fmc->fnc", form, x)).sum((0, 1))
     return Moments(mean, var / jnp.maximum(count, 1), count)
 
 

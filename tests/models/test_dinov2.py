@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from dinogrl_jax.config import default
 from dinogrl_jax.convert import ConversionError, to_state, to_variables
-from dinogrl_jax.models.dinov2 import DINOv2
+from dinogrl_jax.models.dinov2 import DINOv2, attended, has_flash_attention
 from dinogrl_jax.models.published import dinov2, dinov2_settings
 
 FLOAT32 = jnp.dtype("float32")
@@ -164,3 +164,13 @@ def test_tokens_are_pytorchs(mlp, registers):
         assert made.shape[1:3] == (10, 5)
         difference = np.abs(np.asarray(made).reshape(published.shape) - published).max()
         assert difference < 2e-5 * published.std()  # float32 over four blocks
+
+
+def test_flash_attention_is_attention():
+    if not has_flash_attention(jnp.dtype("bfloat16")):
+        pytest.skip("cuDNN's attention needs a GPU")
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 513, 6, 64), jnp.bfloat16)
+    exact = attended(*(x.astype(jnp.float32) for x in (q / 8, k, v)))
+    flash = jax.nn.dot_product_attention(q / 8, k, v, scale=1.0, implementation="cudnn")
+    # bfloat16 rounds to 2^-9 = 0.002 of each weight and of the result.
+    np.testing.assert_allclose(flash.astype(jnp.float32), exact, atol=0.005)

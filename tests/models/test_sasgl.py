@@ -1,0 +1,29 @@
+"""Maps at twice the tokens' rows and columns, in the ways that backends prefer."""
+
+import jax
+import numpy as np
+import pytest
+
+from dinogrl_jax.layers import moments
+from dinogrl_jax.models import sasgl
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7)])
+def test_doubling_by_sums_is_doubling_by_products(size):
+    x = jax.random.normal(jax.random.key(0), (2, *size, 3))
+    wanted = jax.random.normal(jax.random.key(1), (2, 2 * size[0], 2 * size[1], 3))
+    ways = (sasgl._doubled_by_sums, sasgl._doubled_by_products)
+    sums, products = (jax.value_and_grad(lambda x, f=f: (f(x) * wanted).sum())(x) for f in ways)
+    # Float32 sums of a few numbers near 1, in another order.
+    np.testing.assert_allclose(ways[0](x), ways[1](x), atol=1e-6)
+    np.testing.assert_allclose(sums[0], products[0], rtol=1e-4)
+    np.testing.assert_allclose(sums[1], products[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_moments_of_a_doubled_map_without_it(share):
+    x = 5 + jax.random.normal(jax.random.key(0), (3, 4, 6, 8))
+    selected = jax.random.bernoulli(jax.random.key(1), share, (3, 8, 12))
+    found, expected = sasgl.doubled_moments(x, selected), moments(sasgl.doubled(x), selected)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # float32 sums in another order

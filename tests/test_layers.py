@@ -1,0 +1,79 @@
+"""Normalisation over a batch: its moments, and its gradient, which is written out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dinogrl_jax import layers
+from dinogrl_jax.layers import BatchNorm, batch_normalised, moments
+
+SELECTIONS = ("everything", "some", "nothing")
+
+
+def selection(kind: str, shape: tuple[int, ...]) -> jax.Array | None:
+    if kind == "everything":
+        return None
+    return jax.random.bernoulli(jax.random.key(1), 0.4 if kind == "some" else 0.0, shape)
+
+
+@pytest.fixture
+def numbers():
+    with jax.enable_x64(True):
+        x = 3 + jax.random.normal(jax.random.key(0), (4, 5, 6, 7), jnp.float64)
+        yield x, jnp.linspace(0.5, 2, 7), jnp.linspace(-1, 1, 7)
+
+
+@pytest.mark.parametrize("kind", SELECTIONS)
+def test_the_gradient_is_that_of_the_formula(kind, numbers):
+    x, scale, bias = numbers
+    mask = selection(kind, x.shape[:-1])
+    wanted = jax.random.normal(jax.random.key(2), x.shape, x.dtype)
+
+    def formula(x, scale, bias):
+        weight = jnp.ones(x.shape[:-1]) if mask is None else mask.astype(x.dtype)
+        count = jnp.maximum(weight.sum(), 1)
+        mean = jnp.einsum("fhw,fhwc->c", weight, x) / count
+        var = jnp.einsum("fhw,fhwc->c", weight, jnp.square(x - mean)) / count
+        return (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
+
+    def loss(normalised):
+        return lambda *given: (normalised(*given) * wanted).sum()
+
+    made = jax.grad(loss(lambda x, s, b: batch_normalised(x, mask, s, b, 1e-5)[0]), (0, 1, 2))
+    expected = jax.grad(loss(formula), (0, 1, 2))
+    for a, b in zip(made(*numbers), expected(*numbers), strict=True):
+        # Float64: rounding alone is left, 1e-16 times the largest term of a sum.
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10 * float(jnp.abs(b).max()))
+
+
+@pytest.mark.parametrize("kind", SELECTIONS)
+def test_one_pass_finds_what_two_passes_find(kind):
+    x = 1000 + jax.random.normal(jax.random.key(0), (4, 5, 6, 7))
+    mask = selection(kind, x.shape[:-1])
+    weight = jnp.ones(()) if mask is None else mask[..., None].astype(x.dtype)
+    total = jnp.float32(120) if mask is None else weight.sum()
+    one, two = layers._in_one_pass(x, weight, total), layers._in_two_passes(x, weight, total)
+    np.testing.assert_allclose(one[0], two[0], rtol=1e-6)  # float32: 6e-8, and a sum's rounding
+    # E[x²] − E[x]² would be wrong by 0.1: 1e6 is rounded to 0.06.
+    np.testing.assert_allclose(one[1], two[1], rtol=1e-3)
+
+
+def test_moments_are_numpys_of_what_is_selected():
+    x = jax.random.normal(jax.random.key(0), (3, 4, 5))
+    mask = jax.random.bernoulli(jax.random.key(1), shape=(3, 4))
+    found, kept = moments(x, mask), np.asarray(x)[np.asarray(mask)]
+    np.testing.assert_allclose(found.mean, kept.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(found.var, kept.var(0), rtol=1e-5)
+    assert found.count == len(kept)
+
+
+def test_nothing_selected_leaves_the_running_statistics():
+    norm, x = BatchNorm(), jnp.ones((2, 3, 4))
+    variables = norm.init(jax.random.key(0), x, train=True)
+    mask = jnp.zeros((2, 3), bool)
+    y, changed = norm.apply(variables, x, train=True, mask=mask, mutable=["batch_stats"])
+    assert jnp.isfinite(y).all()
+    assert jax.tree.all(
+        jax.tree.map(jnp.array_equal, changed["batch_stats"], variables["batch_stats"])
+    )

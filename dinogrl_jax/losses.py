@@ -24,7 +24,7 @@ def part_distances(x: Float[Array, "v p d"]) -> Float[Array, "p v v"]:
     """
     x = x.swapaxes(0, 1)
     square = jnp.square(x).sum(-1)
-    product = jnp.einsum("pad,pbd->pab", x, x)
+    product = jnp.einsum("pad,pbd->pab", x, x, precision="highest")
     squared = jnp.maximum(square[:, :, None] + square[:, None, :] - 2 * product, 0)
     squared = jnp.where(jnp.eye(x.shape[1], dtype=bool), 0, squared)
     return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)

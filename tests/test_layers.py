@@ -4,9 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from dinogrl_jax import layers
-from dinogrl_jax.layers import BatchNorm, batch_normalised, moments
+from dinogrl_jax.layers import (
+    BatchNorm,
+    LayerNorm,
+    batch_normalised,
+    exact_products,
+    gelu,
+    moments,
+)
 
 SELECTIONS = ("everything", "some", "nothing")
 
@@ -77,3 +85,46 @@ def test_nothing_selected_leaves_the_running_statistics():
     assert jax.tree.all(
         jax.tree.map(jnp.array_equal, changed["batch_stats"], variables["batch_stats"])
     )
+
+
+def test_gelu_is_pytorchs():
+    x = np.linspace(-8, 8, 1001)
+    given = torch.tensor(x, requires_grad=True)
+    expected = torch.nn.functional.gelu(given)
+    expected.sum().backward()
+    with jax.enable_x64(True):
+        made, gradient = gelu(jnp.asarray(x)), jax.grad(lambda x: gelu(x).sum())(jnp.asarray(x))
+    # Float64: 1 + erf(x) cancels to 1e-16 of 1 where x is far below zero.
+    np.testing.assert_allclose(made, expected.detach(), atol=1e-14)
+    np.testing.assert_allclose(gradient, given.grad, atol=1e-14)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_layer_norm_is_pytorchs(affine):
+    x = 50 + jax.random.normal(jax.random.key(0), (3, 4, 64))
+    norm = LayerNorm(jnp.dtype("float32"), affine)
+    params = {"scale": jnp.linspace(0.5, 2, 64), "bias": jnp.linspace(-1, 1, 64)} if affine else {}
+    pair = [torch.tensor(np.asarray(p)) for p in params.values()]
+    expected = torch.nn.functional.layer_norm(torch.tensor(np.asarray(x)), (64,), *pair, eps=1e-6)
+    made = norm.apply({"params": params}, x)
+    np.testing.assert_allclose(made, expected, atol=1e-4)  # float32: 50 is rounded to 4e-6
+
+
+def test_a_row_s_moments_at_once_are_those_of_two_passes():
+    x = 50 + jax.random.normal(jax.random.key(0), (3, 4, 64))
+    for one, two in zip(layers._row_moments_at_once(x), layers._row_moments(x), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5)  # float32: 50 is rounded to 4e-6
+
+
+@pytest.mark.parametrize(
+    "dtype, asked, used",
+    [("float32", None, "HIGHEST"), ("bfloat16", None, None), ("float32", "tensorfloat32", "HIGH")],
+)
+def test_products_of_float32_are_not_rounded_unless_asked(dtype, asked, used):
+    def product(x):
+        with exact_products(dtype):
+            return x @ x
+
+    with jax.default_matmul_precision(asked):
+        text = str(jax.make_jaxpr(product)(jnp.ones((2, 2))))
+    assert f"Precision.{used}" in text if used else "Precision" not in text

@@ -14,7 +14,13 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
 from dinogrl_jax import losses
-from dinogrl_jax.layers import PartClassifier, PartLinear, accumulation_dtype, horizontal_pyramid
+from dinogrl_jax.layers import (
+    PartClassifier,
+    PartLinear,
+    accumulation_dtype,
+    exact_products,
+    horizontal_pyramid,
+)
 from dinogrl_jax.methods.dinogrl_rules import published_files, published_parts  # noqa: F401
 from dinogrl_jax.models.dinov2 import DINOv2
 from dinogrl_jax.models.pbmge import PBMGE
@@ -77,6 +83,12 @@ class Model(nn.Module):
         kept_maps: Bool[Array, "v 2"] | None = None,
     ) -> Output:
         """Axis m of the frames is named by `modalities`; `kept_maps` zeroes maps in training."""
+        with exact_products(self.config.compute_dtype):
+            return self._output(frames, modalities, train, kept_maps)
+
+    def _output(
+        self, frames: Array, modalities: tuple[str, ...], train: bool, kept_maps: Array | None
+    ) -> Output:
         c = self.config
         dtype = jnp.dtype(c.compute_dtype)
         features, maps = {}, None

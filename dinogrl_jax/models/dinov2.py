@@ -13,15 +13,13 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from dinogrl_jax.layers import accumulation_dtype, apart
+from dinogrl_jax.layers import LayerNorm, accumulation_dtype, apart, gelu
 from dinogrl_jax.resize import (
     antialiased_bicubic_matrix,
     bicubic_resized,
     bilinear_matrix,
     resized,
 )
-
-EPSILON = 1e-6  # of every LayerNorm
 
 
 class Tokens(NamedTuple):
@@ -102,7 +100,7 @@ class MLP(nn.Module):
             hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
             gate, value = jnp.split(nn.Dense(2 * hidden, dtype=self.dtype, name="w12")(x), 2, -1)
             return nn.Dense(x.shape[-1], dtype=self.dtype, name="w3")(nn.silu(gate) * value)
-        y = nn.gelu(nn.Dense(hidden, dtype=self.dtype, name="fc1")(x), approximate=False)
+        y = gelu(nn.Dense(hidden, dtype=self.dtype, name="fc1")(x))
         return nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(y)
 
 
@@ -118,10 +116,27 @@ class Block(nn.Module):
         scales = [self.param(f"ls{i}", nn.initializers.ones, channels) for i in (1, 2)]
         ls1, ls2 = (scale.astype(self.dtype) for scale in scales)
         # Apart, or what computes a LayerNorm's sums on a CPU takes the products behind it along.
-        y = apart(layer_norm(self.dtype, "norm1")(x))
+        y = apart(LayerNorm(self.dtype, name="norm1")(x))
         x = x + ls1 * Attention(c.heads, self.dtype, name="attn")(y)
-        y = apart(layer_norm(self.dtype, "norm2")(x))
+        y = apart(LayerNorm(self.dtype, name="norm2")(x))
         return x + ls2 * MLP(c.mlp, c.mlp_ratio, self.dtype, name="mlp")(y)
+
+
+class PatchEmbedding(nn.Module):
+    """One linear layer for every patch."""
+
+    features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "f h p w q c"]) -> Float[Array, "f n d"]:
+        f, h, p, w, q, c = x.shape
+        shape = (p, q, c, self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=(0, 1, 2)), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(f, h * w, p * q * c)
+        kernel = kernel.astype(self.dtype).reshape(p * q * c, self.features)
+        return x @ kernel + bias.astype(self.dtype)
 
 
 class DINOv2(nn.Module):
@@ -141,9 +156,9 @@ class DINOv2(nn.Module):
         cls = self.param("cls_token", normal, (1, 1, c.embedding))
         positions = self.param("pos_embed", normal, (1, 1 + c.grid**2, c.embedding))
         x = frames_resized(frames, c.height, c.width).astype(self.dtype)
-        patch = (c.patch, c.patch)
-        x = nn.Conv(c.embedding, patch, patch, dtype=self.dtype, name="patch_embed")(x)
-        x = x.reshape(len(x), rows * columns, c.embedding)
+        x = x[:, : rows * c.patch, : columns * c.patch]
+        x = x.reshape(len(x), rows, c.patch, columns, c.patch, 3)
+        x = PatchEmbedding(c.embedding, self.dtype, name="patch_embed")(x)
         grid = resampled_positions(positions[0, 1:], c.grid, rows, columns, c.offset, c.antialias)
         x = x + grid.astype(self.dtype)
         head = [jnp.broadcast_to(cls + positions[:, :1], (len(x), 1, c.embedding))]
@@ -156,19 +171,11 @@ class DINOv2(nn.Module):
             x = Block(c, self.dtype, name=f"block{i}")(x)
             if i in c.taps:
                 tapped.append(x[:, 1 + c.registers :])
-        last = layer_norm(self.dtype, "norm")(x)[:, 1 + c.registers :]
+        last = LayerNorm(self.dtype, name="norm")(x)[:, 1 + c.registers :]
         taps = jnp.concatenate(tapped, axis=-1)
-        plain = nn.LayerNorm(
-            EPSILON, self.dtype, use_bias=False, use_scale=False, use_fast_variance=False
-        )
-        taps = plain(taps)
+        taps = LayerNorm(self.dtype, affine=False)(taps)
         shape = (len(x), rows, columns, -1)
         return Tokens(last.reshape(shape), taps.reshape(shape))
-
-
-def layer_norm(dtype, name: str) -> nn.LayerNorm:
-    """LayerNorm whose variance is computed in a second pass, as PyTorch's."""
-    return nn.LayerNorm(EPSILON, dtype, use_fast_variance=False, name=name)
 
 
 def frames_resized(frames: Float[Array, "f h w 3"], height: int, width: int) -> Array:

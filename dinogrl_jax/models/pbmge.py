@@ -1,7 +1,6 @@
 """PBMGE: the two streams enhance each other part by part, coarse to fine."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -99,11 +98,54 @@ def products(
     lifted: Lifted, query: Float[Array, "v d"], source: Float[Array, "v d"]
 ) -> Float[Array, "v d 2"]:
     """The shared and the specific product of each query position, one channel each."""
-    q, s = query[:, :, None], source[:, None, :]
-    affinity = (lifted.a * q * s + lifted.b * q + lifted.c * s + lifted.d) / query.shape[1]
+    scalars = jnp.stack([lifted.a, lifted.b, lifted.c, lifted.d]) / query.shape[1]
     value = lifted.slope * source[:, :, None] + lifted.offset  # [v, d, 2]
-    signs = jnp.stack([nn.relu(affinity), nn.relu(-affinity)])
-    return jnp.einsum("kvij,vjk->vik", signs, value) + lifted.bias
+    return rectified_product(scalars, query, source, value) + lifted.bias
+
+
+@jax.custom_vjp
+def rectified_product(
+    scalars: Float[Array, "4"],
+    query: Float[Array, "v d"],
+    source: Float[Array, "v d"],
+    value: Float[Array, "v d 2"],
+) -> Float[Array, "v d 2"]:
+    """Σⱼ relu(±F[i, j])·value[j] with F[i, j] = a·qᵢ·sⱼ + b·qᵢ + c·sⱼ + d.
+
+    Training keeps no affinities: the gradient makes them again, and needs six sums over them.
+    """
+    f = _affinity(scalars, query, source)
+    signs = jnp.stack([nn.relu(f), nn.relu(-f)])
+    return jnp.einsum("kvij,vjk->vik", signs, value)
+
+
+def _affinity(scalars: Array, query: Array, source: Array) -> Float[Array, "v d d"]:
+    a, b, c, d = scalars
+    q, s = query[:, :, None], source[:, None, :]
+    return a * q * s + b * q + c * s + d
+
+
+def _product_backward(kept: tuple, g: Float[Array, "v d 2"]) -> tuple:
+    scalars, query, source, value = kept
+    a, b, c, _ = scalars
+    f = _affinity(scalars, query, source)
+    of_value = jnp.einsum("kvij,vik->vjk", jnp.stack([nn.relu(f), nn.relu(-f)]), g)
+    shared, specific = (g[:, :, None, k] * value[:, None, :, k] for k in range(2))
+    of_f = jnp.where(f > 0, shared, jnp.where(f < 0, -specific, 0))
+    over_sources = of_f.sum(2), (of_f * source[:, None, :]).sum(2)
+    over_queries = of_f.sum(1), (of_f * query[:, :, None]).sum(1)
+    of_query = a * over_sources[1] + b * over_sources[0]
+    of_source = a * over_queries[1] + c * over_queries[0]
+    of_scalars = (
+        (query * over_sources[1]).sum(),
+        (query * over_sources[0]).sum(),
+        (source * over_queries[0]).sum(),
+        over_sources[0].sum(),
+    )
+    return jnp.stack(of_scalars), of_query, of_source, of_value
+
+
+rectified_product.defvjp(lambda *given: (rectified_product(*given), given), _product_backward)
 
 
 class PBMGE(nn.Module):
@@ -129,9 +171,6 @@ class PBMGE(nn.Module):
         running = tuple(jnp.stack(x) for x in zip(*[e.running() for e in enhance], strict=True))
         first, last = granularity_bounds(self.parts)
 
-        # The 30 affinities [2, v, d, d] are cheaper to compute again than to keep; a loop needs no
-        # barriers for that, and XLA crashes on one in a loop of very small arrays (jaxlib 0.10.2).
-        @partial(jax.checkpoint, prevent_cse=False)
         def visit(query: Float[Array, "2 v d"], at: tuple[Array, Array]):
             source, restart = at
             query = jnp.where(restart, streams[:, :, 0], query)

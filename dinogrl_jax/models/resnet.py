@@ -25,14 +25,24 @@ class Conv(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c2"]:
+    def __call__(
+        self, x: Float[Array, "f h w c"], factor: Float[Array, " c2"] | None = None
+    ) -> Float[Array, "f h2 w2 c2"]:
+        """factor: of each channel of the result."""
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", KERNEL_INIT, shape).astype(self.dtype)
+        kernel = self.param("kernel", KERNEL_INIT, shape)
+        kernel = (kernel if factor is None else kernel * factor).astype(self.dtype)
         x = x.astype(self.dtype)
         if self.size == 1:
             x = x[:, :: self.stride, :: self.stride]
             return apart_backwards(jnp.einsum("fhwc,cd->fhwd", x, kernel[0, 0]))
         return convolved(x, kernel, self.stride)
+
+
+def evaluated(conv: Conv, norm: BatchNorm, x: Float[Array, "f h w c"]) -> Array:
+    """`norm(conv(x), train=False)`, where the kernel takes the normalisation's factor."""
+    factor, shift = norm.factor_and_shift()
+    return conv(x, factor) + shift.astype(conv.dtype)
 
 
 class Stem(nn.Module):
@@ -67,12 +77,27 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h2 w2 c2"]:
+        if not (train or self.is_initializing()):
+            return self._evaluated(x)
         if self.width < 512:
             y = recomputed(self._begin, x, train=train)
         else:
             y = recomputed(Conv(self.width, 1, 1, self.dtype, name="conv1"), x)
             y = recomputed(self._middle, y, train=train)
         return recomputed(self._end, x, y, train=train)
+
+    def _evaluated(self, x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c2"]:
+        def step(conv: str, norm: str, x: Array, size: int, stride: int, channels: int) -> Array:
+            of = Conv(channels, size, stride, self.dtype, name=conv)
+            return evaluated(of, BatchNorm(name=norm), x)
+
+        wide = 4 * self.width
+        y = nn.relu(step("conv1", "bn1", x, 1, 1, self.width))
+        y = nn.relu(step("conv2", "bn2", y, 3, self.stride, self.width))
+        y = step("conv3", "bn3", y, 1, 1, wide)
+        if self.stride != 1 or x.shape[-1] != wide:
+            x = step("downsample_conv", "downsample_bn", x, 1, self.stride, wide)
+        return nn.relu(x + y)
 
     def _begin(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h2 w2 c2"]:
         return self._middle(Conv(self.width, 1, 1, self.dtype, name="conv1")(x), train=train)

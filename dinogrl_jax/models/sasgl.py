@@ -4,11 +4,11 @@ Source: DinoGRL's dinov2 branches, which follow BigGait.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
@@ -17,12 +17,14 @@ from dinogrl_jax.layers import (
     BatchNorm,
     Moments,
     accumulation_dtype,
+    apart,
     apart_backwards,
+    gelu,
     recomputed,
 )
 from dinogrl_jax.models.dinov2 import Tokens
 from dinogrl_jax.models.resnet import BasicBlock, Conv, Stages
-from dinogrl_jax.resize import bilinear_matrix, resized
+from dinogrl_jax.resize import bilinear_matrix
 
 DENSE_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's linear layer
 
@@ -109,7 +111,7 @@ class DenoisingBranch(nn.Module):
         # A linear layer commutes with bilinear upsampling: it runs at a quarter of the positions.
         x = doubled(dense(self.hidden, self.dtype, "hidden")(x))
         x = BatchNorm(affine=False, name="bn_hidden")(x, train=train, mask=selected)
-        x = dense(self.channels, self.dtype, "down_sampling")(nn.gelu(x, approximate=False))
+        x = dense(self.channels, self.dtype, "down_sampling")(gelu(x))
         x = jax.nn.softmax(x.astype(accumulation_dtype(self.dtype)))
         return jnp.where(selected[..., None], x, 0)
 
@@ -206,26 +208,44 @@ def dense(features: int, dtype, name: str) -> Callable[[Array], Array]:
     return lambda x: apart_backwards(layer(x))
 
 
+@jax.custom_vjp
 def doubled(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
-    """x at twice its rows and columns, bilinear."""
-    return jax.lax.platform_dependent(x, cpu=_doubled_by_products, default=_doubled_by_sums)
+    """x at twice its rows and columns, bilinear.
 
-
-def _doubled_by_products(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
-    rows, columns = (bilinear_matrix(n, 2 * n, x.dtype) for n in x.shape[1:3])
-    return resized(x, rows, columns)
-
-
-def _doubled_by_sums(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
-    """One kernel where a product of matrices this narrow waits for memory."""
+    By sums of neighbours: products of matrices this narrow wait for memory.
+    """
     y = x.astype(accumulation_dtype(x.dtype))
     for axis in (1, 2):
-        n, part = y.shape[axis], partial(jax.lax.slice_in_dim, y, axis=axis)
-        before = jnp.concatenate([part(0, 1), part(0, n - 1)], axis)
-        after = jnp.concatenate([part(1, n), part(n - 1, n)], axis)
-        pair = jnp.stack([0.25 * before + 0.75 * y, 0.75 * y + 0.25 * after], axis + 1)
-        y = pair.reshape(*y.shape[:axis], 2 * n, *y.shape[axis + 1 :])
-    return y.astype(x.dtype)
+        pair = (_beside(y, y, -1, axis), _beside(y, y, 1, axis))
+        first = np.arange(2).reshape(2, *(1,) * (y.ndim - axis - 1)) == 0
+        near = jnp.where(first, *(jnp.expand_dims(x, axis + 1) for x in pair))
+        y = 0.75 * jnp.expand_dims(y, axis + 1) + 0.25 * near
+        y = y.reshape(*y.shape[:axis], 2 * x.shape[axis], *y.shape[axis + 2 :])
+    return apart(y.astype(x.dtype))
+
+
+def _beside(x: Array, border: Array, step: int, axis: int) -> Array:
+    """The neighbours of x at a distance of ±1; what is beyond the border is taken from `border`."""
+    n, ends = x.shape[axis], [(0, 0, 0)] * x.ndim
+    ends[axis] = (-step, step, 0)
+    index = np.arange(n).reshape(n, *(1,) * (x.ndim - axis - 1))
+    return jnp.where(
+        index == (0 if step < 0 else n - 1), border, jax.lax.pad(x, x.dtype.type(0), ends)
+    )
+
+
+def _halved(_: None, g: Array) -> tuple[Array]:
+    """The transpose of doubling."""
+    x = g.astype(accumulation_dtype(g.dtype))
+    for axis in (1, 2):
+        x = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
+        even, odd = (jax.lax.index_in_dim(x, k, axis + 1, keepdims=False) for k in (0, 1))
+        beside = _beside(odd, even, -1, axis) + _beside(even, odd, 1, axis)
+        x = 0.75 * (even + odd) + 0.25 * beside
+    return (apart(x.astype(g.dtype)),)
+
+
+doubled.defvjp(lambda x: (doubled(x), None), _halved)
 
 
 def doubled_moments(x: Float[Array, "f h w c"], selected: Bool[Array, "f h2 w2"]) -> Moments:
@@ -245,8 +265,9 @@ def doubled_moments(x: Float[Array, "f h w c"], selected: Bool[Array, "f h2 w2"]
     square_rows, square_columns = (jnp.einsum("oh,oi->ohi", m, m) for m in (rows, columns))
     form = jnp.einsum("fop,ohi->fphi", weight, square_rows)
     form = jnp.einsum("fphi,pwu->fhwiu", form, square_columns).reshape(f, h * w, h * w)
-    x = x.astype(dtype) - mean
-    var = (x * jnp.einsum("fnm,fmc->fnc", form, x)).sum((0, 1))
+    x = (x.astype(dtype) - mean).astype(x.dtype)
+    formed = jnp.einsum("fnm,fmc->fnc", form.astype(x.dtype), x, preferred_element_type=dtype)
+    var = (x * formed).sum((0, 1))
     return Moments(mean, var / jnp.maximum(count, 1), count)
 
 

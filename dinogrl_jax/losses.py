@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+TRIPLES = 2**22  # that are in memory at once
+
 
 def smoothed_cross_entropy(
     logits: Float[Array, "v p ids"], labels: Int[Array, " v"], smoothing: float
@@ -48,8 +50,10 @@ def batch_all_triplet(
         hinge = jnp.where(triple, jnp.maximum(hinge, 0), 0)
         return hinge.sum() / jnp.maximum((hinge > 0).sum(), 1)
 
-    # One part at a time: v³ numbers for all parts at once would not fit large batches.
-    return jax.lax.map(jax.checkpoint(of_part, prevent_cse=False), part_distances(x)).mean()
+    # As many parts at once as have TRIPLES in all: v³ for every part would not fit large batches.
+    at_once = min(max(TRIPLES // len(labels) ** 3, 1), x.shape[1])
+    of_part = jax.checkpoint(of_part, prevent_cse=False)
+    return jax.lax.map(of_part, part_distances(x), batch_size=at_once).mean()
 
 
 def sobel_smoothness(maps: Float[Array, "f h w c"]) -> Float[Array, ""]:

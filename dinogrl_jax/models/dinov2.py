@@ -29,21 +29,57 @@ class Tokens(NamedTuple):
     taps: Float[Array, "f h w c4"]  # after the tapped blocks, side by side, normalised together
 
 
+class Linear(nn.Module):
+    """A linear layer with bias; factor: of its result, which the kernel takes."""
+
+    features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "*n c"], factor: Float[Array, "#d"] | None = None
+    ) -> Float[Array, "*n d"]:
+        kernel, bias = self._given(x.shape[-1], factor)
+        return x @ kernel + bias
+
+    def _given(self, inputs: int, factor: Array | None) -> tuple[Array, Array]:
+        init = nn.initializers.lecun_normal()
+        kernel = self.param("kernel", init, (inputs, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        if factor is not None:
+            kernel, bias = kernel * factor, bias * factor
+        return kernel.astype(self.dtype), bias.astype(self.dtype)
+
+
+class QKV(Linear):
+    """Queries, divided by the root of a head's width, keys and values, each a product of its own.
+
+    One product of all three would have to be taken apart for the attention.
+    """
+
+    heads: int = 1
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "f n c"]) -> list[Float[Array, "f n h d"]]:
+        f, n, c = x.shape
+        factor = jnp.repeat(jnp.array([(c // self.heads) ** -0.5, 1, 1]), c)
+        kernel, bias = self._given(c, factor)
+        thirds = zip(jnp.split(kernel, 3, axis=1), jnp.split(bias, 3), strict=True)
+        return [(x @ k + b).reshape(f, n, self.heads, c // self.heads) for k, b in thirds]
+
+
 class Attention(nn.Module):
     heads: int
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "f n c"]) -> Float[Array, "f n c"]:
-        f, n, c = x.shape
-        qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(x)
-        q, k, v = jnp.moveaxis(qkv.reshape(f, n, 3, self.heads, c // self.heads), 2, 0)
-        q = q * (c // self.heads) ** -0.5
+    def __call__(self, x: Float[Array, "f n c"], factor: Float[Array, " c"]) -> Array:
+        q, k, v = QKV(3 * x.shape[-1], self.dtype, self.heads, name="qkv")(x)
         ways = {"cpu": attended_in_turn, "default": attended}
         if has_flash_attention(self.dtype):
             ways["cuda"] = partial(jax.nn.dot_product_attention, scale=1.0, implementation="cudnn")
         y = jax.lax.platform_dependent(q, k, v, **ways)
-        return nn.Dense(c, dtype=self.dtype, name="proj")(y.reshape(f, n, c))
+        return Linear(x.shape[-1], self.dtype, name="proj")(y.reshape(x.shape), factor)
 
 
 def has_flash_attention(dtype: jnp.dtype) -> bool:
@@ -94,14 +130,14 @@ class MLP(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "f n c"]) -> Float[Array, "f n c"]:
-        hidden = int(x.shape[-1] * self.ratio)
+    def __call__(self, x: Float[Array, "f n c"], factor: Float[Array, " c"]) -> Array:
+        hidden, channels = int(x.shape[-1] * self.ratio), x.shape[-1]
         if self.kind == "swiglu":
             hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
-            gate, value = jnp.split(nn.Dense(2 * hidden, dtype=self.dtype, name="w12")(x), 2, -1)
-            return nn.Dense(x.shape[-1], dtype=self.dtype, name="w3")(nn.silu(gate) * value)
-        y = gelu(nn.Dense(hidden, dtype=self.dtype, name="fc1")(x))
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(y)
+            gate, value = jnp.split(Linear(2 * hidden, self.dtype, name="w12")(x), 2, -1)
+            return Linear(channels, self.dtype, name="w3")(nn.silu(gate) * value, factor)
+        y = gelu(Linear(hidden, self.dtype, name="fc1")(x))
+        return Linear(channels, self.dtype, name="fc2")(y, factor)
 
 
 class Block(nn.Module):
@@ -113,13 +149,12 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "f n c"]) -> Float[Array, "f n c"]:
         c, channels = self.config, (x.shape[-1],)
-        scales = [self.param(f"ls{i}", nn.initializers.ones, channels) for i in (1, 2)]
-        ls1, ls2 = (scale.astype(self.dtype) for scale in scales)
+        ls1, ls2 = (self.param(f"ls{i}", nn.initializers.ones, channels) for i in (1, 2))
         # Apart, or what computes a LayerNorm's sums on a CPU takes the products behind it along.
         y = apart(LayerNorm(self.dtype, name="norm1")(x))
-        x = x + ls1 * Attention(c.heads, self.dtype, name="attn")(y)
+        x = x + Attention(c.heads, self.dtype, name="attn")(y, ls1)
         y = apart(LayerNorm(self.dtype, name="norm2")(x))
-        return x + ls2 * MLP(c.mlp, c.mlp_ratio, self.dtype, name="mlp")(y)
+        return x + MLP(c.mlp, c.mlp_ratio, self.dtype, name="mlp")(y, ls2)
 
 
 class PatchEmbedding(nn.Module):

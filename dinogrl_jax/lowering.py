@@ -19,6 +19,13 @@ def step_arguments(model: nn.Module, config: ConfigDict) -> tuple:
     return train.state_shapes(model, config), frames, jax.ShapeDtypeStruct((pairs,), jnp.int32)
 
 
+def embed_arguments(model: nn.Module, config: ConfigDict) -> tuple:
+    """The shapes of (variables, frames) of a batch of visible tracklets, for descriptors."""
+    state, frames, _ = step_arguments(model, config)
+    count = config.evaluation.tracklets_per_batch
+    return state.variables, jax.ShapeDtypeStruct((count, 1, *frames.shape[2:]), frames.dtype)
+
+
 def exported_step(
     model: nn.Module, config: ConfigDict, mesh: Mesh, platform: str
 ) -> export.Exported:
@@ -31,8 +38,5 @@ def exported_embed(
     model: nn.Module, config: ConfigDict, mesh: Mesh, platform: str
 ) -> export.Exported:
     """The same of `evaluate.make_embed`, for a batch of visible tracklets."""
-    state, frames, _ = step_arguments(model, config)
-    count = config.evaluation.tracklets_per_batch
-    frames = jax.ShapeDtypeStruct((count, 1, *frames.shape[2:]), frames.dtype)
     embed = make_embed(model, config, mesh)
-    return export.export(embed, platforms=[platform])(state.variables, frames, "visible")
+    return export.export(embed, platforms=[platform])(*embed_arguments(model, config), "visible")

@@ -15,12 +15,15 @@ CPU, `processor` is the same per second that the process computed, whatever else
     evaluate    metrics of --queries × --gallery descriptors, both directions
     pipeline    training batches from generated JPEG files, in frames per second
     checkpoint  seconds that saving holds up the step, and their share at the default interval
+    compile     seconds to trace and to compile, without a cache and with one, for the demo and for
+                the configuration's own batch: a step, and the descriptors of a batch
 
 --compare exits with status 1 where a share is less than (1 − margin) times the file's.
 """
 
 import contextlib
 import json
+import runpy
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -40,10 +43,11 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax import arithmetic, checkpoint, command_line, sharding
 from dinogrl_jax.arithmetic import Work
-from dinogrl_jax.compiling import compiler_options, release_memory
+from dinogrl_jax.compiling import compiler_options, keep_compiled, release_memory
 from dinogrl_jax.errors import InputError, run
 from dinogrl_jax.evaluate import make_embed
 from dinogrl_jax.gallery import tracklets
+from dinogrl_jax.lowering import embed_arguments, step_arguments
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.methods.dinogrl import AppearanceStream
 from dinogrl_jax.metrics import both_ways
@@ -53,7 +57,7 @@ from dinogrl_jax.models.sasgl import Branches, GaitNetwork
 from dinogrl_jax.train import State, initial_state, initial_variables, make_step
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("step", "extract", "stages", "evaluate", "pipeline", "checkpoint")
+PARTS = ("step", "extract", "stages", "evaluate", "pipeline", "checkpoint", "compile")
 IDENTITIES = 500  # of HITSZ-VCM's training set
 
 WHAT = flags.DEFINE_list("what", list(PARTS), f"what is measured, of {', '.join(PARTS)}")
@@ -75,6 +79,7 @@ class Setup(NamedTuple):
     """What is measured, and where."""
 
     config: ConfigDict
+    asked: ConfigDict  # with its own batch
     model: nn.Module
     mesh: jax.sharding.Mesh
     machine: Machine
@@ -96,6 +101,7 @@ def main() -> int:
     if unknown := set(WHAT.value) - set(PARTS):
         raise InputError(f"command line: --what has {min(unknown)!r}, not of {', '.join(PARTS)}")
     before = json.loads(Path(COMPARE.value).read_text()) if COMPARE.value else None
+    asked = config.copy_and_resolve_references()
     sized(config)
     mesh = sharding.device_mesh(config.mesh.fsdp)
     sharding.check_batch(config, mesh)
@@ -104,10 +110,11 @@ def main() -> int:
     if before and (why := difference(before, found)):
         raise InputError(f"{COMPARE.value}: {why}")
     with folder() as made:
+        keep_compiled()
         jax.config.update("jax_compilation_cache_dir", str(made / "compiled"))
         machine = Machine(jnp.dtype(config.model.compute_dtype), RUNS.value, SECONDS.value)
         work = arithmetic.published(config, IDENTITIES)
-        setup = Setup(config, model, mesh, machine, work, made)
+        setup = Setup(config, asked, model, mesh, machine, work, made)
         found = {"machine": machine.described(), **found}
         print_machine(found["machine"])
         for name in (name for name in PARTS if name in WHAT.value):
@@ -346,7 +353,27 @@ def saving(setup: Setup, results: dict) -> dict:
     return found
 
 
-MEASURED = dict(zip(PARTS, (step, extract, stages, evaluate, pipeline, saving), strict=True))
+def cold_start(setup: Setup, _: dict) -> dict:
+    """Seconds of tracing and compiling before the first step and the first descriptors."""
+    demo = runpy.run_path(str(ROOT / "configs/synthetic.py"))["get_config"]()
+    found = {}
+    for name, config in (("demo", demo), ("configuration", setup.asked)):
+        model = METHODS[config.method].Model(config.model, IDENTITIES)
+        step = compilation(
+            lambda m=model, c=config: make_step(m, c, setup.mesh), *step_arguments(model, config)
+        )
+        embed = compilation(
+            lambda m=model, c=config: make_embed(m, c, setup.mesh),
+            *embed_arguments(model, config),
+            "visible",
+        )
+        found[name] = {"step": step[1]["compilation"], "extract": embed[1]["compilation"]}
+    return found
+
+
+MEASURED = dict(
+    zip(PARTS, (step, extract, stages, evaluate, pipeline, saving, cold_start), strict=True)
+)
 
 
 if __name__ == "__main__":

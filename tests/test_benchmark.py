@@ -117,6 +117,20 @@ def test_the_file_has_shares_memory_and_compile_time(found):
         assert list((folder / "trace" / name).rglob("*.trace.json.gz"))
 
 
+def test_a_cold_start_is_traced_and_compiled_without_and_with_a_cache(tmp_path):
+    out = tmp_path / "found.json"
+    done = benchmark("--what", "compile", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())["results"]["compile"]
+    assert found.keys() == {"demo", "configuration"}
+    for name, parts in found.items():
+        for part in ("step", "extract"):
+            seconds = parts[part]
+            assert seconds.keys() == {"tracing", "without_cache", "with_cache"}
+            assert min(seconds.values()) > 0
+            assert f"compile {name} {part} tracing" in done.stdout
+
+
 @pytest.mark.parametrize(("factor", "status"), [(1e3, 1), (1e-3, 0)])
 def test_a_worse_share_fails_the_comparison(found, factor, status):
     folder, content, _ = found

@@ -4,6 +4,7 @@ Source: DinoGRL's dinov2 branches, which follow BigGait.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,14 +18,13 @@ from dinogrl_jax.layers import (
     BatchNorm,
     Moments,
     accumulation_dtype,
-    apart,
     apart_backwards,
     gelu,
     recomputed,
 )
 from dinogrl_jax.models.dinov2 import Tokens
 from dinogrl_jax.models.resnet import BasicBlock, Conv, Stages
-from dinogrl_jax.resize import bilinear_matrix
+from dinogrl_jax.resize import bilinear_matrix, resized
 
 DENSE_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's linear layer
 
@@ -111,7 +111,9 @@ class DenoisingBranch(nn.Module):
         # A linear layer commutes with bilinear upsampling: it runs at a quarter of the positions.
         x = doubled(dense(self.hidden, self.dtype, "hidden")(x))
         x = BatchNorm(affine=False, name="bn_hidden")(x, train=train, mask=selected)
-        x = dense(self.channels, self.dtype, "down_sampling")(gelu(x))
+        # On a CPU XLA finds 0.1 to 0.4 GiB less memory for a step with the derivative of JAX's.
+        ways = {"cpu": partial(nn.gelu, approximate=False), "default": gelu}
+        x = dense(self.channels, self.dtype, "down_sampling")(jax.lax.platform_dependent(x, **ways))
         x = jax.nn.softmax(x.astype(accumulation_dtype(self.dtype)))
         return jnp.where(selected[..., None], x, 0)
 
@@ -208,12 +210,19 @@ def dense(features: int, dtype, name: str) -> Callable[[Array], Array]:
     return lambda x: apart_backwards(layer(x))
 
 
-@jax.custom_vjp
 def doubled(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
-    """x at twice its rows and columns, bilinear.
+    """x at twice its rows and columns, bilinear."""
+    return jax.lax.platform_dependent(x, cpu=_doubled_by_products, default=_doubled_by_sums)
 
-    By sums of neighbours: products of matrices this narrow wait for memory.
-    """
+
+def _doubled_by_products(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
+    rows, columns = (bilinear_matrix(n, 2 * n, x.dtype) for n in x.shape[1:3])
+    return resized(x, rows, columns)
+
+
+@jax.custom_vjp
+def _doubled_by_sums(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
+    """For GPUs, where products of matrices this narrow wait for memory."""
     y = x.astype(accumulation_dtype(x.dtype))
     for axis in (1, 2):
         pair = (_beside(y, y, -1, axis), _beside(y, y, 1, axis))
@@ -221,7 +230,7 @@ def doubled(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
         near = jnp.where(first, *(jnp.expand_dims(x, axis + 1) for x in pair))
         y = 0.75 * jnp.expand_dims(y, axis + 1) + 0.25 * near
         y = y.reshape(*y.shape[:axis], 2 * x.shape[axis], *y.shape[axis + 2 :])
-    return apart(y.astype(x.dtype))
+    return y.astype(x.dtype)
 
 
 def _beside(x: Array, border: Array, step: int, axis: int) -> Array:
@@ -242,10 +251,10 @@ def _halved(_: None, g: Array) -> tuple[Array]:
         even, odd = (jax.lax.index_in_dim(x, k, axis + 1, keepdims=False) for k in (0, 1))
         beside = _beside(odd, even, -1, axis) + _beside(even, odd, 1, axis)
         x = 0.75 * (even + odd) + 0.25 * beside
-    return (apart(x.astype(g.dtype)),)
+    return (x.astype(g.dtype),)
 
 
-doubled.defvjp(lambda x: (doubled(x), None), _halved)
+_doubled_by_sums.defvjp(lambda x: (_doubled_by_sums(x), None), _halved)
 
 
 def doubled_moments(x: Float[Array, "f h w c"], selected: Bool[Array, "f h2 w2"]) -> Moments:

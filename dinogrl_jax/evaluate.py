@@ -14,8 +14,11 @@ from dinogrl_jax import checkpoint, hosts, pretrained, protocols, scoring, shard
 from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.data.pipeline import evaluation_batches
 from dinogrl_jax.data.tracklets import MODALITIES, Tracklet
+from dinogrl_jax.layers import in_turns
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.progress import Progress
+
+TRACKLETS_AT_ONCE = 1  # on processors, of each device
 
 
 def make_embed(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
@@ -24,7 +27,13 @@ def make_embed(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
 
     def embed(variables: dict, frames: Array, modality: str) -> Float[Array, "b p d"]:
         variables = jax.lax.with_sharding_constraint(variables, whole)
-        return method.descriptor(model.apply(variables, frames, (modality,), train=False))
+
+        def described(frames: Array) -> Array:
+            return method.descriptor(model.apply(variables, frames, (modality,), train=False))
+
+        if sharding.platform(mesh) != "cpu":
+            return described(frames)
+        return in_turns(described, frames, at_once=TRACKLETS_AT_ONCE)
 
     whole, split = sharding.replicated(mesh), sharding.by_tracklet(mesh)
     return jax.jit(

@@ -1,4 +1,4 @@
-"""Normalisation over a batch: its moments, and its gradient, which is written out."""
+"""Normalisation over a batch, products, and what is computed in turns."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,9 @@ from dinogrl_jax.layers import (
     batch_normalised,
     exact_products,
     gelu,
+    in_turns,
     moments,
+    product,
 )
 
 SELECTIONS = ("everything", "some", "nothing")
@@ -128,3 +130,41 @@ def test_products_of_float32_are_not_rounded_unless_asked(dtype, asked, used):
     with jax.default_matmul_precision(asked):
         text = str(jax.make_jaxpr(product)(jnp.ones((2, 2))))
     assert f"Precision.{used}" in text if used else "Precision" not in text
+
+
+def test_a_products_gradient_is_that_of_the_formula():
+    with jax.enable_x64(True):
+        x, kernel, wanted = (
+            jax.random.normal(jax.random.key(i), shape, jnp.float64)
+            for i, shape in enumerate([(4, 5, 6, 7), (7, 3), (4, 5, 6, 3)])
+        )
+
+        def loss(multiplied):
+            return lambda x, kernel: (multiplied(x, kernel) * wanted).sum()
+
+        found = jax.value_and_grad(loss(product), (0, 1))(x, kernel)
+        expected = jax.value_and_grad(loss(jnp.matmul), (0, 1))(x, kernel)
+    # The same products of float64, added up in another order.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), found, expected)
+
+
+@pytest.mark.parametrize("at_once,devices,turns", [(3, 1, 4), (5, 1, 3), (99, 1, 1), (2, 4, 3)])
+def test_in_turns_the_same_comes_out(at_once, devices, turns, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    x, calls = jnp.arange(24.0).reshape(12, 2), []
+
+    def call(given):
+        calls.append(len(given[0]))
+        return {"sum": given[0] + given[1][:, None], "own": given[1]}
+
+    made = in_turns(call, (x, x[:, 0]), at_once)
+    np.testing.assert_array_equal(made["sum"], x + x[:, :1])
+    np.testing.assert_array_equal(made["own"], x[:, 0])
+    assert set(calls) == {12 // turns}
+
+
+def test_in_turns_each_device_keeps_its_own(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    first = in_turns(lambda x: jnp.broadcast_to(x[:1], x.shape), jnp.arange(12), at_once=1)
+    # A turn has one entry of each device, whose entries are three in a row: 0, 3, 6, 9 at first.
+    np.testing.assert_array_equal(first, [0, 1, 2] * 4)

@@ -3,7 +3,6 @@
 Source: facebookresearch/dinov2, models/vision_transformer.py.
 """
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -13,13 +12,15 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from dinogrl_jax.layers import LayerNorm, accumulation_dtype, apart, gelu
+from dinogrl_jax.layers import LayerNorm, accumulation_dtype, apart, gelu, in_turns
 from dinogrl_jax.resize import (
     antialiased_bicubic_matrix,
     bicubic_resized,
     bilinear_matrix,
     resized,
 )
+
+FRAMES_AT_ONCE = 6  # on processors, for each device
 
 
 class Tokens(NamedTuple):
@@ -101,15 +102,10 @@ def attended(
 def attended_in_turn(
     q: Float[Array, "f n h d"], k: Float[Array, "f n h d"], v: Float[Array, "f n h d"]
 ) -> Float[Array, "f n h d"]:
-    """`attended`, a head of a frame of each device at a time: for processors.
+    """`attended`, two heads of each device at a time: for processors.
 
-    Its n·n weights stay in the cache, and with the keys in front the softmax adds up whole rows.
+    Their n·n weights stay in the cache, and with the keys in front the softmax adds up whole rows.
     """
-    f, n, h, d = q.shape
-    devices = math.gcd(f, jax.device_count())
-
-    def dealt(x: Array) -> Array:  # [turn, device, n, d]: frames stay where they are
-        return x.reshape(devices, -1, n, h, d).transpose(1, 3, 0, 2, 4).reshape(-1, devices, n, d)
 
     def turn(qkv: tuple[Array, Array, Array]) -> Array:
         q, k, v = qkv
@@ -118,8 +114,9 @@ def attended_in_turn(
         y = jnp.einsum("fkq,fkd->fqd", weights.astype(q.dtype), v)
         return (y / weights.sum(1)[:, :, None]).astype(q.dtype)
 
-    turns = jax.lax.map(turn, (dealt(q), dealt(k), dealt(v)))
-    return turns.reshape(-1, h, devices, n, d).transpose(2, 0, 3, 1, 4).reshape(q.shape)
+    f, n, h, d = q.shape
+    heads = tuple(x.swapaxes(1, 2).reshape(f * h, n, d) for x in (q, k, v))
+    return in_turns(turn, heads, at_once=2).reshape(f, h, n, d).swapaxes(1, 2)
 
 
 class MLP(nn.Module):
@@ -183,8 +180,16 @@ class DINOv2(nn.Module):
     config: ConfigDict
     dtype: jnp.dtype
 
-    @nn.compact
     def __call__(self, frames: Float[Array, "f h w 3"]) -> Tokens:
+        if self.is_initializing():
+            return self._tokens(frames)
+        alone = DINOv2(self.config, self.dtype, parent=None)
+        call = partial(alone.apply, self.variables, method="_tokens")
+        ways = {"cpu": partial(in_turns, call, at_once=FRAMES_AT_ONCE), "default": call}
+        return jax.lax.platform_dependent(frames, **ways)
+
+    @nn.compact
+    def _tokens(self, frames: Float[Array, "f h w 3"]) -> Tokens:
         c = self.config
         rows, columns = c.height // c.patch, c.width // c.patch
         normal = nn.initializers.normal(0.02)

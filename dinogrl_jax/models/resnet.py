@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dinogrl_jax.layers import BatchNorm, apart_backwards, recomputed
+from dinogrl_jax.layers import BatchNorm, apart_backwards, product, recomputed
 from dinogrl_jax.models.convolution import convolved
 
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -35,7 +35,7 @@ class Conv(nn.Module):
         x = x.astype(self.dtype)
         if self.size == 1:
             x = x[:, :: self.stride, :: self.stride]
-            return apart_backwards(jnp.einsum("fhwc,cd->fhwd", x, kernel[0, 0]))
+            return apart_backwards(product(x, kernel[0, 0]))
         return convolved(x, kernel, self.stride)
 
 

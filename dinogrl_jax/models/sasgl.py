@@ -5,7 +5,7 @@ Source: DinoGRL's dinov2 branches, which follow BigGait.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from dinogrl_jax.layers import (
     accumulation_dtype,
     apart_backwards,
     gelu,
+    product,
     recomputed,
 )
 from dinogrl_jax.models.dinov2 import Tokens
@@ -206,7 +207,12 @@ class AttentionFusion(nn.Module):
 
 
 def dense(features: int, dtype, name: str) -> Callable[[Array], Array]:
-    layer = nn.Dense(features, dtype=dtype, kernel_init=DENSE_INIT, name=name)
+    def multiplied(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+        return product(x, kernel)
+
+    layer = nn.Dense(
+        features, dtype=dtype, kernel_init=DENSE_INIT, dot_general=multiplied, name=name
+    )
     return lambda x: apart_backwards(layer(x))
 
 

@@ -284,10 +284,9 @@ apart_backwards.defvjp(lambda x: (x, None), lambda _, gradient: (apart(gradient)
 
 @jax.custom_vjp
 def product(x: Float[Array, "*n c"], kernel: Float[Array, "c d"]) -> Float[Array, "*n d"]:
-    """x @ kernel, whose kernel's gradient is the product of x and y's gradient in this order.
+    """x @ kernel, whose kernel's gradient is xᵀ·g for a gradient g of the result.
 
-    JAX's own is their product in the other order, transposed: there a CPU copies y's gradient,
-    number by number, and takes up to six times as long.
+    JAX's own is (gᵀ·x)ᵀ, for which a CPU copies g number by number: up to six times as long.
     """
     return x @ kernel
 

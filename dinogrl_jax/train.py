@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from dinogrl_jax import checkpoint, fine_tuning, pretrained, sharding
 from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.errors import InputError, chosen
-from dinogrl_jax.layers import RECOMPUTED, recomputing
+from dinogrl_jax.layers import RECOMPUTED, exact_products, recomputing
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.optim import optimizer
 
@@ -185,9 +185,10 @@ def train_step(
             return method.training_loss(model, variables, frames, labels, key, config)
 
     key = jax.random.fold_in(state.key, state.step)
-    gradients, terms, batch_stats = averaged(
-        jax.grad(loss, has_aux=True), state, frames, labels, key, config.optimizer.parts
-    )
+    with exact_products(config.model.compute_dtype):  # here, for gradients written out as well
+        gradients, terms, batch_stats = averaged(
+            jax.grad(loss, has_aux=True), state, frames, labels, key, config.optimizer.parts
+        )
     transform = optimizer(config.optimizer, config.train.steps_per_epoch)
     updates, opt_state = transform.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -155,11 +155,14 @@ def _normalised_backward(epsilon: float, kept: tuple, gradient: tuple) -> tuple:
     x, mask, scale, factor, found = kept
     axes = tuple(range(x.ndim - 1))
     g = gradient[0].astype(factor.dtype)
-    normal = (x.astype(factor.dtype) - found.mean) * factor
-    of_bias, of_scale = g.sum(axes), (g * normal).sum(axes)
+    x_wide = x.astype(factor.dtype)
+    # The mean anew, or a CPU would have x − mean in memory for the sum and for what comes after.
+    distance = x_wide - jax.lax.optimization_barrier(found.mean)
+    of_bias, of_scale = g.sum(axes), (g * distance).sum(axes) * factor
     share = 1 / jnp.maximum(found.count, 1)
     if mask is not None:
         share = share * mask[..., None]
+    normal = (x_wide - found.mean) * factor
     of_x = (g - share * (of_bias + normal * of_scale)) * (factor * scale)
     no_mask = None if mask is None else np.zeros(mask.shape, jax.dtypes.float0)
     return of_x.astype(x.dtype), no_mask, of_scale.astype(scale.dtype), of_bias.astype(scale.dtype)
@@ -284,17 +287,26 @@ apart_backwards.defvjp(lambda x: (x, None), lambda _, gradient: (apart(gradient)
 
 @jax.custom_vjp
 def product(x: Float[Array, "*n c"], kernel: Float[Array, "c d"]) -> Float[Array, "*n d"]:
-    """x @ kernel, whose kernel's gradient is xᵀ·g for a gradient g of the result.
+    """x @ kernel, whose kernel's gradient a CPU computes without copies of x or of y's gradient.
 
-    JAX's own is (gᵀ·x)ᵀ, for which a CPU copies g number by number: up to six times as long.
+    Of the two, the product reads one number by number: here the narrower one. JAX's own derivative
+    has both transposed in memory first.
     """
     return x @ kernel
 
 
 def _product_backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = kept
-    rows = tuple(range(x.ndim - 1))
-    return g @ kernel.T, jax.lax.dot_general(x, g, ((rows, rows), ((), ())))
+    return g @ kernel.T, product_over_rows(x, g)
+
+
+def product_over_rows(x: Float[Array, "*n c"], g: Float[Array, "*n d"]) -> Float[Array, "c d"]:
+    """xᵀ·g, the sum over all positions of the products of their c with their d values."""
+    x, g = (y.reshape(-1, y.shape[-1]) for y in (x, g))
+    over_rows = (((0,), (0,)), ((), ()))
+    if x.shape[1] <= g.shape[1]:
+        return jax.lax.dot_general(x, g, over_rows)
+    return apart(jax.lax.dot_general(g, x, over_rows)).T
 
 
 product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_backward)
@@ -319,7 +331,18 @@ def in_turns(call: Callable[[PyTree], PyTree], x: PyTree, at_once: int) -> PyTre
         y = y.reshape(own // few, devices, few, *y.shape[2:]).swapaxes(0, 1)
         return y.reshape(length, *y.shape[3:])
 
-    return jax.tree.map(gathered, jax.lax.map(call, jax.tree.map(dealt, x)))
+    call = jax.jit(call)  # traced once
+    # What is made is zero at first, when x is known: XLA would set aside its memory far earlier.
+    zero, x = jax.lax.optimization_barrier((jnp.zeros(()), jax.tree.map(dealt, x)))
+    one = jax.eval_shape(call, jax.tree.map(lambda x: x[0], x))
+    made = jax.tree.map(lambda y: jnp.full((own // few, *y.shape), zero, y.dtype), one)
+
+    def turn(i: Array, made: PyTree) -> PyTree:
+        y = call(jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), x))
+        put = partial(jax.lax.dynamic_update_index_in_dim, index=i, axis=0)
+        return jax.tree.map(put, made, y)
+
+    return jax.tree.map(gathered, jax.lax.fori_loop(0, own // few, turn, made))
 
 
 class PartLinear(nn.Module):

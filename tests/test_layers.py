@@ -132,11 +132,13 @@ def test_products_of_float32_are_not_rounded_unless_asked(dtype, asked, used):
     assert f"Precision.{used}" in text if used else "Precision" not in text
 
 
-def test_a_products_gradient_is_that_of_the_formula():
+@pytest.mark.parametrize("channels", [(7, 3), (3, 7)])  # either may be the narrower one
+def test_a_products_gradient_is_that_of_the_formula(channels):
+    c, d = channels
     with jax.enable_x64(True):
         x, kernel, wanted = (
             jax.random.normal(jax.random.key(i), shape, jnp.float64)
-            for i, shape in enumerate([(4, 5, 6, 7), (7, 3), (4, 5, 6, 3)])
+            for i, shape in enumerate([(4, 5, 6, c), (c, d), (4, 5, 6, d)])
         )
 
         def loss(multiplied):
@@ -161,6 +163,17 @@ def test_in_turns_the_same_comes_out(at_once, devices, turns, monkeypatch):
     np.testing.assert_array_equal(made["sum"], x + x[:, :1])
     np.testing.assert_array_equal(made["own"], x[:, 0])
     assert set(calls) == {12 // turns}
+
+
+def test_in_turns_the_same_gradient_comes_out():
+    x, scale = jnp.arange(24.0).reshape(12, 2), jnp.array([2.0, 3.0])
+
+    def loss(x, scale, at_once):
+        return jnp.square(in_turns(lambda x: jnp.sin(x) * scale, x, at_once)).sum()
+
+    few, all_at_once = (jax.grad(loss, (0, 1))(x, scale, n) for n in (3, 12))
+    for a, b in zip(few, all_at_once, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)  # float32: four sums of three, not one of 12
 
 
 def test_in_turns_each_device_keeps_its_own(monkeypatch):

@@ -9,7 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dinogrl_jax.layers import in_turns, product_over_rows
+
 FEWEST = 128  # channels; with 64 the sums around the products cost what these save
+AT_ONCE = 2**19  # values of each device, so that the tiles made of them stay in the cache
 
 
 def convolved(x: Float[Array, "f h w c"], kernel: Float[Array, "k k c d"], stride: int) -> Array:
@@ -41,8 +44,12 @@ def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
 
 def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = kept
-    (of_kernel,) = jax.linear_transpose(lambda k: directly(x, k), kernel)(g)
-    return with_fewer_products(g, kernel[::-1, ::-1].swapaxes(2, 3)), of_kernel
+    # With several devices each turn would wait for a sum over all of them.
+    of_kernel = _of_kernel_by_products if jax.device_count() == 1 else _of_kernel_directly
+    return (
+        with_fewer_products(g, kernel[::-1, ::-1].swapaxes(2, 3)),
+        jax.lax.platform_dependent(x, g, cpu=of_kernel, default=_of_kernel_directly),
+    )
 
 
 with_fewer_products.defvjp(_forward, _backward)
@@ -50,19 +57,59 @@ with_fewer_products.defvjp(_forward, _backward)
 
 def _by_products(x: Float[Array, "f h w c"], kernel: Float[Array, "3 3 c d"]) -> Array:
     """2×2 results from 4×4 values: 16 products of channels where 36 are usual."""
-    f, h, w, c = x.shape
     kernels = jnp.stack([own for row in _spread(list(kernel)) for own in _spread(list(row))])
-    # Apart, or what makes x would be computed for each of the tiles that overlap, and the sums at
-    # the end for each reader.
+    kernels = jax.lax.optimization_barrier(kernels)  # made once, not in each turn
+
+    def turn(x: Float[Array, "f h w c"]) -> Float[Array, "f h w d"]:
+        f, h, w, _ = x.shape
+        made = jnp.einsum("tnc,tcd->tnd", jnp.stack(_tiles(x)), kernels)
+        rows = [_sums(list(row)) for row in made.reshape(4, 4, *made.shape[1:])]
+        y = [jnp.stack(_sums(column)) for column in zip(*rows, strict=True)]
+        y = jnp.stack(y)  # [2 columns, 2 rows, n, d]
+        y = y.reshape(2, 2, f, h // 2, w // 2, -1)
+        # Apart, or each reader would compute the sums again.
+        return jax.lax.optimization_barrier(y.transpose(2, 3, 1, 4, 0, 5).reshape(f, h, w, -1))
+
+    return in_turns(turn, x, at_once=max(AT_ONCE // x[0].size, 1))
+
+
+def _of_kernel_directly(x: Float[Array, "f h w c"], g: Float[Array, "f h w d"]) -> Array:
+    """Of a convolution's result the gradient is g; this is that of its kernel [3, 3, c, d]."""
+    kernel = jax.ShapeDtypeStruct((3, 3, x.shape[-1], g.shape[-1]), x.dtype)
+    return jax.linear_transpose(lambda kernel: directly(x, kernel), kernel)(g)[0]
+
+
+def _of_kernel_by_products(x: Float[Array, "f h w c"], g: Float[Array, "f h w d"]) -> Array:
+    """The same by the transposes of the sums in `_by_products`, again with 16 products."""
+    few = next(n for n in range(max(AT_ONCE // 2 // x[0].size, 1), 0, -1) if len(x) % n == 0)
+    # Zero from when x and g are known: XLA would set aside the totals' memory far earlier.
+    zero, x, g = jax.lax.optimization_barrier((jnp.zeros((), x.dtype), x, g))
+
+    def turn(totals: list[Array], xg: tuple[Array, Array]) -> tuple[list[Array], None]:
+        x, g = xg
+        rows = _sums_transposed([g[:, i::2] for i in range(2)])
+        gs = [own for row in rows for own in _sums_transposed([row[:, :, j::2] for j in range(2)])]
+        gs = [own.reshape(-1, own.shape[-1]) for own in gs]
+        # One by one: of a batch of products XLA copies both operands, transposed.
+        triples = zip(totals, _tiles(x), gs, strict=True)
+        return [total + product_over_rows(x, g) for total, x, g in triples], None
+
+    totals = [jnp.full((x.shape[-1], g.shape[-1]), zero)] * 16
+    turns = [y.reshape(-1, few, *y.shape[1:]) for y in (x, g)]
+    totals, _ = jax.lax.scan(turn, totals, tuple(turns))
+    rows = [_spread_transposed(totals[i : i + 4]) for i in range(0, 16, 4)]  # of 4, 3 columns each
+    columns = [_spread_transposed(column) for column in zip(*rows, strict=True)]
+    return jnp.stack([jnp.stack(column) for column in columns], axis=1)
+
+
+def _tiles(x: Float[Array, "f h w c"]) -> list[Float[Array, "n c"]]:
+    """16 sums of every 4×4 values that begin at an even row and column, one beyond the border."""
+    _, h, w, c = x.shape
+    # Apart, or what makes x would be computed for each of the tiles that overlap.
     x = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
     rows = _differences([x[:, i : i + h - 1 : 2] for i in range(4)])
     tiles = [_differences([row[:, :, j : j + w - 1 : 2] for j in range(4)]) for row in rows]
-    tiles = jnp.stack([tile.reshape(-1, c) for row in tiles for tile in row])
-    made = jnp.einsum("tnc,tcd->tnd", tiles, kernels)
-    columns = zip(*(_sums(list(row)) for row in made.reshape(4, 4, *made.shape[1:])), strict=True)
-    y = jnp.stack([jnp.stack(_sums(column)) for column in columns])  # [2 columns, 2 rows, n, d]
-    y = y.reshape(2, 2, f, h // 2, w // 2, -1)
-    return jax.lax.optimization_barrier(y.transpose(2, 3, 1, 4, 0, 5).reshape(f, h, w, -1))
+    return [tile.reshape(-1, c) for row in tiles for tile in row]
 
 
 def _differences(four: Sequence[Array]) -> tuple[Array, Array, Array, Array]:
@@ -75,6 +122,16 @@ def _spread(three: Sequence[Array]) -> tuple[Array, Array, Array, Array]:
     return a, (a + b + c) / 2, (a - b + c) / 2, c
 
 
+def _spread_transposed(four: Sequence[Array]) -> tuple[Array, Array, Array]:
+    a, b, c, d = four
+    return a + (b + c) / 2, (b - c) / 2, (b + c) / 2 + d
+
+
 def _sums(four: Sequence[Array]) -> tuple[Array, Array]:
     a, b, c, d = four
     return a + b + c, b - c - d
+
+
+def _sums_transposed(two: Sequence[Array]) -> tuple[Array, Array, Array, Array]:
+    a, b = two
+    return a, a + b, a - b, -b

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.layers import RECOMPUTED, recomputing
+from dinogrl_jax.models import convolution
 from dinogrl_jax.models.convolution import directly, with_fewer_products
 from dinogrl_jax.models.resnet import Conv, Stages, max_pooled
 
@@ -75,13 +76,15 @@ def test_what_is_kept_costs_memory_and_changes_no_gradient():
 
 
 @pytest.mark.parametrize("size", [(2, 2), (8, 6)])
-def test_a_convolution_by_fewer_products_is_the_same(size):
+@pytest.mark.parametrize("at_once", [1, 2**9, 2**10])  # of 8×6: one frame, two, all
+def test_a_convolution_by_fewer_products_is_the_same(size, at_once, monkeypatch):
     """So are both its gradients; in float64, where 1e-12 is rounding of sums of 9·5 products."""
+    monkeypatch.setattr(convolution, "AT_ONCE", at_once)
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         x, kernel, g = (
             jnp.asarray(rng.standard_normal(shape))
-            for shape in ((3, *size, 5), (3, 3, 5, 7), (3, *size, 7))
+            for shape in ((4, *size, 5), (3, 3, 5, 7), (4, *size, 7))
         )
         found, expected = (
             (y, *back(g))

@@ -17,6 +17,7 @@ from dinogrl_jax.layers import (
     BatchNorm,
     Moments,
     accumulation_dtype,
+    apart,
     apart_backwards,
     gelu,
     product,
@@ -24,7 +25,7 @@ from dinogrl_jax.layers import (
 )
 from dinogrl_jax.models.dinov2 import Tokens
 from dinogrl_jax.models.resnet import BasicBlock, Conv, Stages
-from dinogrl_jax.resize import bilinear_matrix, resized
+from dinogrl_jax.resize import bilinear_matrix
 
 DENSE_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's linear layer
 
@@ -51,7 +52,7 @@ class Branches(nn.Module):
     @nn.compact
     def __call__(self, tokens: Tokens, *, train: bool) -> Maps:
         mask, mse = MaskBranch(self.config.mask_dropout, self.dtype, name="mask_branch")(
-            doubled(tokens.last), train=train
+            tokens.last, train=train
         )
         foreground = closed_foreground(jax.lax.stop_gradient(mask))
         selected = foreground != 0
@@ -72,18 +73,23 @@ class Branches(nn.Module):
 
 
 class MaskBranch(nn.Module):
-    """Two class probabilities of every position, and the error of the tokens made from them."""
+    """Class probabilities at twice the rows and columns, and the error of the tokens made of them.
+
+    Without dropout the linear layer in front of the classes commutes with bilinear upsampling.
+    """
 
     dropout: float
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "f h w c"], *, train: bool
-    ) -> tuple[Float[Array, "f h w 2"], Float[Array, ""]]:
-        kept = nn.Dropout(self.dropout, deterministic=not train)(x)
+        self, tokens: Float[Array, "f h w c"], *, train: bool
+    ) -> tuple[Float[Array, "f h2 w2 2"], Float[Array, ""]]:
+        x = doubled(tokens)
+        kept = nn.Dropout(self.dropout, deterministic=False)(x) if train else tokens
         normal = BatchNorm(affine=False, name="bn_s")(kept, train=train)
         logits = dense(2, self.dtype, "down_sampling")(normal)
+        logits = logits if train else doubled(logits)
         mask = jax.nn.softmax(logits.astype(accumulation_dtype(self.dtype)))
         made = dense(x.shape[-1], self.dtype, "up_sampling")(mask.astype(self.dtype))
         error = (made - x).astype(accumulation_dtype(self.dtype))
@@ -213,19 +219,9 @@ def dense(features: int, dtype, name: str) -> Callable[[Array], Array]:
     return lambda x: apart_backwards(layer(x))
 
 
-def doubled(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
-    """x at twice its rows and columns, bilinear."""
-    return jax.lax.platform_dependent(x, cpu=_doubled_by_products, default=_doubled_by_sums)
-
-
-def _doubled_by_products(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
-    rows, columns = (bilinear_matrix(n, 2 * n, x.dtype) for n in x.shape[1:3])
-    return resized(x, rows, columns)
-
-
 @jax.custom_vjp
-def _doubled_by_sums(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
-    """For GPUs, where products of matrices this narrow wait for memory."""
+def doubled(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
+    """x at twice its rows and columns, bilinear: sums of neighbours."""
     y = x.astype(accumulation_dtype(x.dtype))
     for axis in (1, 2):
         pair = (_beside(y, y, -1, axis), _beside(y, y, 1, axis))
@@ -233,7 +229,7 @@ def _doubled_by_sums(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
         near = jnp.where(first, *(jnp.expand_dims(x, axis + 1) for x in pair))
         y = 0.75 * jnp.expand_dims(y, axis + 1) + 0.25 * near
         y = y.reshape(*y.shape[:axis], 2 * x.shape[axis], *y.shape[axis + 2 :])
-    return y.astype(x.dtype)
+    return apart(y.astype(x.dtype))
 
 
 def _beside(x: Array, border: Array, step: int, axis: int) -> Array:
@@ -254,10 +250,10 @@ def _halved(_: None, g: Array) -> tuple[Array]:
         even, odd = (jax.lax.index_in_dim(x, k, axis + 1, keepdims=False) for k in (0, 1))
         beside = _beside(odd, even, -1, axis) + _beside(even, odd, 1, axis)
         x = 0.75 * (even + odd) + 0.25 * beside
-    return (x.astype(g.dtype),)
+    return (apart(x.astype(g.dtype)),)
 
 
-_doubled_by_sums.defvjp(lambda x: (_doubled_by_sums(x), None), _halved)
+doubled.defvjp(lambda x: (doubled(x), None), _halved)
 
 
 def doubled_moments(x: Float[Array, "f h w c"], selected: Bool[Array, "f h2 w2"]) -> Moments:

@@ -1,18 +1,23 @@
 """Maps at twice the tokens' rows and columns."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 
 from dinogrl_jax.layers import moments
 from dinogrl_jax.models import sasgl
+from dinogrl_jax.resize import bilinear_matrix, resized
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 7)])
-def test_doubling_by_sums_is_doubling_by_products(size):
+def test_doubling_by_sums_is_bilinear_resizing(size):
     x = jax.random.normal(jax.random.key(0), (2, *size, 3))
     wanted = jax.random.normal(jax.random.key(1), (2, 2 * size[0], 2 * size[1], 3))
-    sums, products = (jax.vjp(f, x) for f in (sasgl._doubled_by_sums, sasgl._doubled_by_products))
+    matrices = (bilinear_matrix(n, 2 * n, x.dtype) for n in size)
+    by_products = partial(resized, rows=next(matrices), columns=next(matrices))
+    sums, products = (jax.vjp(f, x) for f in (sasgl.doubled, by_products))
     # Float32 sums of a few numbers near 1, in another order.
     np.testing.assert_allclose(sums[0], products[0], atol=1e-6)
     np.testing.assert_allclose(sums[1](wanted)[0], products[1](wanted)[0], atol=1e-5)

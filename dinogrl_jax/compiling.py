@@ -32,6 +32,8 @@ def compiler_options(
     # number by number.
     ynnpack = {YNNPACK: "LIBRARY_FUSION_TYPE_REDUCE" if training else ""}
     return (ynnpack if dtype != "float64" and understood(YNNPACK) else {}) | {
+        # XLA's own loops take 256 by default; processors that lack 512 are not changed by it.
+        "xla_cpu_prefer_vector_width": 512,
         # The default CPU scheduler keeps twice the temporaries alive.
         "xla_cpu_enable_concurrency_optimized_scheduler": False,
         # Without its barriers, recomputation is moved to the front and saves no memory.

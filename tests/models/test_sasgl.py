@@ -15,8 +15,8 @@ from dinogrl_jax.resize import bilinear_matrix, resized
 def test_doubling_by_sums_is_bilinear_resizing(size):
     x = jax.random.normal(jax.random.key(0), (2, *size, 3))
     wanted = jax.random.normal(jax.random.key(1), (2, 2 * size[0], 2 * size[1], 3))
-    matrices = (bilinear_matrix(n, 2 * n, x.dtype) for n in size)
-    by_products = partial(resized, rows=next(matrices), columns=next(matrices))
+    rows, columns = (bilinear_matrix(n, 2 * n, x.dtype) for n in size)
+    by_products = partial(resized, rows=rows, columns=columns)
     sums, products = (jax.vjp(f, x) for f in (sasgl.doubled, by_products))
     # Float32 sums of a few numbers near 1, in another order.
     np.testing.assert_allclose(sums[0], products[0], atol=1e-6)

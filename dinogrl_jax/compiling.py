@@ -23,7 +23,12 @@ def compiler_options(
     training: it has statistics and losses, which are sums over a batch.
     dtype: of the products.
     """
-    if (platform or jax.default_backend()) != "cpu":
+    platform = platform or jax.default_backend()
+    if platform == "gpu":
+        # With products of its own, XLA leaves biases, residuals and ReLU to kernels behind them;
+        # cuBLAS's take them along. A product merged with another has to be cut apart again.
+        return {"xla_gpu_enable_triton_gemm": False, "xla_gpu_dot_merger_threshold_mb": 0}
+    if platform != "cpu":
         return {}
     if once:
         return {"xla_backend_optimization_level": 1}

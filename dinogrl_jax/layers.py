@@ -56,6 +56,26 @@ def _gelu_backward(x: Array, g: Array) -> tuple[Array]:
 gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
+@jax.custom_vjp
+def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """max(x, 0), of which training keeps the result alone, so that a product may end with it."""
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x: Array) -> tuple[Array, Array]:
+    y = relu(x)
+    return y, y
+
+
+def _relu_backward(y: Array, g: Array) -> tuple[Array]:
+    # Or XLA would look at x again.
+    y = jax.lax.platform_dependent(y, cpu=lambda y: y, default=jax.lax.optimization_barrier)
+    return (jnp.where(y > 0, g, 0),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
+
+
 class LayerNorm(nn.Module):
     """Normalisation of every position over its channels; its sums at least in float32.
 
@@ -171,6 +191,68 @@ def _normalised_backward(epsilon: float, kept: tuple, gradient: tuple) -> tuple:
 batch_normalised.defvjp(_normalised, _normalised_backward)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def product_normalised(
+    x: Float[Array, "*n c"],
+    kernel: Float[Array, "c d"],
+    scale: Float[Array, " d"],
+    bias: Float[Array, " d"],
+    epsilon: float,
+) -> tuple[Float[Array, "*n d"], Moments]:
+    """`batch_normalised(x @ kernel, None, scale, bias, epsilon)` that never has x @ kernel.
+
+    The moments of a product follow from the mean and the covariance of x, so that the kernel takes
+    the normalisation before it multiplies; the gradient needs no more than sums of x's and of the
+    result's gradient's products. For few channels c that become many, in half precision: the
+    covariance loses digits where the mean is far from zero.
+    """
+    return _product_normalised(x, kernel, scale, bias, epsilon)[0]
+
+
+def _exactly(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision="highest")
+
+
+def _summed_products(x: Float[Array, "n c"], y: Float[Array, "n d"]) -> Float[Array, "c d"]:
+    over_rows = (((0,), (0,)), ((), ()))
+    return jax.lax.dot_general(x, y, over_rows, preferred_element_type=accumulation_dtype(x.dtype))
+
+
+def _product_normalised(x, kernel, scale, bias, epsilon: float) -> tuple[tuple, tuple]:
+    rows = x.reshape(-1, x.shape[-1])
+    count = jnp.asarray(len(rows), accumulation_dtype(x.dtype))
+    mean = rows.astype(count.dtype).mean(0)
+    covariance = _summed_products(rows, rows) / count - jnp.outer(mean, mean)
+    spread = _exactly(covariance, kernel)
+    var = jnp.maximum((kernel * spread).sum(0), 0)
+    found = checkpoint_name(Moments(_exactly(mean, kernel), var, count), "moments")
+    factor = jax.lax.rsqrt(found.var + epsilon)
+    shift = bias - found.mean * (factor * scale)
+    y = rows @ (kernel * (factor * scale)).astype(x.dtype) + shift.astype(x.dtype)
+    y = y.reshape(*x.shape[:-1], -1)
+    return (y, found), (x, kernel, scale, factor, found, mean, spread)
+
+
+def _product_normalised_backward(epsilon: float, kept: tuple, gradient: tuple) -> tuple:
+    x, kernel, scale, factor, found, mean, spread = kept
+    rows = x.reshape(-1, x.shape[-1])
+    g = gradient[0].reshape(len(rows), -1)
+    cross = _summed_products(rows, g)
+    of_bias = g.astype(factor.dtype).sum(0)
+    of_scale = ((kernel * cross).sum(0) - found.mean * of_bias) * factor
+    whole = factor * scale
+    of_kernel = (cross - jnp.outer(mean, of_bias) - spread * (factor * of_scale)) * whole
+    share = whole * factor * of_scale / found.count
+    constant = _exactly(found.mean * share - whole * of_bias / found.count, kernel.T)
+    of_moments = rows @ _exactly(-share * kernel, kernel.T).astype(x.dtype)
+    of_moments = of_moments + constant.astype(x.dtype)
+    of_x = g @ (kernel * whole).astype(x.dtype).T + of_moments
+    return of_x.reshape(x.shape), of_kernel, of_scale, of_bias
+
+
+product_normalised.defvjp(_product_normalised, _product_normalised_backward)
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, with PyTorch's running statistics.
 
@@ -195,15 +277,20 @@ class BatchNorm(nn.Module):
         train: bool,
         mask: Bool[Array, "*n"] | None = None,
         given: Moments | None = None,
-    ) -> Float[Array, "*n c"]:
-        channels, dtype = x.shape[-1], accumulation_dtype(x.dtype)
+        kernel: Float[Array, "c d"] | None = None,
+    ) -> Float[Array, "*n d"]:
+        """kernel: what x is multiplied by first, see `product_normalised`; for training."""
+        dtype = accumulation_dtype(x.dtype)
+        channels = x.shape[-1] if kernel is None else kernel.shape[-1]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         scale, bias = jnp.ones(channels, dtype), jnp.zeros(channels, dtype)
         if self.affine:
             scale = self.param("scale", self.scale_init, (channels,))
             bias = self.param("bias", nn.initializers.zeros, (channels,))
-        if train and given is None:
+        if kernel is not None:
+            y, found = product_normalised(x, kernel, scale, bias, self.epsilon)
+        elif train and given is None:
             y, found = batch_normalised(x, mask, scale, bias, self.epsilon)
         else:
             found = given or Moments(running_mean.value, running_var.value, jnp.zeros(()))
@@ -259,6 +346,8 @@ def recomputed(call: Callable, *arrays: Any, **options: Any) -> Any:
     also where nothing is inside (a convolution): what the backward pass makes of the input is not
     made early.
     """
+    if _rule.get() is RECOMPUTED["nothing"]:
+        return call(*arrays, **options)
     method = call.__call__ if isinstance(call, nn.Module) else call
 
     def of_module(module: nn.Module, *arrays: Any) -> Any:
@@ -391,8 +480,9 @@ def horizontal_pyramid(x: Float[Array, "v h w c"], parts: Sequence[int]) -> Floa
     The number of rows must be a multiple of every n.
     """
     v, h, _, c = x.shape
+    mean, largest = x.astype(accumulation_dtype(x.dtype)).mean(2), x.max(2)  # of rows
     pooled = []
     for n in parts:
-        bands = x.reshape(v, n, h // n, -1, c).reshape(v, n, -1, c)
-        pooled.append(bands.mean(2) + bands.max(2))
-    return jnp.concatenate(pooled, axis=1)
+        bands = (y.reshape(v, n, h // n, c) for y in (mean, largest))
+        pooled.append(next(bands).mean(2) + next(bands).max(2))
+    return jnp.concatenate(pooled, axis=1).astype(x.dtype)

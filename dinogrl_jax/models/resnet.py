@@ -1,13 +1,13 @@
 """ResNet with bottleneck blocks whose last stage keeps stride 1 (torchvision's layout)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dinogrl_jax.layers import BatchNorm, apart_backwards, product, recomputed
+from dinogrl_jax.layers import BatchNorm, apart_backwards, product, recomputed, relu
 from dinogrl_jax.models.convolution import convolved
 
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -26,16 +26,23 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "f h w c"], factor: Float[Array, " c2"] | None = None
+        self,
+        x: Float[Array, "f h w c"],
+        factor: Float[Array, " c2"] | None = None,
+        multiplied: Callable | None = None,
     ) -> Float[Array, "f h2 w2 c2"]:
-        """factor: of each channel of the result."""
+        """factor: of each channel of the result. multiplied: (positions, matrix) → the result."""
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", KERNEL_INIT, shape)
-        kernel = (kernel if factor is None else kernel * factor).astype(self.dtype)
         x = x.astype(self.dtype)
         if self.size == 1:
             x = x[:, :: self.stride, :: self.stride]
-            return apart_backwards(product(x, kernel[0, 0]))
+        if multiplied is not None:
+            return multiplied(x, kernel[0, 0])
+        kernel = (kernel if factor is None else kernel * factor).astype(self.dtype)
+        if self.size == 1:
+            y = apart_backwards(product(x.reshape(-1, x.shape[-1]), kernel[0, 0]))
+            return y.reshape(*x.shape[:-1], self.features)
         return convolved(x, kernel, self.stride)
 
 
@@ -43,6 +50,13 @@ def evaluated(conv: Conv, norm: BatchNorm, x: Float[Array, "f h w c"]) -> Array:
     """`norm(conv(x), train=False)`, where the kernel takes the normalisation's factor."""
     factor, shift = norm.factor_and_shift()
     return conv(x, factor) + shift.astype(conv.dtype)
+
+
+def normalised(conv: Conv, norm: BatchNorm, x: Float[Array, "f h w c"], *, train: bool) -> Array:
+    """`norm(conv(x), train=train)`, in half precision without conv(x) if that has more channels."""
+    if train and jnp.finfo(conv.dtype).bits < 32 and conv.size == 1 and x.shape[-1] < conv.features:
+        return conv(x, multiplied=lambda x, kernel: norm(x, kernel=kernel, train=True))
+    return norm(conv(x), train=train)
 
 
 class Stem(nn.Module):
@@ -92,30 +106,32 @@ class Bottleneck(nn.Module):
             return evaluated(of, BatchNorm(name=norm), x)
 
         wide = 4 * self.width
-        y = nn.relu(step("conv1", "bn1", x, 1, 1, self.width))
-        y = nn.relu(step("conv2", "bn2", y, 3, self.stride, self.width))
+        y = relu(step("conv1", "bn1", x, 1, 1, self.width))
+        y = relu(step("conv2", "bn2", y, 3, self.stride, self.width))
         y = step("conv3", "bn3", y, 1, 1, wide)
         if self.stride != 1 or x.shape[-1] != wide:
             x = step("downsample_conv", "downsample_bn", x, 1, self.stride, wide)
-        return nn.relu(x + y)
+        return relu(x + y)
 
     def _begin(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h2 w2 c2"]:
         return self._middle(Conv(self.width, 1, 1, self.dtype, name="conv1")(x), train=train)
 
     def _middle(self, y: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h2 w2 c"]:
-        y = nn.relu(BatchNorm(name="bn1")(y, train=train))
+        y = relu(BatchNorm(name="bn1")(y, train=train))
         return Conv(self.width, 3, self.stride, self.dtype, name="conv2")(y)
 
     def _end(
         self, x: Float[Array, "f h w c"], y: Float[Array, "f h2 w2 c2"], *, train: bool
     ) -> Float[Array, "f h2 w2 c3"]:
-        y = nn.relu(BatchNorm(name="bn2")(y, train=train))
-        y = Conv(4 * self.width, 1, 1, self.dtype, name="conv3")(y)
-        y = BatchNorm(name="bn3")(y, train=train)
+        y = relu(BatchNorm(name="bn2")(y, train=train))
+        conv = Conv(4 * self.width, 1, 1, self.dtype, name="conv3")
+        y = normalised(conv, BatchNorm(name="bn3"), y, train=train)
         if self.stride != 1 or x.shape[-1] != 4 * self.width:
-            x = Conv(4 * self.width, 1, self.stride, self.dtype, name="downsample_conv")(x)
-            x = BatchNorm(name="downsample_bn")(x, train=train)
-        return nn.relu(x + y)
+            conv = Conv(4 * self.width, 1, self.stride, self.dtype, name="downsample_conv")
+            x = normalised(conv, BatchNorm(name="downsample_bn"), x, train=train)
+        # As rows, since a product that a GPU ends with this sum would overwrite another view of x.
+        rows = y.reshape(-1, y.shape[-1]) + x.reshape(-1, x.shape[-1])
+        return relu(rows).reshape(y.shape)
 
 
 class BasicBlock(nn.Module):
@@ -130,13 +146,13 @@ class BasicBlock(nn.Module):
 
     def _begin(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h w c"]:
         y = Conv(x.shape[-1], 3, 1, self.dtype, name="conv1")(x)
-        y = nn.relu(BatchNorm(name="bn1")(y, train=train))
+        y = relu(BatchNorm(name="bn1")(y, train=train))
         return Conv(y.shape[-1], 3, 1, self.dtype, name="conv2")(y)
 
     def _end(
         self, x: Float[Array, "f h w c"], y: Float[Array, "f h2 w2 c2"], *, train: bool
     ) -> Float[Array, "f h2 w2 c3"]:
-        return nn.relu(x + BatchNorm(name="bn2")(y, train=train))
+        return relu(x + BatchNorm(name="bn2")(y, train=train))
 
 
 class Stages(nn.Module):
@@ -185,15 +201,23 @@ def _max_pooled_forward(x: Array) -> tuple[Array, Array]:
 
 def _max_pooled_backward(x: Array, g: Array) -> tuple[Array]:
     _, h, w, _ = x.shape
-    rows, columns = 2 * g.shape[1] - 1, 2 * g.shape[2] - 1
     first = jnp.argmax(jnp.stack(_window(x)), axis=0)
-    zero, total = jnp.zeros((), g.dtype), 0
-    for k in range(9):
-        i, j = divmod(k, 3)
-        own = jnp.where(first == k, g, 0)
-        ends = ((0, 0, 0), (i, h + 2 - i - rows, 1), (j, w + 2 - j - columns, 1), (0, 0, 0))
-        total = total + jax.lax.pad(own, zero, ends)
-    return (total[:, 1:-1, 1:-1],)
+    own = [[jnp.where(first == 3 * i + j, g, 0) for j in range(3)] for i in range(3)]
+    rows = [_unwindowed(column, axis=1) for column in zip(*own, strict=True)]
+    return (_unwindowed(rows, axis=2)[:, :h, :w],)
+
+
+def _unwindowed(thirds: Sequence[Array], axis: int) -> Array:
+    """Sums at every position, of the first, second and third positions of windows.
+
+    The first one of a window is the last one of the window before it.
+    """
+    first, second, third = thirds
+    ends = [(0, 0, 0)] * first.ndim
+    ends[axis] = (-1, 1, 0)
+    pair = second, third + jax.lax.pad(first, jnp.zeros((), first.dtype), ends)
+    x = jnp.stack(pair, axis + 1)
+    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
 
 
 max_pooled.defvjp(_max_pooled_forward, _max_pooled_backward)

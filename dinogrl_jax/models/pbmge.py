@@ -1,17 +1,22 @@
 """PBMGE: the two streams enhance each other part by part, coarse to fine."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jax.ad_checkpoint import checkpoint_name
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int
 
 from dinogrl_jax.layers import accumulation_dtype
 
 EPSILON, MOMENTUM = 1e-5, 0.1  # of every BatchNorm here
+# All that training keeps of a visit, beside what it is given: the rest is computed again.
+KEPT = jax.checkpoint_policies.save_only_these_names("sums")
 
 
 class Lifted(NamedTuple):
@@ -96,63 +101,35 @@ class Enhance(nn.Module):
 
 def products(
     lifted: Lifted, query: Float[Array, "v d"], source: Float[Array, "v d"]
-) -> Float[Array, "v d 2"]:
-    """The shared and the specific product of each query position, one channel each."""
-    scalars = jnp.stack([lifted.a, lifted.b, lifted.c, lifted.d]) / query.shape[1]
-    value = lifted.slope * source[:, :, None] + lifted.offset  # [v, d, 2]
-    return rectified_product(scalars, query, source, value) + lifted.bias
+) -> Float[Array, "2 v d"]:
+    """The shared and the specific product of each query position, one channel each.
 
-
-@jax.custom_vjp
-def rectified_product(
-    scalars: Float[Array, "4"],
-    query: Float[Array, "v d"],
-    source: Float[Array, "v d"],
-    value: Float[Array, "v d 2"],
-) -> Float[Array, "v d 2"]:
-    """Σⱼ relu(±F[i, j])·value[j] with F[i, j] = a·qᵢ·sⱼ + b·qᵢ + c·sⱼ + d.
-
-    Training keeps no affinities: the gradient makes them again, and needs six sums over them.
+    F[i, j] = riseᵢ·sⱼ + levelᵢ, and relu(F) is F where that is positive: of the sources there, only
+    how many they are and the sums of s and s² matter. The same with −F.
     """
-    f = _affinity(scalars, query, source)
-    signs = jnp.stack([nn.relu(f), nn.relu(-f)])
-    return jnp.einsum("kvij,vjk->vik", signs, value)
+    sign = jnp.asarray([[1], [-1]], query.dtype) / query.shape[1]
+    rise = sign * (lifted.a * query + lifted.c)[:, None]  # [v, 2, d]
+    level = sign * (lifted.b * query + lifted.d)[:, None]
+    positive = rise[..., None] * source[:, None, None] + level[..., None] > 0  # [v, 2, d, d]
+    powers = (jnp.ones_like(source), source, jnp.square(source))
+    sums = jnp.stack([_selected_sum(positive, x) for x in powers])
+    count, first, second = checkpoint_name(sums, "sums")
+    slope, offset, bias = (x[:, None] for x in (lifted.slope, lifted.offset, lifted.bias))
+    y = slope * (rise * second + level * first) + offset * (rise * first + level * count) + bias
+    return y.swapaxes(0, 1)
 
 
-def _affinity(scalars: Array, query: Array, source: Array) -> Float[Array, "v d d"]:
-    a, b, c, d = scalars
-    q, s = query[:, :, None], source[:, None, :]
-    return a * q * s + b * q + c * s + d
-
-
-def _product_backward(kept: tuple, g: Float[Array, "v d 2"]) -> tuple:
-    scalars, query, source, value = kept
-    a, b, c, _ = scalars
-    f = _affinity(scalars, query, source)
-    of_value = jnp.einsum("kvij,vik->vjk", jnp.stack([nn.relu(f), nn.relu(-f)]), g)
-    shared, specific = (g[:, :, None, k] * value[:, None, :, k] for k in range(2))
-    of_f = jnp.where(f > 0, shared, jnp.where(f < 0, -specific, 0))
-    over_sources = of_f.sum(2), (of_f * source[:, None, :]).sum(2)
-    over_queries = of_f.sum(1), (of_f * query[:, :, None]).sum(1)
-    of_query = a * over_sources[1] + b * over_sources[0]
-    of_source = a * over_queries[1] + c * over_queries[0]
-    of_scalars = (
-        (query * over_sources[1]).sum(),
-        (query * over_sources[0]).sum(),
-        (source * over_queries[0]).sum(),
-        over_sources[0].sum(),
-    )
-    return jnp.stack(of_scalars), of_query, of_source, of_value
-
-
-rectified_product.defvjp(lambda *given: (rectified_product(*given), given), _product_backward)
+def _selected_sum(selected: Bool[Array, "v 2 d d"], x: Float[Array, "v d"]) -> Array:
+    # In float32 always: the sums are of different signs and sizes.
+    return jnp.einsum("vkij,vj->vki", selected.astype(x.dtype), x, precision="highest")
 
 
 class PBMGE(nn.Module):
     """One more part per granularity and stream, appended to the pyramid's parts.
 
     For each granularity each stream's global part is enhanced by the other stream's parts of that
-    granularity, top to bottom; the sources are always the original parts.
+    granularity, top to bottom; the sources are always the original parts. The granularities do not
+    depend on each other, so that they advance side by side.
 
     Source: DinoGRL, section PBMGE; the published 256-channel products are elementwise here.
     """
@@ -166,35 +143,55 @@ class PBMGE(nn.Module):
         dtype = accumulation_dtype(gait.dtype)
         streams = jnp.stack([gait, appearance]).astype(dtype)
         enhance = [Enhance(gait.shape[-1], name=f"enhance_{n}") for n in ("gait", "appearance")]
-        stacked = jax.tree.map(lambda *x: jnp.stack(x), *[e.lifted() for e in enhance])
+        lifted = jax.tree.map(lambda *x: jnp.stack(x), *[e.lifted() for e in enhance])
         scale, shift = (jnp.stack(x) for x in zip(*[e.affine() for e in enhance], strict=True))
         running = tuple(jnp.stack(x) for x in zip(*[e.running() for e in enhance], strict=True))
-        first, last = granularity_bounds(self.parts)
+        scalars, unravel = ravel_pytree((lifted, scale, shift))  # one gradient for visits to add to
+        blocks, longest = side_by_side(self.parts)
 
-        def visit(query: Float[Array, "2 v d"], at: tuple[Array, Array]):
-            source, restart = at
-            query = jnp.where(restart, streams[:, :, 0], query)
-            y = jax.vmap(products)(stacked, query, source)  # [2, v, d, 2]
-            mean, var = y.mean((1, 2)), y.var((1, 2))
-            m, s = (mean, var) if train else running
-            normal = (y - m[:, None, None]) / jnp.sqrt(s + EPSILON)[:, None, None]
-            y = normal * scale[:, None, None] + shift[:, None, None]
-            query = query + y[..., 0] - y[..., 1]
-            return query, (query, mean, var)
+        @partial(jax.checkpoint, prevent_cse=False, policy=KEPT)
+        def visit(query: Float[Array, "m 2 v d"], source: Float[Array, "m 2 v d"]):
+            lifted, scale, shift = unravel(scalars)
+            y = jax.vmap(jax.vmap(products), (None, 0, 0))(lifted, query, source)
+            moments = y.mean((3, 4)), y.var((3, 4))  # of [m, 2, 2, v, d]
+            mean, var = moments if train else running
+            factor = scale / jnp.sqrt(var + EPSILON)
+            mean, factor, shift = (x[..., None, None] for x in (mean, factor, shift))
+            y = (y - mean) * factor + shift
+            return query + y[:, :, 0] - y[:, :, 1], moments
 
         sources = streams[::-1, :, 1:].transpose(2, 0, 1, 3)  # the other stream's parts
-        _, (visited, mean, var) = jax.lax.scan(visit, streams[:, :, 0], (sources, first))
+        query = jnp.stack([streams[:, :, 0]] * len(longest))
+        visited = []
+        for block in blocks:
+            m = block.shape[1]
+            advanced, moments = jax.lax.scan(visit, query[:m], sources[block])
+            query = jnp.concatenate([advanced, query[m:]])
+            visited.append([x.reshape(-1, 2, 2) for x in moments])
         if train and not self.is_initializing():
+            order = np.argsort(np.concatenate([block.ravel() for block in blocks]))
+            mean, var = (jnp.concatenate(x)[order] for x in zip(*visited, strict=True))
             for i, e in enumerate(enhance):
                 e.update(mean[:, i], var[:, i], gait.shape[0] * gait.shape[-1])
-        added = visited[last].transpose(1, 2, 0, 3)
+        added = query[np.argsort(longest)].transpose(1, 2, 0, 3)
         streams = jnp.concatenate([streams, added], axis=2)
         return streams[0].astype(gait.dtype), streams[1].astype(appearance.dtype)
 
 
-def granularity_bounds(parts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each visited part is its granularity's first, and the index of each last one."""
+def side_by_side(
+    parts: Sequence[int],
+) -> tuple[list[Int[np.ndarray, "steps m"]], Int[np.ndarray, " n"]]:
+    """Which parts are visited together, in blocks, and the granularities, longest first.
+
+    Part 0 is the first after the global one. A block ends with its shortest granularity: the m of
+    the next one are longer.
+    """
     counts = np.asarray(parts[1:])
-    first = np.zeros(counts.sum(), bool)
-    first[np.cumsum(counts) - counts] = True
-    return first, np.cumsum(counts) - 1
+    first = np.cumsum(counts) - counts
+    longest = np.argsort(-counts, kind="stable")
+    ends = np.unique(counts)
+    blocks = [
+        np.arange(start, end)[:, None] + first[longest[: np.sum(counts >= end)]]
+        for start, end in zip([0, *ends[:-1]], ends, strict=True)
+    ]
+    return blocks, longest

@@ -144,9 +144,26 @@ def _in_one_pass(x: Array, weight: Array, total: Array) -> tuple[Array, Array]:
     """Beside some position: E[x²] − E[x]² loses the variance where the mean is far from zero."""
     axes, count = tuple(range(x.ndim - 1)), jnp.maximum(total, 1)
     origin = x[(0,) * len(axes)]
-    mean = (weight * (x - origin)).sum(axes) / count
-    square = (weight * jnp.square(x - origin)).sum(axes) / count
+    near = weight * (x - origin)
+    mean, square = (total / count for total in sums(axes, near, near * (x - origin)))
     return jnp.where(total > 0, origin + mean, 0), jnp.maximum(square - jnp.square(mean), 0)
+
+
+def sums(axes: tuple[int, ...], x: Array, y: Array) -> tuple[Array, Array]:
+    """x.sum(axes), y.sum(axes); in one go, which a GPU begins and ends half as many times for."""
+
+    def together(x: Array, y: Array) -> tuple[Array, Array]:
+        zero = jnp.zeros((), x.dtype)
+        return tuple(jax.lax.reduce((x, y), (zero, zero), _added, axes))
+
+    def by_turns(x: Array, y: Array) -> tuple[Array, Array]:
+        return x.sum(axes), y.sum(axes)
+
+    return jax.lax.platform_dependent(x, y, cpu=by_turns, default=together)
+
+
+def _added(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+    return a[0] + b[0], a[1] + b[1]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -178,7 +195,8 @@ def _normalised_backward(epsilon: float, kept: tuple, gradient: tuple) -> tuple:
     x_wide = x.astype(factor.dtype)
     # The mean anew, or a CPU would have x − mean in memory for the sum and for what comes after.
     distance = x_wide - jax.lax.optimization_barrier(found.mean)
-    of_bias, of_scale = g.sum(axes), (g * distance).sum(axes) * factor
+    of_bias, of_distance = sums(axes, g, g * distance)
+    of_scale = of_distance * factor
     share = 1 / jnp.maximum(found.count, 1)
     if mask is not None:
         share = share * mask[..., None]

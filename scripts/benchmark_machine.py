@@ -29,9 +29,11 @@ class Timed(NamedTuple):
     """Seconds of a call, and the machine's rate in between, operations a second.
 
     The same per second that all threads of the process computed, which other programs change less.
+    alone: seconds from one call to its result, where `seconds` are of calls in a row.
     """
 
     seconds: Spread
+    alone: Spread
     rate: float
     computed: Spread
     computed_rate: float
@@ -46,11 +48,20 @@ class Timed(NamedTuple):
         if jax.default_backend() == "cpu":
             computed = operations / self.computed.median / self.computed_rate
             found |= {"processor_seconds": self.computed._asdict(), "processor_share": computed}
+        else:
+            found["alone"] = self.alone._asdict()
         return found
+
+
+IN_A_ROW = 8
 
 
 class Machine:
     """The rate of matrix products of a type, best of several sizes, and of copying.
+
+    An accelerator makes IN_A_ROW calls before the last one is waited for, of products and of what
+    is measured: so do training and extraction, whose host prepares a call while the one before
+    runs.
 
     runs, seconds: of each measurement, at least.
     """
@@ -58,6 +69,7 @@ class Machine:
     def __init__(self, dtype: jnp.dtype, runs: int, seconds: float) -> None:
         self.runs, self.seconds = runs, seconds
         cpu = jax.default_backend() == "cpu"
+        self.in_a_row = 1 if cpu else IN_A_ROW
         sizes = (512, 1024, 2048) if cpu else (4096, 8192, 16384)
         self.by_size = {}
         for n in sizes:
@@ -68,14 +80,13 @@ class Machine:
         self.probe = self._calls(best, dtype)
         self.copied = self._copied(2**28 if cpu else 2**32)
 
-    @staticmethod
-    def _calls(n: int, dtype: jnp.dtype) -> Callable[[], np.ndarray]:
+    def _calls(self, n: int, dtype: jnp.dtype) -> Callable[[], np.ndarray]:
         """Operations a second, by both clocks, of enough products of that size to be timed.
 
         As many go before, uncounted: right after a large program they are slower by up to a third.
         """
         a, b = jax.random.normal(jax.random.key(0), (2, n, n)).astype(dtype)
-        count = max(round(4e10 / n**3), 1)
+        count = max(round(4e10 / n**3), self.in_a_row)
         product = jax.jit(jnp.matmul).lower(a, b).compile()  # kept where caches are cleared
 
         def rates() -> np.ndarray:
@@ -102,15 +113,22 @@ class Machine:
 
     def timed(self, call: Callable[[], Any]) -> Timed:
         """A call that has been made before, in turns with the matrix products."""
+
+        def of(calls: int) -> np.ndarray:
+            began = clocks()
+            for _ in range(calls):
+                made = call()
+            jax.block_until_ready(made)
+            return (clocks() - began) / calls
+
         took, rates, end = [], [self.probe()], time.perf_counter() + self.seconds
         while len(took) < self.runs or time.perf_counter() < end:
-            began = clocks()
-            jax.block_until_ready(call())
-            took.append(clocks() - began)
+            took.append(of(self.in_a_row))
             rates.append(self.probe())
+        alone = took if self.in_a_row == 1 else [of(1) for _ in took]
         seconds, computed = (spread(list(x)) for x in np.transpose(took))
         rate, computed_rate = np.median(rates, axis=0).tolist()
-        return Timed(seconds, rate, computed, computed_rate)
+        return Timed(seconds, spread([x[0] for x in alone]), rate, computed, computed_rate)
 
     def described(self) -> dict:
         return {

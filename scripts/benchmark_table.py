@@ -31,6 +31,8 @@ def print_result(name: str, found: Any) -> None:
             f"{name:26}{time_taken:>28}{operations:10.1f}{operations / s['median']:8.0f}"
             f"{found['matmul_rate'] / GIGA:8.0f}{found['share']:8.1%}{processor:>11}"
         )
+        if "alone" in found:
+            print(f"  alone: {found['alone']['median']:.3f} s from a call to its result")
         for group in ("compilation", "compiled_bytes", "memory"):
             if group in found:
                 print(f"  {group}: {line(found[group])}")

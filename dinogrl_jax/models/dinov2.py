@@ -200,12 +200,13 @@ class DINOv2(nn.Module):
         x = x.reshape(len(x), rows, c.patch, columns, c.patch, 3)
         x = PatchEmbedding(c.embedding, self.dtype, name="patch_embed")(x)
         grid = resampled_positions(positions[0, 1:], c.grid, rows, columns, c.offset, c.antialias)
-        x = x + grid.astype(self.dtype)
-        head = [jnp.broadcast_to(cls + positions[:, :1], (len(x), 1, c.embedding))]
+        table = [cls[0] + positions[0, :1], grid]
         if c.registers:
-            registers = self.param("register_tokens", normal, (1, c.registers, c.embedding))
-            head.append(jnp.broadcast_to(registers, (len(x), c.registers, c.embedding)))
-        x = jnp.concatenate([*(h.astype(self.dtype) for h in head), x], axis=1)
+            shape = (1, c.registers, c.embedding)
+            table.insert(1, self.param("register_tokens", normal, shape)[0])
+        # The tokens in front of the patches' are those of the table, in one pass.
+        x = jnp.pad(x, ((0, 0), (1 + c.registers, 0), (0, 0)))
+        x = x + jnp.concatenate(table).astype(self.dtype)
         tapped = []
         for i in range(c.depth):
             x = Block(c, self.dtype, name=f"block{i}")(x)

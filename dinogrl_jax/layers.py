@@ -151,19 +151,16 @@ def _in_one_pass(x: Array, weight: Array, total: Array) -> tuple[Array, Array]:
 
 def sums(axes: tuple[int, ...], x: Array, y: Array) -> tuple[Array, Array]:
     """x.sum(axes), y.sum(axes); in one go, which a GPU begins and ends half as many times for."""
-
-    def together(x: Array, y: Array) -> tuple[Array, Array]:
-        zero = jnp.zeros((), x.dtype)
-        return tuple(jax.lax.reduce((x, y), (zero, zero), _added, axes))
-
-    def by_turns(x: Array, y: Array) -> tuple[Array, Array]:
-        return x.sum(axes), y.sum(axes)
-
-    return jax.lax.platform_dependent(x, y, cpu=by_turns, default=together)
+    ways = {"cpu": lambda *both: tuple(z.sum(axes) for z in both)}
+    return jax.lax.platform_dependent(x, y, **ways, default=partial(_sums_at_once, axes))
 
 
-def _added(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
-    return a[0] + b[0], a[1] + b[1]
+def _sums_at_once(axes: tuple[int, ...], x: Array, y: Array) -> tuple[Array, Array]:
+    def added(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+        return a[0] + b[0], a[1] + b[1]
+
+    zero = jnp.zeros((), x.dtype)
+    return tuple(jax.lax.reduce((x, y), (zero, zero), added, axes))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -220,9 +217,9 @@ def product_normalised(
     """`batch_normalised(x @ kernel, None, scale, bias, epsilon)` that never has x @ kernel.
 
     The moments of a product follow from the mean and the covariance of x, so that the kernel takes
-    the normalisation before it multiplies; the gradient needs no more than sums of x's and of the
-    result's gradient's products. For few channels c that become many, in half precision: the
-    covariance loses digits where the mean is far from zero.
+    the normalisation before it multiplies; the gradient needs xᵀ·x, xᵀ·g and the sum of g, the
+    result's gradient, alone. Worth it where few channels c become many d, and in half precision:
+    the covariance loses digits where the mean is far from zero.
     """
     return _product_normalised(x, kernel, scale, bias, epsilon)[0]
 

@@ -69,6 +69,46 @@ def test_one_pass_finds_what_two_passes_find(kind):
     np.testing.assert_allclose(one[1], two[1], rtol=1e-3)
 
 
+def test_two_sums_at_once_are_the_sums():
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x, y = jnp.asarray(rng.standard_normal((2, 5, 7, 3)))
+        for found, expected in zip(layers._sums_at_once((0, 1), x, y), (x, y), strict=True):
+            np.testing.assert_allclose(found, expected.sum((0, 1)), rtol=1e-12)
+
+
+def test_a_product_is_normalised_without_it():
+    """Result, moments and gradients; in float64, where 1e-11 is rounding of sums of 60 products."""
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x = jnp.asarray(rng.standard_normal((3, 5, 4, 6)) + 2)  # as after ReLU, not around zero
+        kernel, g = jnp.asarray(rng.standard_normal((6, 9))), rng.standard_normal((3, 5, 4, 9))
+        scale, bias = jnp.asarray(rng.standard_normal((2, 9)))
+
+        def of_product(x, kernel, scale, bias):
+            return layers.batch_normalised(x @ kernel, None, scale, bias, 1e-5)
+
+        def directly(x, kernel, scale, bias):
+            return layers.product_normalised(x, kernel, scale, bias, 1e-5)
+
+        (expected, back), (found, own) = (
+            jax.vjp(f, x, kernel, scale, bias) for f in (of_product, directly)
+        )
+        none = jax.tree.map(jnp.zeros_like, expected[1])
+        expected, found = (
+            (*y, *f((jnp.asarray(g), none))) for y, f in ((expected, back), (found, own))
+        )
+        for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+            np.testing.assert_allclose(b, a, rtol=0, atol=1e-11 * max(abs(a).max(), 1))
+
+
+def test_relu_and_its_gradient():
+    x = jnp.array([-1.0, -0.0, 0.0, 2.0, jnp.nan])
+    y, back = jax.vjp(layers.relu, x)
+    np.testing.assert_array_equal(y, [0, 0, 0, 2, np.nan])
+    np.testing.assert_array_equal(back(jnp.full(5, 3.0))[0][:4], [0, 0, 0, 3])
+
+
 def test_moments_are_numpys_of_what_is_selected():
     x = jax.random.normal(jax.random.key(0), (3, 4, 5))
     mask = jax.random.bernoulli(jax.random.key(1), shape=(3, 4))

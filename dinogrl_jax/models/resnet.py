@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from dinogrl_jax.layers import BatchNorm, apart_backwards, product, recomputed, relu
 from dinogrl_jax.models.convolution import convolved
 
+HALF_PRECISION = 16  # bits
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -54,7 +55,8 @@ def evaluated(conv: Conv, norm: BatchNorm, x: Float[Array, "f h w c"]) -> Array:
 
 def normalised(conv: Conv, norm: BatchNorm, x: Float[Array, "f h w c"], *, train: bool) -> Array:
     """`norm(conv(x), train=train)`, in half precision without conv(x) if that has more channels."""
-    if train and jnp.finfo(conv.dtype).bits < 32 and conv.size == 1 and x.shape[-1] < conv.features:
+    half = jnp.finfo(conv.dtype).bits <= HALF_PRECISION
+    if train and half and conv.size == 1 and x.shape[-1] < conv.features:
         return conv(x, multiplied=lambda x, kernel: norm(x, kernel=kernel, train=True))
     return norm(conv(x), train=train)
 

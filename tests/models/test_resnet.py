@@ -8,8 +8,8 @@ from flax import linen as nn
 
 from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.layers import RECOMPUTED, recomputing
-from dinogrl_jax.models import convolution
-from dinogrl_jax.models.convolution import directly, with_fewer_products
+from dinogrl_jax.models import convolution, resnet
+from dinogrl_jax.models.convolution import by_blocks, directly, with_fewer_products
 from dinogrl_jax.models.resnet import Conv, Stages, max_pooled
 
 
@@ -114,3 +114,52 @@ def test_what_is_convolved_by_fewer_products(shape, features, dtype, fewer):
     expected = directly(x, variables["params"]["kernel"].astype(dtype))
     # float32 rounding of 9·128 products; bfloat16 is computed alike
     np.testing.assert_allclose(conv.apply(variables, x), expected, rtol=0, atol=1e-5)
+
+
+def test_a_convolution_by_blocks_is_the_same():
+    """So are both its gradients; in float64, 1e-11 is rounding of sums of 735 products."""
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x, kernel, g = (
+            jnp.asarray(rng.standard_normal(shape))
+            for shape in ((2, 12, 8, 3), (7, 7, 3, 5), (2, 6, 4, 5))
+        )
+        found, expected = (
+            (y, *back(g))
+            for y, back in (jax.vjp(f, x, kernel) for f in (by_blocks, lambda *a: directly(*a, 2)))
+        )
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
+
+
+def test_accelerators_begin_by_blocks():
+    conv, x = Conv(8, 7, 2, jnp.dtype("float32")), jnp.ones((1, 12, 8, 3))
+    variables = conv.init(jax.random.key(0), x)
+    for platform, kernel in (("cpu", "7x7x3x8"), ("cuda", "4x4x16x8"), ("tpu", "4x4x16x8")):
+        lowered = jax.jit(conv.apply).trace(variables, x).lower(lowering_platforms=(platform,))
+        line = next(s for s in lowered.as_text().splitlines() if "stablehlo.convolution" in s)
+        assert f"tensor<{kernel}xf32>" in line
+
+
+def test_stages_of_half_precision_compute_the_same(monkeypatch):
+    """Their way through a block, in float64: 1e-9 is rounding in 12 layers one behind the other."""
+
+    def made(x: jax.Array) -> tuple:
+        model = Stages((2, 2), 16, x.dtype)
+        variables = model.init(jax.random.key(1), x, train=False)
+
+        def loss(params: dict, x: jax.Array):
+            y, new = model.apply({**variables, "params": params}, x, train=True, mutable=True)
+            return (y * jnp.cos(jnp.arange(y.size)).reshape(y.shape)).sum(), new["batch_stats"]
+
+        run = jax.value_and_grad(loss, (0, 1), has_aux=True)
+        return str(jax.make_jaxpr(run)(variables["params"], x)), run(variables["params"], x)
+
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (4, 16, 8, 16), jnp.float64)
+        usual, expected = made(x)
+        monkeypatch.setattr(resnet, "HALF_PRECISION", 64)
+        other, found = made(x)
+    assert other != usual
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-9 * max(abs(a).max(), 1))

@@ -425,7 +425,7 @@ def in_turns(call: Callable[[PyTree], PyTree], x: PyTree, at_once: int) -> PyTre
     length = len(jax.tree.leaves(x)[0])
     devices = math.gcd(length, jax.device_count())
     own = length // devices
-    few = next(n for n in range(min(at_once, own), 0, -1) if own % n == 0)
+    few = dividing(own, at_once)
 
     def dealt(x: Array) -> Array:  # [turn, devices · few, ...]: entries stay where they are
         x = x.reshape(devices, own // few, few, *x.shape[1:]).swapaxes(0, 1)
@@ -447,6 +447,11 @@ def in_turns(call: Callable[[PyTree], PyTree], x: PyTree, at_once: int) -> PyTre
         return jax.tree.map(put, made, y)
 
     return jax.tree.map(gathered, jax.lax.fori_loop(0, own // few, turn, made))
+
+
+def dividing(count: int, most: int) -> int:
+    """The largest number that divides count, of those up to `most` (at least 1)."""
+    return next(n for n in range(max(min(most, count), 1), 0, -1) if count % n == 0)
 
 
 class PartLinear(nn.Module):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dinogrl_jax.layers import in_turns, product_over_rows
+from dinogrl_jax.layers import dividing, in_turns, product_over_rows
 
 FEWEST = 128  # channels; with 64 the sums around the products cost what these save
 AT_ONCE = 2**19  # values of each device, so that the tiles made of them stay in the cache
@@ -93,7 +93,7 @@ def _by_products(x: Float[Array, "f h w c"], kernel: Float[Array, "3 3 c d"]) ->
         # Apart, or each reader would compute the sums again.
         return jax.lax.optimization_barrier(y.transpose(2, 3, 1, 4, 0, 5).reshape(f, h, w, -1))
 
-    return in_turns(turn, x, at_once=max(AT_ONCE // x[0].size, 1))
+    return in_turns(turn, x, at_once=AT_ONCE // x[0].size)
 
 
 def _of_kernel_directly(x: Float[Array, "f h w c"], g: Float[Array, "f h w d"]) -> Array:
@@ -104,7 +104,7 @@ def _of_kernel_directly(x: Float[Array, "f h w c"], g: Float[Array, "f h w d"]) 
 
 def _of_kernel_by_products(x: Float[Array, "f h w c"], g: Float[Array, "f h w d"]) -> Array:
     """The same by the transposes of the sums in `_by_products`, again with 16 products."""
-    few = next(n for n in range(max(AT_ONCE // 2 // x[0].size, 1), 0, -1) if len(x) % n == 0)
+    few = dividing(len(x), AT_ONCE // 2 // x[0].size)
     # Zero from when x and g are known: XLA would set aside the totals' memory far earlier.
     zero, x, g = jax.lax.optimization_barrier((jnp.zeros((), x.dtype), x, g))
 

@@ -160,6 +160,6 @@ def test_stages_of_half_precision_compute_the_same(monkeypatch):
         usual, expected = made(x)
         monkeypatch.setattr(resnet, "HALF_PRECISION", 64)
         other, found = made(x)
-    assert other != usual
-    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
-        np.testing.assert_allclose(b, a, rtol=0, atol=1e-9 * max(abs(a).max(), 1))
+        assert other != usual
+        for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+            np.testing.assert_allclose(b, a, rtol=0, atol=1e-9 * max(abs(a).max(), 1))

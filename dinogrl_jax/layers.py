@@ -242,9 +242,9 @@ def _product_normalised(x, kernel, scale, bias, epsilon: float) -> tuple[tuple, 
     var = jnp.maximum((kernel * spread).sum(0), 0)
     found = checkpoint_name(Moments(_exactly(mean, kernel), var, count), "moments")
     factor = jax.lax.rsqrt(found.var + epsilon)
-    shift = bias - found.mean * (factor * scale)
-    y = rows @ (kernel * (factor * scale)).astype(x.dtype) + shift.astype(x.dtype)
-    y = y.reshape(*x.shape[:-1], -1)
+    given = (kernel * (factor * scale)).astype(x.dtype)
+    shift = bias - _exactly(mean, given.astype(mean.dtype))  # what rounding the kernel adds, too
+    y = (rows @ given + shift.astype(x.dtype)).reshape(*x.shape[:-1], -1)
     return (y, found), (x, kernel, scale, factor, found, mean, spread)
 
 
@@ -258,10 +258,12 @@ def _product_normalised_backward(epsilon: float, kept: tuple, gradient: tuple) -
     whole = factor * scale
     of_kernel = (cross - jnp.outer(mean, of_bias) - spread * (factor * of_scale)) * whole
     share = whole * factor * of_scale / found.count
-    constant = _exactly(found.mean * share - whole * of_bias / found.count, kernel.T)
-    of_moments = rows @ _exactly(-share * kernel, kernel.T).astype(x.dtype)
-    of_moments = of_moments + constant.astype(x.dtype)
-    of_x = g @ (kernel * whole).astype(x.dtype).T + of_moments
+    of_result = (kernel * whole).astype(x.dtype).T
+    of_moments = _exactly(-share * kernel, kernel.T).astype(x.dtype)
+    # The mean is exactly 0, whatever rounding did to the two matrices.
+    constant = _exactly(of_bias / found.count, of_result.astype(mean.dtype))
+    constant = constant + _exactly(mean, of_moments.astype(mean.dtype))
+    of_x = g @ of_result + (rows @ of_moments - constant.astype(x.dtype))
     return of_x.reshape(x.shape), of_kernel, of_scale, of_bias
 
 

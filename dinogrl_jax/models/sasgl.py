@@ -22,6 +22,7 @@ from dinogrl_jax.layers import (
     gelu,
     product,
     recomputed,
+    relu,
 )
 from dinogrl_jax.models.dinov2 import Tokens
 from dinogrl_jax.models.resnet import BasicBlock, Conv, Stages
@@ -182,7 +183,7 @@ class PreBlock(nn.Module):
 
     def _begin(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h w c2"]:
         x = Conv(self.channels, 3, 1, self.dtype, name="conv1")(x)
-        return nn.relu(BatchNorm(name="bn1")(x, train=train))
+        return relu(BatchNorm(name="bn1")(x, train=train))
 
 
 class AttentionFusion(nn.Module):
@@ -201,9 +202,9 @@ class AttentionFusion(nn.Module):
         squeezed = max(channels // 16, 1)
         x = jnp.concatenate([first, second], axis=-1)
         x = Conv(squeezed, 1, 1, self.dtype, name="conv1")(x)
-        x = nn.relu(BatchNorm(name="bn1")(x, train=train))
+        x = relu(BatchNorm(name="bn1")(x, train=train))
         x = Conv(squeezed, 3, 1, self.dtype, name="conv2")(x)
-        x = nn.relu(BatchNorm(name="bn2")(x, train=train))
+        x = relu(BatchNorm(name="bn2")(x, train=train))
         logits = Conv(2 * channels, 1, 1, self.dtype, name="conv3")(x)
         weights = jax.nn.softmax(logits.reshape(*logits.shape[:-1], channels, 2))
         return first * weights[..., 0] + second * weights[..., 1]

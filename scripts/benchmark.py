@@ -55,6 +55,7 @@ from dinogrl_jax.models.dinov2 import DINOv2
 from dinogrl_jax.models.pbmge import PBMGE
 from dinogrl_jax.models.sasgl import Branches, GaitNetwork
 from dinogrl_jax.train import State, initial_state, initial_variables, make_step
+from dinogrl_jax.workdir import read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("step", "extract", "stages", "evaluate", "pipeline", "checkpoint", "compile")
@@ -100,7 +101,11 @@ def main() -> int:
     config = command_line.parsed_config()
     if unknown := set(WHAT.value) - set(PARTS):
         raise InputError(f"command line: --what has {min(unknown)!r}, not of {', '.join(PARTS)}")
-    before = json.loads(Path(COMPARE.value).read_text()) if COMPARE.value else None
+    before = read_json(Path(COMPARE.value)) if COMPARE.value else None
+    if COMPARE.value and not (isinstance(before, dict) and {"setup", "results"} <= set(before)):
+        raise InputError(f"{COMPARE.value} was not written by --out: it lacks setup or results")
+    if OUT.value and not Path(OUT.value).parent.is_dir():
+        raise InputError(f"--out {OUT.value}: there is no folder {Path(OUT.value).parent}; make it")
     asked = config.copy_and_resolve_references()
     sized(config)
     mesh = sharding.device_mesh(config.mesh.fsdp)
@@ -121,7 +126,7 @@ def main() -> int:
             found["results"][name] = MEASURED[name](setup, found["results"])
             print_result(name, found["results"][name])
             if OUT.value:  # after each, so that a long run that is stopped has said something
-                Path(OUT.value).write_text(json.dumps(found, indent=2) + "\n")
+                write_json(Path(OUT.value), found)
     return compared(before, found, MARGIN.value) if before else 0
 
 

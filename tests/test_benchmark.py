@@ -151,3 +151,18 @@ def test_another_batch_is_not_compared(found):
     done = benchmark("--what", "evaluate", "--compare", str(folder / "other.json"))
     assert done.returncode == 2
     assert "another tracklets: 6" in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--compare", "{}/none.json"), "none.json cannot be read as JSON"),
+        (("--compare", "{}/list.json"), "list.json was not written by --out"),
+        (("--out", "{}/none/found.json"), "there is no folder"),
+    ],
+)
+def test_files_are_looked_at_before_anything_is_measured(arguments, why, tmp_path):
+    (tmp_path / "list.json").write_text("[]")
+    done = benchmark("--what", "evaluate", *(a.format(tmp_path) for a in arguments))
+    assert done.returncode == 2
+    assert why in done.stderr and "Traceback" not in done.stderr and done.stdout == ""

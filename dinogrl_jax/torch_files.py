@@ -5,15 +5,13 @@ apart; its pickle can only describe tensors (`torch_pickle`); a description is c
 storage before it becomes an array. Nothing but the tensors of the state dict is looked at.
 """
 
-import contextlib
 import json
 import math
-import os
 import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -22,6 +20,7 @@ import safetensors
 
 from dinogrl_jax import torch_pickle
 from dinogrl_jax.errors import InputError
+from dinogrl_jax.files import complete
 from dinogrl_jax.torch_pickle import ONLY_TENSORS, TYPES, Storage, Tensor, shown
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher")
@@ -266,29 +265,13 @@ def write(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
         if array.dtype.newbyteorder("<") not in kinds:
             raise InputError(f"{path}: {shown(key)}: PyTorch has no type {array.dtype}")
         tensors[key] = (kinds[array.dtype.newbyteorder("<")], tuple(array.shape))
-    with _complete(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with complete(path) as file, zipfile.ZipFile(file, "w") as archive:
         _store(archive, file, "data.pkl", torch_pickle.dumps(tensors))
         _store(archive, file, "byteorder", b"little")
         for index, (key, array) in enumerate(state.items()):
             flat = np.ascontiguousarray(array, tensors[key][0].numpy).reshape(-1)
             _store(archive, file, f"data/{index}", flat.view(np.uint8))
         _store(archive, file, "version", b"3\n")
-
-
-@contextlib.contextmanager
-def _complete(path: Path) -> Iterator[BinaryIO]:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(unfinished, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
 
 
 def _store(archive: zipfile.ZipFile, file: BinaryIO, name: str, payload) -> None:

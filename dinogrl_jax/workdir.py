@@ -1,7 +1,6 @@
 """The folder of a run: config.json, checkpoints/, tensorboard/, pictures/, results.json."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from ml_collections import ConfigDict
 from dinogrl_jax import checkpoint
 from dinogrl_jax.config import FREE_ON_RESUME, differences, from_dict
 from dinogrl_jax.errors import InputError
+from dinogrl_jax.files import complete
 
 
 def opened(folder: str, config: ConfigDict) -> tuple[Path, ocp.CheckpointManager]:
@@ -67,13 +67,6 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes beside the place and renames, so that no half-written file is ever seen.
-
-    On the disk before the name is: else a power failure may leave an empty file of that name.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    """Writes a JSON file, whole or not at all."""
+    with complete(path) as file:
+        file.write(json.dumps(content, indent=2).encode() + b"\n")

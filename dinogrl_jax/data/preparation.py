@@ -19,6 +19,7 @@ from dinogrl_jax.data import datasets, frames, prepared, transforms
 from dinogrl_jax.data.problems import refuse
 from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.errors import InputError
+from dinogrl_jax.files import complete
 from dinogrl_jax.progress import Progress
 
 UNCOMPRESSED = "group_size:1,uncompressed"  # image files do not shrink; each is read alone
@@ -261,7 +262,5 @@ def write_metadata(
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes beside the place and renames, so that no half-written file is ever seen."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    with complete(path) as file:
+        file.write(text.encode())

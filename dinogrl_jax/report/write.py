@@ -1,11 +1,10 @@
 """The report as a whole."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from dinogrl_jax import scoring
-from dinogrl_jax.errors import InputError
+from dinogrl_jax.files import complete
 from dinogrl_jax.protocols import exchanged
 from dinogrl_jax.report import sections
 from dinogrl_jax.report.lists import ranked_lists
@@ -23,13 +22,9 @@ def report(
 ) -> None:
     """Write the HTML file; `results` is the content of results.json."""
     text = html(evaluation, subject, results)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with complete(path) as file:
         # names may hold what is no text, of file systems
-        draft.write_text(text, encoding="utf-8", errors="replace")
-        draft.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        file.write(text.encode(errors="replace"))
 
 
 def html(evaluation: scoring.Evaluation, subject: Subject, results: Mapping[str, object]) -> str:

@@ -63,17 +63,14 @@ def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def _relu_forward(x: Array) -> tuple[Array, Array]:
-    y = relu(x)
-    return y, y
+    y = kept = relu(x)
+    if _rule.get() is RECOMPUTED["nothing"]:
+        # Apart, or XLA would look at x again, which a GPU's product then has to write as well.
+        kept = jax.lax.platform_dependent(y, cuda=jax.lax.optimization_barrier, default=lambda y: y)
+    return y, kept
 
 
-def _relu_backward(y: Array, g: Array) -> tuple[Array]:
-    # Or XLA would look at x again.
-    y = jax.lax.platform_dependent(y, cpu=lambda y: y, default=jax.lax.optimization_barrier)
-    return (jnp.where(y > 0, g, 0),)
-
-
-relu.defvjp(_relu_forward, _relu_backward)
+relu.defvjp(_relu_forward, lambda y, g: (jnp.where(y > 0, g, 0),))
 
 
 class LayerNorm(nn.Module):
@@ -150,9 +147,11 @@ def _in_one_pass(x: Array, weight: Array, total: Array) -> tuple[Array, Array]:
 
 
 def sums(axes: tuple[int, ...], x: Array, y: Array) -> tuple[Array, Array]:
-    """x.sum(axes), y.sum(axes); in one go, which a GPU begins and ends half as many times for."""
-    ways = {"cpu": lambda *both: tuple(z.sum(axes) for z in both)}
-    return jax.lax.platform_dependent(x, y, **ways, default=partial(_sums_at_once, axes))
+    """x.sum(axes), y.sum(axes); at once, which a GPU begins and ends half as many times for."""
+    ways = {"cuda": partial(_sums_at_once, axes)}
+    return jax.lax.platform_dependent(
+        x, y, **ways, default=lambda *both: tuple(z.sum(axes) for z in both)
+    )
 
 
 def _sums_at_once(axes: tuple[int, ...], x: Array, y: Array) -> tuple[Array, Array]:
@@ -260,10 +259,11 @@ def _product_normalised_backward(epsilon: float, kept: tuple, gradient: tuple) -
     share = whole * factor * of_scale / found.count
     of_result = (kernel * whole).astype(x.dtype).T
     of_moments = _exactly(-share * kernel, kernel.T).astype(x.dtype)
-    # The mean is exactly 0, whatever rounding did to the two matrices.
-    constant = _exactly(of_bias / found.count, of_result.astype(mean.dtype))
-    constant = constant + _exactly(mean, of_moments.astype(mean.dtype))
-    of_x = g @ of_result + (rows @ of_moments - constant.astype(x.dtype))
+    # The mean is exactly 0, whatever rounding did to the two matrices. A sum each, no difference:
+    # cuBLAS ends its products with those.
+    constant = _exactly(-of_bias / found.count, of_result.astype(mean.dtype))
+    constant = constant - _exactly(mean, of_moments.astype(mean.dtype))
+    of_x = g @ of_result + (rows @ of_moments + constant.astype(x.dtype))
     return of_x.reshape(x.shape), of_kernel, of_scale, of_bias
 
 

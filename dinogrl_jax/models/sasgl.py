@@ -26,7 +26,7 @@ from dinogrl_jax.layers import (
 )
 from dinogrl_jax.models.dinov2 import Tokens
 from dinogrl_jax.models.resnet import BasicBlock, Conv, Stages
-from dinogrl_jax.resize import bilinear_matrix
+from dinogrl_jax.resize import bilinear_matrix, resized
 
 DENSE_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's linear layer
 
@@ -222,11 +222,17 @@ def dense(features: int, dtype, name: str) -> Callable[[Array], Array]:
 
 @jax.custom_vjp
 def doubled(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
-    """x at twice its rows and columns, bilinear.
+    """x at twice its rows and columns, bilinear."""
+    ways = {"tpu": _doubled_by_products, "default": _doubled_at_once}
+    return apart(jax.lax.platform_dependent(x, **ways))
 
-    Each is taken from its position and three neighbours, in one pass: sums by rows, then by columns
-    have the rows in memory in between.
-    """
+
+def _doubled_by_products(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
+    return resized(x, *(bilinear_matrix(n, 2 * n, x.dtype) for n in x.shape[1:3]))
+
+
+def _doubled_at_once(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
+    """From each position and three neighbours: by rows first, they would be in memory between."""
     wide = accumulation_dtype(x.dtype)
     (row, row_beside), (column, column_beside) = (_halves(n) for n in x.shape[1:3])
 
@@ -235,7 +241,7 @@ def doubled(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
 
     near = at(row_beside, column) + at(row, column_beside)
     y = 0.5625 * at(row, column) + 0.1875 * near + 0.0625 * at(row_beside, column_beside)
-    return apart(y.astype(x.dtype))
+    return y.astype(x.dtype)
 
 
 def _halves(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -244,7 +250,16 @@ def _halves(n: int) -> tuple[np.ndarray, np.ndarray]:
     return half // 2, np.clip(half // 2 + np.where(half % 2, 1, -1), 0, n - 1)
 
 
-def _halved(_: None, g: Array) -> tuple[Array]:
+def _doubled_backward(_: None, g: Float[Array, "f h2 w2 c"]) -> tuple[Float[Array, "f h w c"]]:
+    ways = {"tpu": _halved_by_products, "default": _halved_at_once}
+    return (apart(jax.lax.platform_dependent(g, **ways)),)
+
+
+def _halved_by_products(g: Float[Array, "f h2 w2 c"]) -> Float[Array, "f h w c"]:
+    return resized(g, *(bilinear_matrix(n // 2, n, g.dtype).T for n in g.shape[1:3]))
+
+
+def _halved_at_once(g: Float[Array, "f h2 w2 c"]) -> Float[Array, "f h w c"]:
     """The transpose of doubling."""
     x = g.astype(accumulation_dtype(g.dtype))
     for axis in (1, 2):
@@ -253,10 +268,10 @@ def _halved(_: None, g: Array) -> tuple[Array]:
         own = x.take(first, axis) + x.take(first + 1, axis)
         beside = (np.maximum(first - 1, 0), np.minimum(first + 2, n - 1))
         x = 0.75 * own + 0.25 * (x.take(beside[0], axis) + x.take(beside[1], axis))
-    return (apart(x.astype(g.dtype)),)
+    return x.astype(g.dtype)
 
 
-doubled.defvjp(lambda x: (doubled(x), None), _halved)
+doubled.defvjp(lambda x: (doubled(x), None), _doubled_backward)
 
 
 def doubled_moments(x: Float[Array, "f h w c"], selected: Bool[Array, "f h2 w2"]) -> Moments:

@@ -259,8 +259,8 @@ def _product_normalised_backward(epsilon: float, kept: tuple, gradient: tuple) -
     share = whole * factor * of_scale / found.count
     of_result = (kernel * whole).astype(x.dtype).T
     of_moments = _exactly(-share * kernel, kernel.T).astype(x.dtype)
-    # The mean is exactly 0, whatever rounding did to the two matrices. A sum each, no difference:
-    # cuBLAS ends its products with those.
+    # The mean is 0, whatever rounding did to the two matrices. Sums, no difference: cuBLAS ends
+    # its products with those.
     constant = _exactly(-of_bias / found.count, of_result.astype(mean.dtype))
     constant = constant - _exactly(mean, of_moments.astype(mean.dtype))
     of_x = g @ of_result + (rows @ of_moments + constant.astype(x.dtype))

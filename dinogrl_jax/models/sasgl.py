@@ -4,6 +4,7 @@ Source: DinoGRL's dinov2 branches, which follow BigGait.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -263,11 +264,10 @@ def _halved_at_once(g: Float[Array, "f h2 w2 c"]) -> Float[Array, "f h w c"]:
     """The transpose of doubling."""
     x = g.astype(accumulation_dtype(g.dtype))
     for axis in (1, 2):
-        n = x.shape[axis]
+        n, taken = x.shape[axis], partial(jnp.take, x, axis=axis, mode="clip")
         first = np.arange(0, n, 2)
-        own = x.take(first, axis) + x.take(first + 1, axis)
-        beside = (np.maximum(first - 1, 0), np.minimum(first + 2, n - 1))
-        x = 0.75 * own + 0.25 * (x.take(beside[0], axis) + x.take(beside[1], axis))
+        beside = taken(first - 1) + taken(first + 2)  # at the border the own ones
+        x = 0.75 * (taken(first) + taken(first + 1)) + 0.25 * beside
     return x.astype(g.dtype)
 
 

@@ -19,8 +19,8 @@ from dinogrl_jax import sharding, train
 from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.config import default
 from dinogrl_jax.convert import to_variables
-from dinogrl_jax.layers import horizontal_pyramid
 from dinogrl_jax.methods import dinogrl
+from dinogrl_jax.parts import horizontal_pyramid
 from dinogrl_jax.pretrained import variable_shapes
 from dinogrl_jax.rules import Dropped, Rule, filled
 

@@ -6,17 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dinogrl_jax import layers
-from dinogrl_jax.layers import (
-    BatchNorm,
-    LayerNorm,
-    batch_normalised,
-    exact_products,
-    gelu,
-    in_turns,
-    moments,
-    product,
-)
+from dinogrl_jax import layers, normalisation
+from dinogrl_jax.layers import exact_products, gelu, in_turns, product
+from dinogrl_jax.normalisation import BatchNorm, LayerNorm, batch_normalised, moments
 
 SELECTIONS = ("everything", "some", "nothing")
 
@@ -63,7 +55,10 @@ def test_one_pass_finds_what_two_passes_find(kind):
     mask = selection(kind, x.shape[:-1])
     weight = jnp.ones(()) if mask is None else mask[..., None].astype(x.dtype)
     total = jnp.float32(120) if mask is None else weight.sum()
-    one, two = layers._in_one_pass(x, weight, total), layers._in_two_passes(x, weight, total)
+    one, two = (
+        normalisation._in_one_pass(x, weight, total),
+        normalisation._in_two_passes(x, weight, total),
+    )
     np.testing.assert_allclose(one[0], two[0], rtol=1e-6)  # float32: 6e-8, and a sum's rounding
     # E[x²] − E[x]² would be wrong by 0.1: 1e6 is rounded to 0.06.
     np.testing.assert_allclose(one[1], two[1], rtol=1e-3)
@@ -73,7 +68,7 @@ def test_two_sums_at_once_are_the_sums():
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         x, y = jnp.asarray(rng.standard_normal((2, 5, 7, 3)))
-        for found, expected in zip(layers._sums_at_once((0, 1), x, y), (x, y), strict=True):
+        for found, expected in zip(normalisation._sums_at_once((0, 1), x, y), (x, y), strict=True):
             np.testing.assert_allclose(found, expected.sum((0, 1)), rtol=1e-12)
 
 
@@ -86,10 +81,10 @@ def test_a_product_is_normalised_without_it():
         scale, bias = jnp.asarray(rng.standard_normal((2, 9)))
 
         def of_product(x, kernel, scale, bias):
-            return layers.batch_normalised(x @ kernel, None, scale, bias, 1e-5)
+            return normalisation.batch_normalised(x @ kernel, None, scale, bias, 1e-5)
 
         def directly(x, kernel, scale, bias):
-            return layers.product_normalised(x, kernel, scale, bias, 1e-5)
+            return normalisation.product_normalised(x, kernel, scale, bias, 1e-5)
 
         (expected, back), (found, own) = (
             jax.vjp(f, x, kernel, scale, bias) for f in (of_product, directly)
@@ -156,7 +151,9 @@ def test_layer_norm_is_pytorchs(affine):
 
 def test_a_row_s_moments_at_once_are_those_of_two_passes():
     x = 50 + jax.random.normal(jax.random.key(0), (3, 4, 64))
-    for one, two in zip(layers._row_moments_at_once(x), layers._row_moments(x), strict=True):
+    for one, two in zip(
+        normalisation._row_moments_at_once(x), normalisation._row_moments(x), strict=True
+    ):
         np.testing.assert_allclose(one, two, rtol=1e-5)  # float32: 50 is rounded to 4e-6
 
 

@@ -16,6 +16,8 @@ FORBIDDEN = {  # modules of the first kind never import those of the second
     "report/": ("dinogrl_jax.models", "dinogrl_jax.methods", "dinogrl_jax.evaluate"),
     "losses.py": ("dinogrl_jax",),
     "layers.py": ("dinogrl_jax",),
+    "normalisation.py": ("dinogrl_jax.models", "dinogrl_jax.methods", "dinogrl_jax.parts"),
+    "parts.py": ("dinogrl_jax.models", "dinogrl_jax.methods"),
     "": ("torch", "tensorflow", "scripts", "configs"),
 }
 

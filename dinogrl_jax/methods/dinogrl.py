@@ -14,18 +14,13 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
 from dinogrl_jax import losses
-from dinogrl_jax.layers import (
-    PartClassifier,
-    PartLinear,
-    accumulation_dtype,
-    exact_products,
-    horizontal_pyramid,
-)
+from dinogrl_jax.layers import accumulation_dtype, exact_products
 from dinogrl_jax.methods.dinogrl_rules import published_files, published_parts  # noqa: F401
 from dinogrl_jax.models.dinov2 import DINOv2
 from dinogrl_jax.models.pbmge import PBMGE
 from dinogrl_jax.models.resnet import Stages, Stem
 from dinogrl_jax.models.sasgl import Branches, GaitNetwork, Maps
+from dinogrl_jax.parts import PartClassifier, PartLinear, horizontal_pyramid
 
 MODALITIES = ("visible", "infrared")
 FROZEN = ("dinov2",)  # top-level modules that no gradient, decay or statistic ever changes

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dinogrl_jax.layers import BatchNorm, apart_backwards, product, recomputed, relu
+from dinogrl_jax.layers import apart_backwards, product, recomputed, relu
 from dinogrl_jax.models.convolution import convolved
+from dinogrl_jax.normalisation import BatchNorm
 
 HALF_PRECISION = 16  # bits
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")

@@ -15,8 +15,6 @@ from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
 from dinogrl_jax.layers import (
-    BatchNorm,
-    Moments,
     accumulation_dtype,
     apart,
     apart_backwards,
@@ -27,6 +25,7 @@ from dinogrl_jax.layers import (
 )
 from dinogrl_jax.models.dinov2 import Tokens
 from dinogrl_jax.models.resnet import BasicBlock, Conv, Stages
+from dinogrl_jax.normalisation import BatchNorm, Moments
 from dinogrl_jax.resize import bilinear_matrix, resized
 
 DENSE_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's linear layer

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from dinogrl_jax.layers import moments
 from dinogrl_jax.models import sasgl
+from dinogrl_jax.normalisation import moments
 from dinogrl_jax.resize import bilinear_matrix, resized
 
 

@@ -19,15 +19,19 @@ def accumulation_dtype(dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+def half_precision(dtype) -> bool:
+    """Whether numbers have 16 bits or fewer: bfloat16, float16."""
+    return jnp.finfo(dtype).bits <= 16
+
+
 @contextlib.contextmanager
 def exact_products(dtype) -> Iterator[None]:
     """Products of float32 are not rounded to TensorFloat-32 (GPU) or bfloat16 (TPU) first.
 
-    They are if `jax_default_matmul_precision` says so, or the computation is in bfloat16 anyway.
+    They are if `jax_default_matmul_precision` says so, or in half precision anyway.
     """
     asked = jax.config.jax_default_matmul_precision
-    half = jnp.finfo(dtype).bits < 32
-    with jax.default_matmul_precision(asked if asked or half else "highest"):
+    with jax.default_matmul_precision(asked if asked or half_precision(dtype) else "highest"):
         yield
 
 
@@ -63,7 +67,7 @@ def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 def _relu_forward(x: Array) -> tuple[Array, Array]:
     y = kept = relu(x)
-    if _rule.get() is RECOMPUTED["nothing"]:
+    if _keeps_everything():
         # Apart, or XLA would look at x again, which a GPU's product then has to write as well.
         kept = jax.lax.platform_dependent(y, cuda=jax.lax.optimization_barrier, default=lambda y: y)
     return y, kept
@@ -94,6 +98,10 @@ def recomputing(rule: Callable) -> Iterator[None]:
         _rule.reset(before)
 
 
+def _keeps_everything() -> bool:
+    return _rule.get() is RECOMPUTED["nothing"]
+
+
 def recomputed(call: Callable, *arrays: Any, **options: Any) -> Any:
     """call(*arrays, **options) of a module or its method, of which training keeps the input alone.
 
@@ -101,7 +109,7 @@ def recomputed(call: Callable, *arrays: Any, **options: Any) -> Any:
     also where nothing is inside (a convolution): what the backward pass makes of the input is not
     made early.
     """
-    if _rule.get() is RECOMPUTED["nothing"]:
+    if _keeps_everything():
         return call(*arrays, **options)
     method = call.__call__ if isinstance(call, nn.Module) else call
 

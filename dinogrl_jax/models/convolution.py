@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dinogrl_jax.layers import dividing, in_turns, product_over_rows
+from dinogrl_jax.layers import dividing, half_precision, in_turns, product_over_rows
 
 FEWEST = 128  # channels; with 64 the sums around the products cost what these save
 AT_ONCE = 2**19  # values of each device, so that the tiles made of them stay in the cache
@@ -20,8 +20,8 @@ AT_ONCE = 2**19  # values of each device, so that the tiles made of them stay in
 def convolved(x: Float[Array, "f h w c"], kernel: Float[Array, "k k c d"], stride: int) -> Array:
     """x convolved with a kernel of odd size, beyond the border 0: at stride 1 as large as x."""
     even = x.shape[1] % 2 == x.shape[2] % 2 == 0
-    exact = x.dtype != jnp.bfloat16
-    if exact and even and stride == 1 and kernel.shape[0] == 3 and min(kernel.shape[2:]) >= FEWEST:
+    wide = kernel.shape[0] == 3 and min(kernel.shape[2:]) >= FEWEST
+    if wide and even and stride == 1 and not half_precision(x.dtype):
         return with_fewer_products(x, kernel)
     if even and stride == 2 and kernel.shape[0] == 7 and kernel.shape[2] < 8:
         ways = {"cpu": partial(directly, stride=stride), "default": by_blocks}

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dinogrl_jax.layers import apart_backwards, product, recomputed, relu
+from dinogrl_jax.layers import apart_backwards, half_precision, product, recomputed, relu
 from dinogrl_jax.models.convolution import convolved
 from dinogrl_jax.normalisation import BatchNorm
 
-HALF_PRECISION = 16  # bits
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -56,8 +55,8 @@ def evaluated(conv: Conv, norm: BatchNorm, x: Float[Array, "f h w c"]) -> Array:
 
 def normalised(conv: Conv, norm: BatchNorm, x: Float[Array, "f h w c"], *, train: bool) -> Array:
     """`norm(conv(x), train=train)`, in half precision without conv(x) if that has more channels."""
-    half = jnp.finfo(conv.dtype).bits <= HALF_PRECISION
-    if train and half and conv.size == 1 and x.shape[-1] < conv.features:
+    wider = conv.size == 1 and x.shape[-1] < conv.features
+    if train and wider and half_precision(conv.dtype):
         return conv(x, multiplied=lambda x, kernel: norm(x, kernel=kernel, train=True))
     return norm(conv(x), train=train)
 

@@ -1,9 +1,6 @@
 """How computations are compiled: the backend's options, and where the results are kept."""
 
-import contextlib
-import ctypes
 import functools
-import gc
 import hashlib
 import os
 import platform
@@ -71,13 +68,6 @@ def keep_compiled() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
-
-
-def release_memory() -> None:
-    """Give the system back what this process has freed: after compiling, a GiB. For glibc alone."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def cache_folder() -> Path:

@@ -31,7 +31,8 @@ def optimizer(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransfo
     """
 
     def schedule(step: Array) -> Array:
-        return learning_rate(config, step // steps_per_epoch)
+        # Numbers of the whole step are apart: XLA would compute them in the loop of each array.
+        return apart(learning_rate(config, step // steps_per_epoch))
 
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     return optax.chain(
@@ -54,8 +55,11 @@ def _scale_by_adam() -> optax.GradientTransformation:
     def update(gradient: optax.Updates, state: optax.ScaleByAdamState, params=None) -> tuple:
         _, new = adam.update(apart(gradient), state, params)
         new = jax.tree.map(apart, new)
-        mean = optax.tree.bias_correction(new.mu, B1, new.count)
-        square = optax.tree.bias_correction(new.nu, B2, new.count)
-        return jax.tree.map(lambda m, s: m / (jnp.sqrt(s) + EPSILON), mean, square), new
+        first, second = apart((1 - B1**new.count, 1 - B2**new.count))  # for moments begun at 0
+
+        def direction(mean: Array, square: Array) -> Array:
+            return mean / first / (jnp.sqrt(square / second) + EPSILON)
+
+        return jax.tree.map(direction, new.mu, new.nu), new
 
     return optax.GradientTransformation(adam.init, update)

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from dinogrl_jax import checkpoint, fine_tuning, pretrained, sharding
 from dinogrl_jax.compiling import compiler_options
 from dinogrl_jax.errors import InputError, chosen
-from dinogrl_jax.layers import RECOMPUTED, exact_products, recomputing
+from dinogrl_jax.layers import RECOMPUTED, apart, exact_products, recomputing
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.optim import optimizer
 
@@ -193,7 +193,7 @@ def train_step(
     updates, opt_state = transform.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     terms["gradient_norm"] = optax.tree.norm(gradients)
-    finite = jnp.isfinite(terms["total"]) & jnp.isfinite(terms["gradient_norm"])
+    finite = apart(jnp.isfinite(terms["total"]) & jnp.isfinite(terms["gradient_norm"]))
     average = state.average
     if average:
         average = optax.incremental_update(params, average, 1 - config.optimizer.average)

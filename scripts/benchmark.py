@@ -41,9 +41,9 @@ from benchmark_table import compared, difference, print_machine, print_result
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from dinogrl_jax import arithmetic, checkpoint, command_line, sharding
+from dinogrl_jax import arithmetic, checkpoint, command_line, memory, sharding
 from dinogrl_jax.arithmetic import Work
-from dinogrl_jax.compiling import compiler_options, keep_compiled, release_memory
+from dinogrl_jax.compiling import compiler_options, keep_compiled
 from dinogrl_jax.errors import InputError, run
 from dinogrl_jax.evaluate import make_embed
 from dinogrl_jax.gallery import tracklets
@@ -107,6 +107,7 @@ def main() -> int:
     if OUT.value and not Path(OUT.value).parent.is_dir():
         raise InputError(f"--out {OUT.value}: there is no folder {Path(OUT.value).parent}; make it")
     asked = config.copy_and_resolve_references()
+    memory.keep_freed()
     sized(config)
     mesh = sharding.device_mesh(config.mesh.fsdp)
     sharding.check_batch(config, mesh)
@@ -209,7 +210,7 @@ def extract(setup: Setup, _: dict) -> dict:
 
 def measured(setup: Setup, name: str, call: Callable[[], Any], operations: float) -> dict:
     """A call whose first run warms up, its memory, and its profile where --trace asks for it."""
-    release_memory()
+    memory.give_back()
     reset_peak()
     jax.block_until_ready(call())
     timed = setup.machine.timed(call)

@@ -19,6 +19,7 @@ from dinogrl_jax import (
     command_line,
     compiling,
     feature_file,
+    memory,
     scoring,
     sharding,
     workdir,
@@ -104,6 +105,7 @@ def main() -> None:
     config = command_line.parsed_config()
     if FEATURES.value and config is not None:
         raise InputError("--features are scored without --config: leave one out")
+    memory.keep_freed()
     compiling.keep_compiled()
     if FEATURES.value:
         found, subject, about, file = of_features(FEATURES.value)

@@ -11,7 +11,7 @@ With --halves there are embedding_first and embedding_second too, of half the fr
 
 import argparse
 
-from dinogrl_jax import checkpoint, compiling, feature_file, features, pretrained, sharding
+from dinogrl_jax import checkpoint, compiling, feature_file, features, memory, pretrained, sharding
 from dinogrl_jax.data import manifest
 from dinogrl_jax.data.tracklets import MODALITIES
 from dinogrl_jax.errors import run
@@ -40,6 +40,7 @@ def main() -> None:
     manager = pretrained.checkpoints_of(options.checkpoint)
     step = checkpoint.chosen_step(manager, options.which)
     pretrained.check_whole(manager, step)
+    memory.keep_freed()
     compiling.keep_compiled()
     mesh = sharding.device_mesh()
     model, variables, metadata = loaded(manager, step, mesh)

@@ -6,7 +6,7 @@ Ctrl-C or SIGTERM with everything saved.
 
 import jax
 
-from dinogrl_jax import checkpoint, command_line, compiling, hosts, sharding, workdir
+from dinogrl_jax import checkpoint, command_line, compiling, hosts, memory, sharding, workdir
 from dinogrl_jax.data import datasets
 from dinogrl_jax.data.pipeline import training_batches
 from dinogrl_jax.data.tracklets import labels
@@ -22,6 +22,7 @@ from dinogrl_jax.train import due, make_step, started
 
 def main() -> int:
     config, folder = command_line.parsed()
+    memory.keep_freed()
     hosts.connect(config.hosts)
     compiling.keep_compiled()
     train_set, test_set = datasets.read(config.data)
@@ -31,7 +32,7 @@ def main() -> int:
     sharding.check_batch(config, mesh)
     model = METHODS[config.method].Model(config.model, len(label_of))
     state, metadata = started(model, config, list(label_of), manager, mesh)
-    compiling.release_memory()
+    memory.give_back()
     step, embed = make_step(model, config, mesh), make_embed(model, config, mesh)
     maps = make_maps(model)
 

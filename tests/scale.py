@@ -19,7 +19,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dinogrl_jax import checkpoint, compiling, hosts, sharding, train
+from dinogrl_jax import checkpoint, compiling, hosts, memory, sharding, train
 from dinogrl_jax.collectives import collectives
 from dinogrl_jax.evaluate import make_embed
 
@@ -56,6 +56,7 @@ def main(meshes: str, address: str = "", count: int = 1, index: int = 0) -> None
     jax.config.update("jax_enable_x64", True)
     config = settings()
     config.hosts.update({"coordinator": address, "count": count, "index": index})
+    memory.keep_freed()
     hosts.connect(config.hosts)
     compiling.keep_compiled()
     sharding.LEAST = 64  # numbers; arrays are small here

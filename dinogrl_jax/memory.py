@@ -1,0 +1,29 @@
+"""What a process keeps of the memory that it freed, and what it gives back. For Linux's glibc."""
+
+import contextlib
+import ctypes
+import gc
+
+import jax
+
+MOST_MAPPINGS, TRIMMED_FROM = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+
+
+def keep_freed() -> None:
+    """What a step frees serves the next one; to be called before JAX is used otherwise.
+
+    Else a training step on a CPU has the system bring 4 GiB, page by page, and set them to zero.
+    The first thread computes then, which alone has a heap that grows as far as it has to.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(MOST_MAPPINGS, 0)  # large arrays are in the heap as well
+        mallopt(TRIMMED_FROM, -1)  # never
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def give_back() -> None:
+    """What was freed until now is the system's again: after compiling, a GiB."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,47 @@
+"""What was freed stays with the process where scripts ask for it, and goes back when they say."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its malloc is asked")
+# Page faults of a computation with an intermediate of 512 MiB that ran before, and what is resident
+# after it, in MiB, before and after memory is given back.
+PROGRAM = """
+import resource
+import jax
+import jax.numpy as jnp
+from dinogrl_jax import memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() >> 20
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if {keep}:
+    memory.keep_freed()
+x = jnp.ones(2**27)
+run = jax.jit(lambda x: jax.lax.optimization_barrier(x + 1)[::2].max())
+run(x).block_until_ready()
+before = faults()
+run(x).block_until_ready()
+before, kept = faults() - before, resident()
+memory.give_back()
+print(before, kept, resident())
+"""
+
+
+@GLIBC
+def test_freed_memory_serves_again_until_it_is_given_back():
+    def found(keep: bool) -> list[int]:
+        run = [sys.executable, "-c", PROGRAM.format(keep=keep)]
+        done = subprocess.run(run, capture_output=True, text=True, check=True, timeout=300)
+        return [int(word) for word in done.stdout.split()]
+
+    faults, resident, after = found(keep=True)
+    assert faults < found(keep=False)[0] / 10
+    assert resident - after > 400

@@ -227,6 +227,7 @@ def compilation(made: Callable[[], Callable], *arguments: Any) -> tuple[Callable
     """The compiled function, and what compiling it takes: seconds, and bytes when it runs."""
     seconds = {}
     for name in ("without_cache", "with_cache"):
+        compiled = lowered = None  # a run has one of them as well
         jax.clear_caches()
         began = time.perf_counter()
         lowered = made().lower(*arguments)

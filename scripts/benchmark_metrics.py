@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from dinogrl_jax.compiling import keep_compiled
+from dinogrl_jax.memory import keep_freed
 
 PARTS, WIDTH, CAMERAS, PER_IDENTITY = 70, 256, 12, 12
 
@@ -228,6 +229,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    keep_freed()
     keep_compiled()
     if args.large:
         with tempfile.TemporaryDirectory() as folder:

@@ -35,12 +35,12 @@ def flags() -> argparse.Namespace:
 
 def main() -> None:
     options = flags()
+    memory.keep_freed()
     features.check_writable(options.out)
     listed = manifest.read(options.tracklets, options.modality)
     manager = pretrained.checkpoints_of(options.checkpoint)
     step = checkpoint.chosen_step(manager, options.which)
     pretrained.check_whole(manager, step)
-    memory.keep_freed()
     compiling.keep_compiled()
     mesh = sharding.device_mesh()
     model, variables, metadata = loaded(manager, step, mesh)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its malloc is asked")
+GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="keep_freed asks glibc alone")
 # The least page faults of several runs of a computation with an intermediate of 256 MiB (another
 # thread may free it late), and what is resident in MiB, before and after memory is given back.
 PROGRAM = """

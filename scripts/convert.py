@@ -12,10 +12,12 @@ import argparse
 import runpy
 from pathlib import Path
 
-from dinogrl_jax import checkpoint, pretrained, sharding, torch_files
-from dinogrl_jax.convert import table
-from dinogrl_jax.errors import InputError, run
-from dinogrl_jax.evaluate import loaded
+from dinogrl_jax.devices import sharding
+from dinogrl_jax.interface.errors import InputError, run
+from dinogrl_jax.retrieval.embedding import loaded
+from dinogrl_jax.training import checkpoint
+from dinogrl_jax.weights import pretrained, torch_files
+from dinogrl_jax.weights.conversion import table
 
 CONFIG = Path(__file__).parents[1] / "configs" / "vcm.py"
 RELEASED = ("model", "pbmge", "gait")

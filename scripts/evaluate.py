@@ -14,21 +14,15 @@ from pathlib import Path
 
 from absl import flags
 
-from dinogrl_jax import (
-    checkpoint,
-    command_line,
-    compiling,
-    feature_file,
-    memory,
-    scoring,
-    sharding,
-    workdir,
-)
 from dinogrl_jax.config import FREE_AT_EVALUATION
 from dinogrl_jax.data import datasets
-from dinogrl_jax.distances import FORMULAS
-from dinogrl_jax.errors import InputError, run
-from dinogrl_jax.evaluate import (
+from dinogrl_jax.devices import compiling, memory, sharding
+from dinogrl_jax.interface import command_line
+from dinogrl_jax.interface.errors import InputError, run
+from dinogrl_jax.methods import METHODS
+from dinogrl_jax.retrieval import feature_file, scoring
+from dinogrl_jax.retrieval.distances import FORMULAS
+from dinogrl_jax.retrieval.embedding import (
     columns,
     embeddings,
     halves,
@@ -37,11 +31,11 @@ from dinogrl_jax.evaluate import (
     make_maps,
     maps_pictures,
 )
-from dinogrl_jax.methods import METHODS
-from dinogrl_jax.protocols import PROTOCOLS, filters_cameras
-from dinogrl_jax.report import subjects, write
-from dinogrl_jax.report.subjects import Subject
-from dinogrl_jax.summary import table
+from dinogrl_jax.retrieval.protocols import PROTOCOLS, filters_cameras
+from dinogrl_jax.retrieval.report import subjects, write
+from dinogrl_jax.retrieval.report.subjects import Subject
+from dinogrl_jax.training import checkpoint, workdir
+from dinogrl_jax.training.summary import table
 
 WHICH = flags.DEFINE_string("which", "last", "checkpoint: last, best, or a step's number")
 FEATURES = flags.DEFINE_string("features", "", "score the descriptors of this .npz instead")

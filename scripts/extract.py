@@ -11,11 +11,14 @@ With --halves there are embedding_first and embedding_second too, of half the fr
 
 import argparse
 
-from dinogrl_jax import checkpoint, compiling, feature_file, features, memory, pretrained, sharding
-from dinogrl_jax.data import manifest
+from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.data.tracklets import MODALITIES
-from dinogrl_jax.errors import run
-from dinogrl_jax.evaluate import embeddings, halves, loaded, make_embed
+from dinogrl_jax.devices import compiling, memory, sharding
+from dinogrl_jax.interface.errors import run
+from dinogrl_jax.retrieval import feature_file, features
+from dinogrl_jax.retrieval.embedding import embeddings, halves, loaded, make_embed
+from dinogrl_jax.training import checkpoint
+from dinogrl_jax.weights import pretrained
 
 
 def flags() -> argparse.Namespace:

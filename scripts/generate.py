@@ -3,8 +3,8 @@
 import argparse
 
 from dinogrl_jax.config import default
-from dinogrl_jax.data.synthetic import contact_sheet, generate
-from dinogrl_jax.errors import run
+from dinogrl_jax.data.walkers.synthetic import contact_sheet, generate
+from dinogrl_jax.interface.errors import run
 
 
 def flags() -> argparse.Namespace:

@@ -11,10 +11,10 @@ batch either, "jpeg" is smaller. A stopped preparation is continued by the same 
 import argparse
 
 from dinogrl_jax.config import default
-from dinogrl_jax.data import prepared
 from dinogrl_jax.data.datasets import DATASETS
 from dinogrl_jax.data.preparation import Encoding, prepare
-from dinogrl_jax.errors import InputError, run
+from dinogrl_jax.data.readers import prepared
+from dinogrl_jax.interface.errors import InputError, run
 
 
 def flags() -> argparse.Namespace:

@@ -17,14 +17,14 @@ from flax import linen as nn
 from PIL import Image
 
 from configs.synthetic import get_config
-from dinogrl_jax import torch_files
-from dinogrl_jax.convert import to_state
-from dinogrl_jax.data import synthetic
 from dinogrl_jax.data.transforms import DEVIATION, MEAN
-from dinogrl_jax.errors import run
+from dinogrl_jax.data.walkers import synthetic
+from dinogrl_jax.interface.errors import run
+from dinogrl_jax.interface.progress import Progress
 from dinogrl_jax.models.dinov2 import DINOv2
-from dinogrl_jax.models.published import dinov2
-from dinogrl_jax.progress import Progress
+from dinogrl_jax.weights import torch_files
+from dinogrl_jax.weights.conversion import to_state
+from dinogrl_jax.weights.published import dinov2
 
 SEED = 20_000  # of people that no demo uses
 CONFIG = get_config().model.dinov2

@@ -6,18 +6,27 @@ Ctrl-C or SIGTERM with everything saved.
 
 import jax
 
-from dinogrl_jax import checkpoint, command_line, compiling, hosts, memory, sharding, workdir
 from dinogrl_jax.data import datasets
 from dinogrl_jax.data.pipeline import training_batches
 from dinogrl_jax.data.tracklets import labels
-from dinogrl_jax.errors import run
-from dinogrl_jax.evaluate import embeddings, figures, make_embed, make_maps, maps_picture, mean_mAP
-from dinogrl_jax.guard import Guard
-from dinogrl_jax.interruption import STOPPED, Interruption
+from dinogrl_jax.devices import compiling, hosts, memory, sharding
+from dinogrl_jax.interface import command_line
+from dinogrl_jax.interface.errors import run
 from dinogrl_jax.methods import METHODS
-from dinogrl_jax.protocols import described
-from dinogrl_jax.summary import DIRECTIONS, Summary, TrainingLog, results_table
-from dinogrl_jax.train import due, make_step, started
+from dinogrl_jax.retrieval.embedding import (
+    embeddings,
+    figures,
+    make_embed,
+    make_maps,
+    maps_picture,
+    mean_mAP,
+)
+from dinogrl_jax.retrieval.protocols import described
+from dinogrl_jax.training import checkpoint, workdir
+from dinogrl_jax.training.guard import Guard
+from dinogrl_jax.training.interruption import STOPPED, Interruption
+from dinogrl_jax.training.summary import DIRECTIONS, Summary, TrainingLog, results_table
+from dinogrl_jax.training.train import due, make_step, started
 
 
 def main() -> int:

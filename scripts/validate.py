@@ -9,12 +9,13 @@ status: 0 training would work, 1 it would not (or figures would mean nothing), 2
 import argparse
 from pathlib import Path
 
-from dinogrl_jax import protocols, workdir
 from dinogrl_jax.config import default
 from dinogrl_jax.data.datasets import DATASETS
 from dinogrl_jax.data.problems import SHOWN
 from dinogrl_jax.data.validation import LOOKS, validate
-from dinogrl_jax.errors import run
+from dinogrl_jax.interface.errors import run
+from dinogrl_jax.retrieval import protocols
+from dinogrl_jax.training import workdir
 
 OWN = {"bupt": {"minimum_frames": 1}, "manifest": {"minimum_frames": 1}}  # of the data sets
 PROTOCOL = {"bupt": "bupt-full"}  # of the data sets; "vcm" otherwise

@@ -23,7 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from commands import demo
 
-from dinogrl_jax import checkpoint
+from dinogrl_jax.training import checkpoint
 
 DRAFTS = "*.orbax-checkpoint-tmp*"  # what Orbax writes before it renames
 

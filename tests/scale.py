@@ -15,13 +15,14 @@ import sys
 import jax
 import numpy as np
 import small
+from collectives import collectives
 from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dinogrl_jax import checkpoint, compiling, hosts, memory, sharding, train
-from dinogrl_jax.collectives import collectives
-from dinogrl_jax.evaluate import make_embed
+from dinogrl_jax.devices import compiling, hosts, memory, sharding
+from dinogrl_jax.retrieval.embedding import make_embed
+from dinogrl_jax.training import checkpoint, train
 
 STEPS = 20
 

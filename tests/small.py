@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax.config import default
 from dinogrl_jax.methods import dinogrl
-from dinogrl_jax.pretrained import variable_shapes
+from dinogrl_jax.weights.pretrained import variable_shapes
 
 PATH = __file__
 IDENTITIES = 5

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Int, Int32
 from dinogrl_jax.data import sampling, transforms
 from dinogrl_jax.data.frames import FrameError
 from dinogrl_jax.data.tracklets import Tracklet
-from dinogrl_jax.errors import InputError
+from dinogrl_jax.interface.errors import InputError
 
 
 class Batch(NamedTuple):

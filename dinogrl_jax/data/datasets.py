@@ -4,10 +4,11 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from dinogrl_jax.data import bupt, manifest, prepared, synthetic, vcm
 from dinogrl_jax.data.problems import Problem
+from dinogrl_jax.data.readers import bupt, manifest, prepared, vcm
 from dinogrl_jax.data.tracklets import Tracklet, long_enough
-from dinogrl_jax.errors import InputError
+from dinogrl_jax.data.walkers import synthetic
+from dinogrl_jax.interface.errors import InputError
 
 Sets = tuple[list[Tracklet], list[Tracklet]]  # training and test
 Problems = list[Problem] | None  # None: raise

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from array_record.python.array_record_module import ArrayRecordReader
 
-from dinogrl_jax.errors import InputError
+from dinogrl_jax.interface.errors import InputError
 
 SHARD = ".array_record-"
 RECORD = re.compile(rf"(.*{re.escape(SHARD)}\d+-of-\d+)#(\d+)", re.DOTALL)

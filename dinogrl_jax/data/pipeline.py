@@ -38,7 +38,7 @@ from dinogrl_jax.data.batches import (
     part,
 )
 from dinogrl_jax.data.tracklets import MODALITIES, Tracklet, check, check_training
-from dinogrl_jax.errors import InputError, chosen
+from dinogrl_jax.interface.errors import InputError, chosen
 
 Recipe = TrainingRecipe | EvaluationRecipe
 THREADS = 2  # that make batches in the training process, where no worker does

@@ -15,12 +15,13 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from ml_collections import ConfigDict
 
-from dinogrl_jax.data import datasets, frames, prepared, transforms
+from dinogrl_jax.data import datasets, frames, transforms
 from dinogrl_jax.data.problems import refuse
+from dinogrl_jax.data.readers import prepared
 from dinogrl_jax.data.tracklets import Tracklet
-from dinogrl_jax.errors import InputError
-from dinogrl_jax.files import complete
-from dinogrl_jax.progress import Progress
+from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.files import complete
+from dinogrl_jax.interface.progress import Progress
 
 UNCOMPRESSED = "group_size:1,uncompressed"  # image files do not shrink; each is read alone
 VERSION = "1.0.0"  # of the data set of tensorflow-datasets

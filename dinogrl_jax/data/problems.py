@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from dinogrl_jax.errors import InputError
+from dinogrl_jax.interface.errors import InputError
 
 SHORT = "short tracklet"  # the kind of those that vanish by a filter
 SHOWN = 10  # of many problems, as many as one message spells out

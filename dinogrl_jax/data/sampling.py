@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dinogrl_jax.data.tracklets import MODALITIES, Tracklet
-from dinogrl_jax.errors import InputError
+from dinogrl_jax.interface.errors import InputError
 
 # What a random stream is for: streams of different purposes never coincide.
 BATCHES, EXAMPLES, EPOCHS = 0, 1, 2

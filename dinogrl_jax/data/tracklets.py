@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dinogrl_jax.data.problems import SHORT, Problem, listed, refuse
-from dinogrl_jax.errors import InputError
+from dinogrl_jax.interface.errors import InputError
 
 MODALITIES = ("visible", "infrared")  # in this order on axis 1 of a training batch
 

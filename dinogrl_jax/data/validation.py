@@ -16,8 +16,8 @@ from dinogrl_jax.data import datasets, published, transforms
 from dinogrl_jax.data.frames import FrameError, is_record
 from dinogrl_jax.data.problems import SHORT, Problem, listed
 from dinogrl_jax.data.tracklets import MODALITIES, Tracklet, queries_and_gallery, without_modality
-from dinogrl_jax.errors import InputError
-from dinogrl_jax.progress import Progress
+from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.progress import Progress
 
 LOOKS = ("decode", "exist", "none")  # at the frames
 CHUNK = 256  # frames that a worker looks at before it reports

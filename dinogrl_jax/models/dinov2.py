@@ -12,9 +12,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from dinogrl_jax.layers import accumulation_dtype, apart, gelu, in_turns
-from dinogrl_jax.normalisation import LayerNorm
-from dinogrl_jax.resize import (
+from dinogrl_jax.ops.layers import accumulation_dtype, apart, gelu, in_turns
+from dinogrl_jax.ops.normalisation import LayerNorm
+from dinogrl_jax.ops.resize import (
     antialiased_bicubic_matrix,
     bicubic_resized,
     bilinear_matrix,

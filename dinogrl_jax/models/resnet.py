@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dinogrl_jax.layers import apart_backwards, half_precision, product, recomputed, relu
-from dinogrl_jax.models.convolution import convolved
-from dinogrl_jax.normalisation import BatchNorm
+from dinogrl_jax.ops.convolution import convolved
+from dinogrl_jax.ops.layers import apart_backwards, half_precision, product, recomputed, relu
+from dinogrl_jax.ops.normalisation import BatchNorm
 
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 

@@ -11,9 +11,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from dinogrl_jax import config as configuration
-from dinogrl_jax.data import pipeline, sampling, transforms, vcm
+from dinogrl_jax.data import pipeline, sampling, transforms
+from dinogrl_jax.data.readers import vcm
 from dinogrl_jax.data.tracklets import Tracklet, labels
-from dinogrl_jax.errors import InputError
+from dinogrl_jax.interface.errors import InputError
 
 PAIRS = 4  # 2 identities x 2 tracklets
 

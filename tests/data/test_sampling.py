@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from dinogrl_jax.data import sampling
 from dinogrl_jax.data.tracklets import Tracklet, check, check_training, labels
-from dinogrl_jax.errors import InputError, chosen
+from dinogrl_jax.interface.errors import InputError, chosen
 
 GOLDEN = [  # of the published samplers, spec/datasets.md 1.7 and 2.3
     (sampling.first_per_chunk, 24, 6, "0 4 8 12 16 20"),

@@ -6,7 +6,7 @@ from PIL import Image
 
 from dinogrl_jax.data import transforms
 from dinogrl_jax.data.transforms import ALL, GREY, Augment, Draw
-from dinogrl_jax.errors import InputError
+from dinogrl_jax.interface.errors import InputError
 
 PUBLISHED = Augment(pad=10, flip=0.5, erase=0.5, channels=True, clip_consistent=False)
 ROUNDING = 3e-6  # of values up to 2.7 in float32, through a multiplication and an addition

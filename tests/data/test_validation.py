@@ -12,8 +12,8 @@ from commands import script
 from PIL import Image
 
 from dinogrl_jax.config import default
-from dinogrl_jax.data import synthetic
 from dinogrl_jax.data.validation import Report, validate
+from dinogrl_jax.data.walkers import synthetic
 
 PEOPLE = {"train_identities": 3, "test_identities": 2, "tracklets_per_identity": 2}
 

@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from dinogrl_jax.config import default
-from dinogrl_jax.convert import ConversionError, to_state, to_variables
 from dinogrl_jax.models.dinov2 import DINOv2, attended, has_flash_attention
-from dinogrl_jax.models.published import dinov2, dinov2_settings
+from dinogrl_jax.weights.conversion import ConversionError, to_state, to_variables
+from dinogrl_jax.weights.published import dinov2, dinov2_settings
 
 FLOAT32 = jnp.dtype("float32")
 SIZES = {  # embedding, depth, heads, MLP, parameters of the published model without registers

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from dinogrl_jax.compiling import compiler_options
-from dinogrl_jax.layers import RECOMPUTED, recomputing
-from dinogrl_jax.models import convolution, resnet
-from dinogrl_jax.models.convolution import by_blocks, directly, with_fewer_products
+from dinogrl_jax.devices.compiling import compiler_options
+from dinogrl_jax.models import resnet
 from dinogrl_jax.models.resnet import Conv, Stages, max_pooled
+from dinogrl_jax.ops import convolution
+from dinogrl_jax.ops.convolution import by_blocks, directly, with_fewer_products
+from dinogrl_jax.ops.layers import RECOMPUTED, recomputing
 
 
 def library_pooled(x):

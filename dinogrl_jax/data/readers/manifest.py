@@ -1,0 +1,178 @@
+"""Anybody's tracklets: a JSON-lines manifest, or a folder with a sub-folder for each tracklet.
+
+A line of a manifest is an object: `frames`, paths relative to the manifest in order of time, and
+`modality`; `identity` (a number or a name) and `camera` (a number) where they are known. To train
+and test on a manifest, `split` is "train" or "test", which is what it is where it is not said, and
+`role` of a test tracklet "query", "gallery" or, where it is not said, "both".
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from dinogrl_jax.data.problems import Problem, refuse, settle
+from dinogrl_jax.data.tracklets import MODALITIES, Tracklet
+from dinogrl_jax.interface.errors import InputError
+
+KEYS = ("frames", "identity", "camera", "modality", "split", "role")
+SPLITS = ("train", "test")
+ROLES = ("query", "gallery", "both")
+IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+LARGEST = 1 << 63  # numbers are stored with 64 bits
+
+
+class Listed(NamedTuple):
+    """A tracklet and the name by which its source knows it."""
+
+    tracklet: Tracklet
+    path: str  # the sub-folder, or the first frame as the manifest has it
+
+
+def read(path: str, modality: str | None = None) -> list[Listed]:
+    """The tracklets of a manifest or of a folder, in their order.
+
+    Unknown identities and cameras are −1.
+
+    modality: of a folder's tracklets, and of lines that do not say theirs.
+
+    Raises InputError for all problems together, with the line or sub-folder of each.
+    """
+    if modality not in (*MODALITIES, None):
+        raise InputError(f"modality {modality!r} is neither visible nor infrared")
+    source = Path(path)
+    if source.is_dir():
+        return _read_folder(source, modality)
+    problems: list[Problem] = []
+    listed = _read_lines(source, modality, problems)
+    refuse([f"line {problem.line}: {problem.text}" for problem in problems], path)
+    if not listed:
+        raise InputError(f"{path}: lists no tracklets")
+    return listed
+
+
+def read_sets(
+    path: str, *, problems: list[Problem] | None = None
+) -> tuple[list[Tracklet], list[Tracklet]]:
+    """The training and the test tracklets of a manifest, each of a known identity.
+
+    Identities are text where any of them is.
+
+    problems: collects wrong lines, which are then left out instead of refused.
+
+    Raises InputError for all wrong lines at once.
+    """
+    if Path(path).is_dir():
+        raise InputError(f"data.root = {path} is a folder: give the manifest, a file of JSON lines")
+    found: list[Problem] = []
+    listed = _read_lines(Path(path), None, found, identified=True)
+    if problems is None:
+        settle(found, path)
+    else:
+        problems += found
+    tracklets = [tracklet for tracklet, _ in listed]
+    if any(isinstance(tracklet.identity, str) for tracklet in tracklets):
+        tracklets = [tracklet._replace(identity=str(tracklet.identity)) for tracklet in tracklets]
+    train = [tracklet for tracklet in tracklets if tracklet.role == "train"]
+    return train, [tracklet for tracklet in tracklets if tracklet.role != "train"]
+
+
+def _read_lines(
+    source: Path, modality: str | None, problems: list[Problem], identified: bool = False
+) -> list[Listed]:
+    try:
+        lines = source.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror})") from error
+    listed = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                found = _parsed(line, source.parent, modality)
+                if identified and found.tracklet.identity == -1:
+                    raise InputError("identity is missing")
+                listed.append(found)
+            except InputError as error:
+                problems.append(Problem("line", str(error), str(source), number))
+    return listed
+
+
+def _parsed(line: bytes, folder: Path, modality: str | None) -> Listed:
+    try:
+        entry = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not JSON ({str(error)[:80]})") from error
+    if not isinstance(entry, dict):
+        raise InputError('is not an object like {"frames": [...], "modality": "visible"}')
+    if unknown := [key for key in entry if key not in KEYS]:
+        raise InputError(f"has the unknown key {unknown[0][:40]!r}; there are {', '.join(KEYS)}")
+    frames = entry.get("frames")
+    if not isinstance(frames, list) or not frames or not all(map(_is_name, frames)):
+        raise InputError("frames is not a list of paths with at least one")
+    paths = [os.path.join(folder, frame) for frame in frames]
+    if missing := [name for name, path in zip(frames, paths, strict=True) if not _is_file(path)]:
+        raise InputError(f"frame {missing[0][:200]!r} does not exist")
+    stated = entry.get("modality", modality)
+    if stated not in MODALITIES:
+        raise InputError(f"modality is {str(stated)[:40]!r}, neither visible nor infrared")
+    identity, camera = entry.get("identity"), entry.get("camera")
+    if not (identity is None or _is_number(identity) or _is_name(identity)):
+        raise InputError("identity is neither a whole number nor a name")
+    if not (camera is None or _is_number(camera)):
+        raise InputError("camera is no whole number")
+    identity, camera = (-1 if value is None else value for value in (identity, camera))
+    return Listed(Tracklet(tuple(paths), identity, camera, stated, _role(entry)), frames[0])
+
+
+def _role(entry: dict) -> str:
+    """A tracklet's role, which is "train" in the training split."""
+    split = entry.get("split", "test")
+    if split not in SPLITS:
+        raise InputError(f"split is {str(split)[:40]!r}, neither train nor test")
+    if split == "train":
+        if entry.get("role", "train") != "train":
+            raise InputError("role is for test tracklets, but split is train")
+        return "train"
+    role = entry.get("role", "both")
+    if role not in ROLES:
+        raise InputError(f"role is {str(role)[:40]!r}, none of {', '.join(ROLES)}")
+    return role
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and -LARGEST <= value < LARGEST
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return os.path.isfile(path)
+    except ValueError:  # lone surrogates
+        return False
+
+
+def _read_folder(folder: Path, modality: str | None) -> list[Listed]:
+    if modality is None:
+        raise InputError(f"{folder}: is a folder; say its modality with --modality")
+    folders = sorted((path for path in folder.iterdir() if path.is_dir()), key=_by_number)
+    listed, problems = [], []
+    for sub in folders:
+        images = (path for path in sub.iterdir() if path.suffix.lower() in IMAGES)
+        frames = [str(path) for path in sorted(images, key=_by_number)]
+        if not frames:
+            problems.append(f"{sub.name} holds no images")
+        listed.append(Listed(Tracklet(tuple(frames), -1, -1, modality, "both"), sub.name))
+    refuse(problems, str(folder))
+    if not listed:
+        raise InputError(f"{folder}: holds no sub-folder; each tracklet has one of its own")
+    return listed
+
+
+def _by_number(path: Path) -> list:
+    """F9 before F10."""
+    words = re.split(r"(\d+)", path.name)
+    return [int(word) if i % 2 else word for i, word in enumerate(words)]

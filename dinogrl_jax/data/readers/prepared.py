@@ -1,0 +1,156 @@
+"""A prepared data set: its shards, their index, and how to read and verify them.
+
+    prepared.json               what it was made of, and each file's size and checksum
+    tracklets.jsonl             a line for each tracklet, with its frames' names and its shard
+    <dataset>-<split>.array_record-…, dataset_info.json, features.json
+                                the frames, one a record: a data set of tensorflow-datasets too
+
+The frames of a tracklet are consecutive records of one shard.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from dinogrl_jax.data.problems import Problem, refuse
+from dinogrl_jax.data.readers.lines import discarded
+from dinogrl_jax.data.tracklets import Tracklet, long_enough
+from dinogrl_jax.interface.errors import InputError
+
+ABOUT, INDEX = "prepared.json", "tracklets.jsonl"
+FORMAT = 1  # raise it when readers of this version cannot read what it writes
+SETTINGS = ("auxiliary", "fake_infrared")  # decide which tracklets a data set has
+BLOCK = 1 << 20  # bytes read at a time
+
+
+class Entry(NamedTuple):
+    """A line of the index."""
+
+    split: str
+    tracklet: Tracklet  # its frames' names are relative to the raw data set's root
+    shard: str  # the file's name
+    first: int  # record of the first frame
+
+    def line(self) -> str:
+        described = self.tracklet._asdict()
+        return json.dumps({"split": self.split, "shard": self.shard, "first": self.first}
+                          | described)  # fmt: skip
+
+
+def is_prepared(root: str) -> bool:
+    return os.path.isfile(os.path.join(root, ABOUT))
+
+
+def read(
+    config: ConfigDict, problems: list[Problem] | None = None
+) -> tuple[list[Tracklet], list[Tracklet]]:
+    """The training and the test tracklets, filtered as those of the raw data set are.
+
+    Raises InputError if the folder holds another data set, or was prepared with other settings.
+    """
+    about = described(config.root)
+    if about["dataset"] != config.dataset:
+        raise InputError(f"{config.root} holds data.dataset = {about['dataset']!r}")
+    for name in SETTINGS:
+        if about["settings"][name] != config[name]:
+            raise InputError(
+                f"{config.root} was prepared with data.{name} = {about['settings'][name]}: "
+                "prepare it again, or change the setting"
+            )
+    lists = {"train": config.discard_train, "test": config.discard_test}
+    sets: dict[str, list[Tracklet]] = {"train": [], "test": []}
+    gone = {split: discarded(path, (f"{split.title()}/",)) for split, path in lists.items()}
+    used = dict.fromkeys(sets, False)
+    for entry in entries(config.root):
+        kept = kept_frames(entry, gone[entry.split])
+        used[entry.split] |= len(kept) < len(entry.tracklet.frames)
+        start = os.path.join(config.root, entry.shard)
+        frames = tuple(f"{start}#{entry.first + index}" for index in kept)
+        sets[entry.split].append(entry.tracklet._replace(frames=frames))
+    for split, path in lists.items():
+        if path and not used[split]:
+            raise InputError(f"{path}: no line names a {split} frame of {config.root}")
+    left_out: list[Problem] = []
+    train, test = (long_enough(split, config.minimum_frames, left_out) for split in sets.values())
+    if problems is not None:
+        problems += left_out
+    return train, test
+
+
+def described(root: str) -> dict[str, Any]:
+    """What prepared.json says; InputError where it is damaged or of another version."""
+    path = os.path.join(root, ABOUT)
+    try:
+        with open(path, encoding="utf-8") as file:
+            about = json.load(file)
+        version = about["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}): prepare the data set again") from error
+    if version != FORMAT:
+        raise InputError(f"{path} is of format {version}, not {FORMAT}: prepare it again")
+    return about
+
+
+def entries(root: str) -> Iterator[Entry]:
+    """The index, line by line; InputError names a damaged line."""
+    path = os.path.join(root, INDEX)
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield entry_of(json.loads(line))
+                except (ValueError, KeyError, TypeError) as error:
+                    raise InputError(f"{path}:{number}: is damaged ({error!r})") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def entry_of(fields: dict[str, Any]) -> Entry:
+    split, shard, first = (fields.pop(name) for name in ("split", "shard", "first"))
+    tracklet = Tracklet(**fields)
+    return Entry(split, tracklet._replace(frames=tuple(tracklet.frames)), shard, first)
+
+
+def kept_frames(entry: Entry, gone: set[str]) -> list[int]:
+    """Which of a tracklet's frames no discard list names."""
+    names = entry.tracklet.frames
+    if not gone:
+        return list(range(len(names)))
+    below = [name.removeprefix("data/").removeprefix(f"{entry.split.title()}/") for name in names]
+    return [index for index, name in enumerate(below) if name not in gone]
+
+
+def verify(root: str) -> int:
+    """The number of files whose size and checksum are right, when all are.
+
+    Raises InputError that names every file that is missing or differs.
+    """
+    files, problems = described(root)["files"], []
+    for name, expected in files.items():
+        path = os.path.join(root, name)
+        if not os.path.isfile(path):
+            problems.append(f"{name} is missing")
+        elif os.path.getsize(path) != expected["bytes"]:
+            problems.append(f"{name} has {os.path.getsize(path)} bytes, not {expected['bytes']}")
+        elif checksum(path) != expected["sha256"]:
+            problems.append(f"{name} has another checksum: its content has changed")
+    refuse(problems, root)
+    return len(files)
+
+
+def checksum(path: str) -> str:
+    """The SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def facts(path: str) -> dict[str, Any]:
+    """A file's size and checksum, as prepared.json holds them."""
+    return {"bytes": os.path.getsize(path), "sha256": checksum(path)}

@@ -1,0 +1,124 @@
+"""HITSZ-VCM's tracklets: the rows of its info files, see `vcm_files`."""
+
+import logging
+from collections.abc import Sequence
+
+from dinogrl_jax.data.problems import SHORT, Problem, settle
+from dinogrl_jax.data.readers.lines import discarded
+from dinogrl_jax.data.readers.vcm_files import (
+    ROWS,
+    Layout,
+    Row,
+    Rows,
+    find,
+    missing_folders,
+    query_rows,
+    rows_of,
+)
+from dinogrl_jax.data.tracklets import Tracklet
+
+logger = logging.getLogger(__name__)
+
+
+def read(
+    root: str,
+    *,
+    minimum_frames: int = 12,
+    discard_train: str = "",
+    discard_test: str = "",
+    problems: list[Problem] | None = None,
+) -> tuple[list[Tracklet], list[Tracklet]]:
+    """The training and the test tracklets, in the order of their rows.
+
+    Args:
+        root: the data set's folder, in any of the layouts of `vcm_files`.
+        minimum_frames: tracklets with fewer frames are left out, as in every published result.
+        discard_train, discard_test: files of frame paths (`Train/0001/ir/D2/1.jpg`) that are left
+            out before the minimum is applied; empty for none.
+        problems: collects wrong lines, which are then left out instead of refused.
+
+    A test tracklet has role "both", since each serves as a query in one direction and in the
+    gallery in the other; infrared rows that query_IDX.txt does not list are "gallery" only.
+    A row of which some frames bear another identity, modality or camera is kept with a warning,
+    as in every published result, unless more than 1 in 100 rows are so, or all frames of the row.
+    The frames themselves are not looked at.
+
+    Raises:
+        InputError: a folder or file is missing, nothing is left, or lines are wrong: all at once.
+    """
+    layout = find(root)
+    found: list[Problem] = []
+    rows = {split: rows_of(layout, split, found) for split in ("train", "test")}
+    queries = query_rows(layout, rows["test"], found)
+    for split, folder in layout.frames.items():
+        found += missing_folders(folder, rows[split])
+    if problems is None:
+        settle(found, layout.info)
+    roles = {"train": ["train"] * len(rows["train"]), "test": test_roles(rows["test"], queries)}
+    discards = {"train": discard_train, "test": discard_test}
+    minimum = max(minimum_frames, 1)
+    left_out: list[Problem] = []
+    train, test = (
+        tracklets_of(layout, split, rows[split], roles[split], discards[split], minimum, left_out)
+        for split in ("train", "test")
+    )
+    logger.info("HITSZ-VCM in layout %s, info files in %s", layout.letter, layout.info)
+    if problems is None:
+        settle([problem for problem in left_out if problem.fatal], layout.info)
+    else:
+        problems += found + left_out
+    return train, test
+
+
+def test_roles(rows: Rows, queries: set[int]) -> list[str]:
+    return [
+        "both" if index in queries or (row and row.owner.modality == "visible") else "gallery"
+        for index, (_, row) in enumerate(rows)
+    ]
+
+
+def tracklets_of(
+    layout: Layout,
+    split: str,
+    rows: Rows,
+    roles: Sequence[str],
+    discard: str,
+    minimum: int,
+    problems: list[Problem],
+) -> list[Tracklet]:
+    """The rows as tracklets, without discarded frames and then without short tracklets."""
+    folder = layout.frames[split]
+    gone = discarded(discard, (f"{folder}/", f"{split.title()}/"))
+    file, seen, tracklets = layout.file(ROWS[split]), set(), []
+    for (number, row), role in zip(rows, roles, strict=True):
+        if row is None:
+            continue
+        paths = paths_of(row)
+        seen.update(gone.intersection(paths))
+        kept = tuple(f"{folder}/{path}" for path in paths if path not in gone)
+        if len(kept) >= minimum:
+            tracklets.append(Tracklet(kept, *owner_fields(row), role))
+        else:
+            text = f"left out: {len(kept)} of {len(paths)} frames remain, fewer than {minimum}"
+            problems.append(Problem(SHORT, text, file, number, fatal=False))
+    if discard and not seen:
+        example = f"{split.title()}/0001/ir/D2/1.jpg"
+        text = f"{discard}: no line names a {split} frame, as {example} would"
+        problems.append(Problem("discard list", text, discard))
+    if not tracklets:
+        text = f"no {split} tracklet has {minimum} frames: lower data.minimum_frames"
+        problems.append(Problem("no tracklets", f"{text} or check {ROWS[split]}", file))
+    logger.info(
+        "%s: %d of %d tracklets have %d frames or more; %d frames discarded",
+        split, len(tracklets), len(rows), minimum, len(seen),
+    )  # fmt: skip
+    return tracklets
+
+
+def paths_of(row: Row) -> list[str]:
+    return [frame.path for frame in row.frames if frame]
+
+
+def owner_fields(row: Row) -> tuple[int, int, str]:
+    """Identity, camera and modality, in a tracklet's order."""
+    return row.owner.identity, row.owner.camera, row.owner.modality

@@ -1,0 +1,191 @@
+"""HITSZ-VCM on disk: where its files are, and what each line of its info files says.
+
+    <root>/{Train,Test}/<identity>/{ir,rgb}/D<camera>/<frame>.jpg    layout A
+    <root>/<identity>/{ir,rgb}/D<camera>/<frame>.jpg                 layout B
+    <root>/info/{train,test}_name.txt          0001M2D3T1F6.jpg
+    <root>/info/track_{train,test}_info.txt    modality start end identity camera
+    <root>/info/query_IDX.txt                  rows of track_test_info.txt
+
+Layout C is B with the info files beside the identities. All of it may also lie in <root>/data.
+Tracks of one identity, modality and camera share a folder, so a track is a range of names.
+
+Source: github.com/VCM-project233/HITSZ-VCM-data and the readers of MITML, VLD, DinoGRL.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dinogrl_jax.data.problems import Problem, listed
+from dinogrl_jax.data.readers.lines import numbers, parsed
+from dinogrl_jax.interface.errors import InputError
+
+NAMES = {"train": "train_name.txt", "test": "test_name.txt"}
+ROWS = {"train": "track_train_info.txt", "test": "track_test_info.txt"}
+QUERIES = "query_IDX.txt"
+MODALITY = {1: "infrared", 2: "visible"}
+FOLDER = {1: "ir", 2: "rgb"}
+NAME = re.compile(r"(\d+)M(\d+)D(\d+)T\d+F(\d+\.\w+)", re.ASCII)
+CAMERAS = 12
+
+MIXED_ROWS = 0.01  # share that may have some frames of others; the real data are said to have 0.4 %
+
+
+class Layout(NamedTuple):
+    letter: str  # "A", "B" or "C"
+    info: str  # folder of the info files
+    frames: dict[str, str]  # split → folder that holds the identities' folders
+
+    def file(self, name: str) -> str:
+        return os.path.join(self.info, name)
+
+
+class Owner(NamedTuple):
+    """What a name or a row says of frames."""
+
+    identity: int
+    modality: str
+    camera: int
+
+
+class Frame(NamedTuple):
+    owner: Owner
+    path: str  # below the split's folder
+
+
+class Row(NamedTuple):
+    owner: Owner
+    frames: Sequence[Frame | None]  # None for a wrong name
+
+    @property
+    def foreign(self) -> list[Frame]:
+        """The frames whose names say another owner."""
+        return [frame for frame in self.frames if frame and frame.owner != self.owner]
+
+
+Rows = list[tuple[int, Row | None]]  # the number of the line; None for a wrong one
+
+
+def find(root: str) -> Layout:
+    """Where the info files and the identities' folders are."""
+    advice = "set data.root to the folder that holds info/, Train/ and Test/"
+    root = os.path.normpath(root) if root else root
+    if not os.path.isdir(root):
+        raise InputError(f"data.root = {root!r} is not a folder: {advice}")
+    bases = [root, os.path.join(root, "data")]
+    candidates = [f"{base}{info}" for base in bases for info in ("/info", "/Info", "")]
+    files = [*NAMES.values(), *ROWS.values(), QUERIES]
+    info = max(candidates, key=lambda folder: sum(is_file(folder, name) for name in files))
+    if missing := [name for name in files if not is_file(info, name)]:
+        where = f"{root} or its info/, Info/ or data/" if len(missing) == len(files) else info
+        raise InputError(f"no {', '.join(missing)} in {where}: {advice}")
+    for base in bases:
+        split_roots = {split: os.path.join(base, split.title()) for split in ("train", "test")}
+        if any(os.path.isdir(folder) for folder in split_roots.values()):
+            return Layout("A", info, split_roots)
+    for base in bases:
+        if any(name.isdigit() for name in folders_in(base)):
+            letter = "C" if info == base else "B"
+            return Layout(letter, info, {"train": base, "test": base})
+    raise InputError(f"neither Train/ and Test/ nor folders like 0001/ in {root}: {advice}")
+
+
+def is_file(folder: str, name: str) -> bool:
+    return os.path.isfile(os.path.join(folder, name))
+
+
+def folders_in(folder: str) -> list[str]:
+    """The names of a folder's folders; none where there is no such folder."""
+    if not os.path.isdir(folder):
+        return []
+    # Not os.scandir: its is_dir() raises at a symbolic link to itself.
+    return [name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))]
+
+
+def owner(identity: int, modality: int, camera: int) -> Owner:
+    if modality not in MODALITY:
+        raise ValueError(f"modality {modality} is neither 1 (infrared) nor 2 (visible)")
+    if camera < 1:
+        raise ValueError(f"camera {camera} is not a camera's number: they start at 1")
+    return Owner(identity, MODALITY[modality], camera)
+
+
+class FrameParser:
+    """Reads names; frames of one folder share their owner and the folder's path."""
+
+    def __init__(self):
+        self.folders: dict[tuple[str, ...], tuple[Owner, str]] = {}
+
+    def __call__(self, name: str) -> Frame:
+        match = NAME.fullmatch(name)
+        if not match:
+            raise ValueError(f"{name[:40]!r} is not a name like 0001M2D3T1F6.jpg")
+        *key, file = match.groups()
+        key = tuple(key)
+        if key not in self.folders:
+            identity, modality, camera = map(int, key)
+            found = owner(identity, modality, camera)
+            self.folders[key] = found, f"{key[0]}/{FOLDER[modality]}/D{key[2]}/"
+        found, folder = self.folders[key]
+        return Frame(found, folder + file)
+
+
+def rows_of(layout: Layout, split: str, problems: list[Problem]) -> Rows:
+    """The rows of a split; a few rows with some frames of others are no fatal problem."""
+    parse = FrameParser()
+    names = [frame for _, frame in parsed(layout.file(NAMES[split]), parse, problems, "name")]
+    path = layout.file(ROWS[split])
+    parse = functools.partial(row_of, names=names, names_file=NAMES[split])
+    rows = parsed(path, parse, problems, "row")
+    mixed = [(number, row) for number, row in rows if row and row.foreign]
+    many = len(mixed) > MIXED_ROWS * len(rows)
+    for number, row in mixed:
+        fatal = many or len(row.foreign) == len(row.frames)
+        text = f"{described(row.owner)}, but it has {row.foreign[0].path}"
+        problems.append(Problem("frames of others", text, path, number, fatal))
+    return rows
+
+
+def described(who: Owner) -> str:
+    return f"{who.modality} tracklet of identity {who.identity} and camera {who.camera}"
+
+
+def row_of(text: str, names: Sequence[Frame | None], names_file: str) -> Row:
+    fields = numbers(text)
+    if len(fields) != 5:
+        raise ValueError(f"{len(fields)} numbers, not 5 (modality start end identity camera)")
+    modality, start, end, identity, camera = fields
+    if start < 1 or end > len(names):
+        raise ValueError(f"frames {start} to {end}, but {names_file} has 1 to {len(names)}")
+    if end < start:
+        raise ValueError(f"frames {start} to {end} are none")
+    return Row(owner(identity, modality, camera), names[start - 1 : end])
+
+
+def query_rows(layout: Layout, rows: Rows, problems: list[Problem]) -> set[int]:
+    """Indices of the rows that are queries, from 0; each has to be an infrared row."""
+    queries: set[int] = set()
+
+    def parse(text: str) -> None:
+        for number in numbers(text):
+            if not 1 <= number <= len(rows):
+                raise ValueError(f"row {number}, but {ROWS['test']} has 1 to {len(rows)}")
+            row = rows[number - 1][1]
+            if row and row.owner.modality != "infrared":
+                raise ValueError(f"row {number} of {ROWS['test']} is not infrared")
+            if number - 1 in queries:
+                raise ValueError(f"row {number} is listed twice")
+            queries.add(number - 1)
+
+    parsed(layout.file(QUERIES), parse, problems, "query")
+    return queries
+
+
+def missing_folders(folder: str, rows: Rows) -> list[Problem]:
+    """A problem if identities have no folder: one listing finds a wrong root without 460,000."""
+    frames = (frame for _, row in rows if row for frame in row.frames if frame)
+    wanted = {frame.path.partition("/")[0] for frame in frames}
+    missing = sorted(wanted - set(folders_in(folder)))
+    return [Problem("folder", f"{folder} has no folder {listed(missing)}")] if missing else []

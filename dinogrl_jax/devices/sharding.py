@@ -1,0 +1,92 @@
+"""The device mesh, and where batches and the state live on it.
+
+Every device works on its share of each batch. `fsdp` devices share one copy of what is trained
+(fully sharded data parallel); with 1, each device has a copy of its own.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from dinogrl_jax.interface.errors import InputError
+
+AXES = ("data", "fsdp")
+LEAST = 2**12  # numbers in an array; below, a copy on every device costs less than gathering it
+
+
+def device_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices, all of all processes by default, `fsdp` of which share one copy of the state."""
+    count = jax.device_count() if devices is None else len(devices)
+    if fsdp < 1 or count % fsdp:
+        raise InputError(f"mesh.fsdp = {fsdp}: it has to divide the number of devices, {count}")
+    shape, kinds = (count // fsdp, fsdp), (AxisType.Auto,) * 2
+    return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
+
+
+def platform(mesh: Mesh) -> str:
+    """What the mesh's devices are: "cpu", "gpu", "tpu"."""
+    return mesh.devices.flat[0].platform
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_tracklet(mesh: Mesh) -> NamedSharding:
+    """The first axis, pairs of tracklets or tracklets, split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def of_state(tree: Any, mesh: Mesh) -> Any:
+    """The sharding of every leaf (arrays or their shapes): its longest axis that divides."""
+    return jax.tree.map(lambda leaf: shared(leaf.shape, mesh), tree)
+
+
+def shared(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """One array over the axis `fsdp`; small ones, and those that do not divide, are copied."""
+    count = mesh.shape["fsdp"]
+    fitting = [axis for axis, size in enumerate(shape) if size % count == 0]
+    if count == 1 or not fitting or math.prod(shape) < LEAST:
+        return replicated(mesh)
+    longest = max(fitting, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "fsdp"))
+
+
+def spread(state: Any, mesh: Mesh) -> Any:
+    """A state that every process has whole, as global arrays where `of_state` puts them."""
+    return jax.jit(lambda state: state, out_shardings=of_state(state, mesh))(state)
+
+
+def shapes(tree: Any, mesh: Mesh) -> Any:
+    """The shapes of a tree's leaves, with the sharding that the state has on the mesh."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shared(x.shape, mesh)), tree
+    )
+
+
+def check_batch(config: ConfigDict, mesh: Mesh) -> None:
+    """Raise InputError unless a batch can be divided among the devices, and into its parts."""
+    identities, tracklets = config.data.identities_per_batch, config.data.tracklets_per_identity
+    if identities * tracklets % mesh.size:
+        raise InputError(
+            f"data.identities_per_batch × data.tracklets_per_identity = {identities * tracklets} "
+            f"pairs cannot be divided among {mesh.size} devices"
+        )
+    parts = config.optimizer.parts
+    if parts < 1 or tracklets % parts:
+        raise InputError(
+            f"optimizer.parts = {parts}: it has to divide data.tracklets_per_identity, {tracklets}"
+        )
+
+
+def placed(batch: Any, mesh: Mesh) -> Any:
+    """Each process's part of a batch as one global array per leaf."""
+    sharding = by_tracklet(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
+    )

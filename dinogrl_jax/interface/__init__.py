@@ -1,0 +1,1 @@
+"""What people meet: the command line, errors, progress, files that are whole or absent."""

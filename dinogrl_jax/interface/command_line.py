@@ -1,0 +1,53 @@
+"""The command line of the scripts that take a configuration."""
+
+import sys
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from dinogrl_jax.interface.errors import InputError
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "file with get_config(); --config.section.key=value changes a setting"
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", "", "folder of the run; runs/<name of the config> if empty"
+)
+
+
+def parsed() -> tuple[ConfigDict, str]:
+    """The configuration and the working directory; flags that a script defined are parsed too.
+
+    Raises InputError as `parsed_config`, and where no configuration is named.
+    """
+    config = parsed_config()
+    return config, folder(config)
+
+
+def folder(config: ConfigDict | None) -> str:
+    """The working directory; InputError where no configuration is named."""
+    if config is None:
+        raise InputError("command line: say which configuration, e.g. --config configs/vcm.py")
+    path = flags.FLAGS["config"].config_filename
+    name = path.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".py")
+    return WORKDIR.value or f"runs/{name}"
+
+
+def parsed_config() -> ConfigDict | None:
+    """The configuration, None if none is named; to be called once.
+
+    Raises InputError for an unknown flag or setting, or a value of another type.
+    """
+    try:
+        rest = flags.FLAGS(sys.argv)
+        config = CONFIG.value
+    except (flags.Error, AttributeError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"command line: {_one_line(error)}") from error
+    if len(rest) > 1:
+        raise InputError(f"command line: {rest[1]!r} is no flag; settings are --config.key=value")
+    return config
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).replace("\\n", " ").replace("\\'", "").split()).strip("'\"")
+    return f"unknown setting {text}" if isinstance(error, AttributeError) else text

@@ -1,0 +1,11 @@
+"""DinoGRL (arXiv 2511.04281)."""
+
+from dinogrl_jax.methods.dinogrl.model import (  # noqa: F401
+    FROZEN,
+    MODALITIES,
+    Model,
+    descriptor,
+    part_names,
+    training_loss,
+)
+from dinogrl_jax.methods.dinogrl.weights import published_files, published_parts  # noqa: F401

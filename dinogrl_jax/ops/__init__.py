@@ -1,0 +1,1 @@
+"""Operations that have a fast form: each file begins with the plain definition."""

@@ -1,0 +1,1 @@
+"""Embedding tracklets, distances, metrics, protocols and the report."""

@@ -1,0 +1,168 @@
+"""Descriptors that anyone exported: an .npz, read and checked."""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from dinogrl_jax.interface.errors import InputError
+
+BLOCK = 1024  # tracklets that are checked at a time
+HALVES = ("embedding_first", "embedding_second")
+
+
+class Features(NamedTuple):
+    """The arrays of a file; n tracklets, in the file's order."""
+
+    embedding: Float[np.ndarray, "n ..."]
+    identity: Int[np.ndarray, " n"]  # numbered; tracklets of unknown identity match none
+    names: Shaped[np.ndarray, " n"]  # identities as the file has them, "" unknown
+    camera: Shaped[np.ndarray, " n"] | None
+    modality: Shaped[np.ndarray, " n"]
+    role: Shaped[np.ndarray, " n"]
+    path: Shaped[np.ndarray, " n"]  # "" unknown
+    halves: tuple[Float[np.ndarray, "n ..."], Float[np.ndarray, "n ..."]] | None
+
+    @property
+    def columns(self) -> dict[str, Shaped[np.ndarray, " n"] | None]:
+        """What `scoring.evaluated` takes beside the embedding."""
+        return {name: getattr(self, name) for name in ("identity", "camera", "modality", "role")}
+
+
+def read(path: str) -> Features:
+    """The features of an .npz: `embedding` [n, p, d] or [n, d], `identity`, `modality`.
+
+    Optional are `camera`, `role` ("both" without it), `path`, and `embedding_first` and
+    `embedding_second` of the tracklets' halves. Identities −1 and "" are unknown.
+
+    Errors: InputError for a file that is none, arrays that miss, disagree or hold objects,
+    descriptors that are no finite numbers, and tracklets that are there twice.
+    """
+    arrays = _arrays(path)
+    for name in ("embedding", "identity", "modality"):
+        if name not in arrays:
+            raise InputError(f"{path}: has no array {name!r}; there is {', '.join(arrays)}")
+    embedding = arrays["embedding"]
+    if embedding.ndim not in (2, 3) or embedding.dtype.kind != "f" or not embedding.size:
+        raise InputError(
+            f"{path}: embedding is {embedding.dtype} of shape {embedding.shape}; it has to be "
+            "floating-point, [tracklets, channels] or [tracklets, parts, channels], and not empty"
+        )
+    count = len(embedding)
+    text = {
+        name: _text(arrays.get(name, np.full(count, default)))
+        for name, default in (("modality", ""), ("role", "both"), ("path", ""))
+    }
+    columns = {"identity": _text(arrays["identity"]), "camera": arrays.get("camera"), **text}
+    for name, column in columns.items():
+        if column is not None and column.shape != (count,):
+            raise InputError(f"{path}: {name} has shape {column.shape}, the embedding {count} rows")
+    names = _known(columns.pop("identity"))
+    if columns["camera"] is not None and columns["camera"].dtype.kind == "S":
+        columns["camera"] = _text(columns["camera"])
+    features = Features(
+        embedding, _numbers(names), names, halves=_halves(path, arrays, embedding.shape), **columns
+    )
+    _check_finite(path, features)
+    _check_duplicates(path, features)
+    return features
+
+
+def _arrays(path: str) -> dict[str, np.ndarray]:
+    """The arrays; nothing in the file is ever unpickled."""
+    if os.path.isdir(path):
+        raise InputError(f"{path}: is a folder, not an .npz of features")
+    try:
+        file = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or "it is no .npz"
+        raise InputError(f"{path}: cannot be read ({reason})") from error
+    if isinstance(file, np.ndarray):
+        raise InputError(f"{path}: holds one array without a name: save it with np.savez")
+    with file:
+        return {name: _array(path, file, name) for name in file.files}
+
+
+def _array(path: str, file, name: str) -> np.ndarray:
+    try:
+        return file[name]
+    except ValueError as error:
+        raise InputError(
+            f"{path}: {name} holds Python objects, as rows of different widths or mixed types "
+            "make them; save numbers or text of one shape"
+        ) from error
+    except (zipfile.BadZipFile, EOFError, OSError, MemoryError) as error:
+        raise InputError(f"{path}: {name} is damaged ({error})") from error
+
+
+def _text(column: np.ndarray) -> np.ndarray:
+    if column.dtype.kind == "S":
+        return np.char.decode(column, "utf-8", "replace")
+    return column.astype(str) if column.dtype.kind in "iub" else column
+
+
+def _known(identity: np.ndarray) -> Shaped[np.ndarray, " n"]:
+    """Identities as text; "" where they are −1, empty or NaN."""
+    if identity.dtype.kind == "f":
+        whole = np.array([f"{x:.0f}" if x == x and x == round(x) else str(x) for x in identity])
+        identity = whole
+    return np.where(np.isin(identity, ("-1", "nan")), "", identity)
+
+
+def _numbers(names: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Equal numbers for equal names; every unknown tracklet has a number of its own."""
+    numbers = np.unique(names, return_inverse=True)[1]
+    return np.where(names == "", len(names) + np.arange(len(names)), numbers)
+
+
+def _halves(path: str, arrays: dict, shape: tuple[int, ...]):
+    found = [arrays[name] for name in HALVES if name in arrays]
+    if not found:
+        return None
+    if len(found) < 2 or any(x.shape != shape or x.dtype.kind != "f" for x in found):
+        raise InputError(f"{path}: {' and '.join(HALVES)} have to be there both, shaped {shape}")
+    return tuple(found)
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(start, start + BLOCK) for start in range(0, count, BLOCK))
+
+
+def _check_finite(path: str, features: Features) -> None:
+    arrays = features.embedding, *(features.halves or ())
+    for name, array in zip(("embedding", *HALVES), arrays, strict=False):
+        flat = array.reshape(len(array), -1)
+        finite = [np.isfinite(flat[rows]).all(1) for rows in _blocks(len(flat))]
+        bad = np.flatnonzero(~np.concatenate(finite))
+        if len(bad):
+            first = f"tracklet {bad[0]}{_called(features.path[bad[0]])}"
+            more = f", and {len(bad) - 1} more tracklets" if len(bad) > 1 else ""
+            raise InputError(f"{path}: {name} of {first}{more} has NaN or infinite values")
+
+
+def _check_duplicates(path: str, features: Features) -> None:
+    """Raise InputError for a tracklet that is in the same set twice.
+
+    The same are tracklets of equal identity, camera, modality, path and descriptor; one may be a
+    query and once more a gallery entry.
+    """
+    embedding = features.embedding.reshape(len(features.embedding), -1)
+    camera = features.camera if features.camera is not None else np.zeros(len(embedding), int)
+    keys = features.names, camera.astype(str), features.modality, features.path, embedding[:, 0]
+    seen: dict[tuple, list[int]] = {}
+    for row, key in enumerate(zip(*(x.tolist() for x in keys), strict=True)):
+        for other in seen.setdefault(key, []):
+            roles = {str(features.role[row]), str(features.role[other])}
+            if roles != {"query", "gallery"} and np.array_equal(embedding[row], embedding[other]):
+                raise InputError(
+                    f"{path}: tracklets {other} and {row}{_called(key[3])} are the same; "
+                    "remove one, or its rank counts twice"
+                )
+        seen[key].append(row)
+
+
+def _called(path: str) -> str:
+    return f" ({str(path)!r})" if path else ""

@@ -1,0 +1,192 @@
+"""Sets of tracklets that query or are searched, and their blocks on the devices."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
+
+from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.retrieval import distances
+
+# (identity, camera, gallery identity, gallery camera) → whether the query ignores the entry, by
+# operators that NumPy and JAX arrays share
+Junk = Callable
+
+
+def no_junk(identity, camera, gallery_identity, gallery_camera):
+    """Every gallery entry counts (BUPTCampus)."""
+    return (identity == gallery_identity) & False
+
+
+def same_camera(identity, camera, gallery_identity, gallery_camera):
+    """Entries of the query's identity and camera are ignored (HITSZ-VCM)."""
+    return (identity == gallery_identity) & (camera == gallery_camera)
+
+
+class Tracklets(NamedTuple):
+    """Rows of a descriptor array, which may be larger, and who and where they are.
+
+    Descriptors are float32: narrower ones are widened block by block, wider ones rounded.
+    """
+
+    embedding: Shaped[ArrayLike, "n ..."]  # [n, p, d] or [n, d], a numpy.memmap for instance
+    rows: Int[np.ndarray, " m"]
+    identity: Shaped[np.ndarray, " m"]
+    camera: Shaped[np.ndarray, " m"]
+
+    def take(self, places: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b p d"]:
+        rows = self.rows[places]
+        if len(rows) and np.all(np.diff(rows) == 1):  # a view: nothing is copied
+            rows = slice(rows[0], rows[-1] + 1)
+        taken = np.asarray(self.embedding[rows], np.float32)
+        return taken if taken.ndim == 3 else taken[:, None]
+
+    def one(self, place) -> Float[np.ndarray, "p d"]:
+        return np.atleast_2d(np.asarray(self.embedding[self.rows[place]], np.float32))
+
+
+def tracklets(
+    embedding: Shaped[ArrayLike, "n ..."],
+    identity: Shaped[ArrayLike, " m"],
+    camera: Shaped[ArrayLike, " c"] | None = None,
+) -> Tracklets:
+    """All rows of a descriptor array; without cameras, all come from one.
+
+    Errors: InputError for columns of different length.
+    """
+    count = embedding.shape[0]
+    camera = np.zeros(count, int) if camera is None else np.asarray(camera)
+    for name, column in (("identity", np.asarray(identity)), ("camera", camera)):
+        if column.shape != (count,):
+            raise InputError(f"{name} has shape {column.shape}, the embedding {count} rows")
+    return Tracklets(embedding, np.arange(count), np.asarray(identity), camera)
+
+
+def comparable(query: Tracklets, gallery: Tracklets) -> tuple[Tracklets, Tracklets]:
+    """Both sets with identities and cameras numbered alike.
+
+    Errors: InputError for an empty set and for descriptors of different shape.
+    """
+    for what, x in (("query", query), ("gallery", gallery)):
+        if not len(x.rows):
+            raise InputError(f"the {what} set is empty")
+    shapes = [x.take(np.array([0])).shape[1:] for x in (query, gallery)]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"query descriptors are {shapes[0]}, gallery descriptors {shapes[1]}")
+    numbers = [
+        np.unique(np.concatenate(columns), return_inverse=True)[1].astype(np.int32)
+        for columns in ((query.identity, gallery.identity), (query.camera, gallery.camera))
+    ]
+    (qi, gi), (qc, gc) = (np.split(x, [len(query.rows)]) for x in numbers)
+    return query._replace(identity=qi, camera=qc), gallery._replace(identity=gi, camera=gc)
+
+
+class Task(NamedTuple):
+    """What all blocks of a comparison share."""
+
+    name: str  # of the distance
+    junk: Junk
+    offset: Float[np.ndarray, "p d"]
+    mesh: Mesh
+    size: int  # tracklets a side of a block, about
+
+
+def task(
+    name: str,
+    junk: Junk,
+    query: Tracklets,
+    size: int = 1024,
+    devices: Sequence[jax.Device] | None = None,
+) -> Task:
+    """A comparison with these queries, on all local devices if none are named."""
+    distances.formula(name)
+    some = query.take(np.arange(0, len(query.rows), max(1, len(query.rows) // 256)))
+    mesh = Mesh(np.array(devices or jax.local_devices()), ("gallery",))
+    return Task(name, junk, distances.centre(name, some), mesh, size)
+
+
+def ignored(junk: Junk, query: Tracklets, gallery: Tracklets, q, g) -> Bool[np.ndarray, "..."]:
+    """Whether the queries at places q ignore the gallery entries at places g, broadcast."""
+    own = query.identity[q], query.camera[q]
+    return junk(*own, gallery.identity[g], gallery.camera[g])
+
+
+def exact(
+    t: Task, query: Tracklets, gallery: Tracklets, q, g, step: int = 32
+) -> Float[np.ndarray, "q g"]:
+    """Float64 distances between places, few at a time: larger products start BLAS threads."""
+    out = np.empty((len(q), len(g)))
+    for i in range(0, len(q), step):
+        a = query.take(q[i : i + step])
+        for j in range(0, len(g), step):
+            b = gallery.take(g[j : j + step])
+            out[i : i + step, j : j + step] = distances.exact(t.name, a, b, t.offset)
+    return out
+
+
+def exact_block(t: Task, query: Tracklets, gallery: Tracklets, q, g) -> Float[np.ndarray, "q g"]:
+    """Float64 distances between places at once; memory: four times the float32 descriptors."""
+    return distances.exact_block(t.name, query.take(q), gallery.take(g), t.offset)
+
+
+def exact_pair(t: Task, query: Tracklets, gallery: Tracklets, q, g) -> float:
+    """The float64 distance between two places."""
+    return distances.exact_pair(t.name, query.one(q), gallery.one(g), t.offset)
+
+
+class Side(NamedTuple):
+    """A block of tracklets on the devices; rows that are not `real` fill up the last one."""
+
+    operand: distances.Operand
+    length: Float[Array, " n"]  # 0 where not real
+    real: Bool[Array, " n"]
+    identity: Int[Array, " n"]
+    camera: Int[Array, " n"]
+    matched: Float[Array, "n m"]  # distances of the matches, −inf where there are fewer than m
+
+
+def sides(
+    x: Tracklets, matched: Float[np.ndarray, "n m"], t: Task, sharded: bool
+) -> Iterator[tuple[Int[np.ndarray, " n"], Side]]:
+    """Blocks of equal size as (places, Side), over the devices (`sharded`) or on each.
+
+    Errors: InputError for descriptors that are not finite.
+    """
+    count = len(x.rows)
+    blocks = -(-count // t.size)
+    size = -(-count // (blocks * t.mesh.size)) * t.mesh.size
+    sharding = NamedSharding(t.mesh, PartitionSpec("gallery" if sharded else None))
+    fill = partial(_filled, size=size, sharding=sharding)
+    columns = x.identity, x.camera, matched.astype(np.float32)
+    for start in range(0, count, size):
+        places = np.arange(start, min(start + size, count))
+        operand = distances.operand(fill(x.take(places)), t.offset)
+        real = fill(np.ones(len(places), bool))
+        length = distances.length(operand) * real
+        _check_finite(np.asarray(length)[: len(places)], places, "gallery" if sharded else "query")
+        yield places, Side(operand, length, real, *(fill(c[places]) for c in columns))
+
+
+def _filled(x: np.ndarray, size: int, sharding: NamedSharding) -> Array:
+    """On the devices, zeros behind; a CPU uses this one copy as it lies, for it is aligned."""
+    shape = size, *x.shape[1:]
+    memory = np.empty(math.prod(shape) * x.itemsize + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    out = memory[start : len(memory) - 64 + start].view(x.dtype).reshape(shape)
+    out[: len(x)] = x
+    out[len(x) :] = 0
+    return jax.device_put(out, sharding)
+
+
+def _check_finite(length: np.ndarray, places: np.ndarray, what: str) -> None:
+    bad = ~np.isfinite(length)
+    if bad.any():
+        raise InputError(
+            f"{what} tracklet {places[np.argmax(bad)]}: its descriptor has NaN, infinite or huge "
+            "values; extract it again"
+        )

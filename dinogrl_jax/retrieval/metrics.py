@@ -1,0 +1,178 @@
+"""CMC, mAP and mINP of a retrieval, exact at any size, and their uncertainty."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.retrieval.gallery import Junk, Tracklets, comparable, same_camera, task
+from dinogrl_jax.retrieval.search import count_negatives
+
+
+class Result(NamedTuple):
+    """The figures of one retrieval, in float64; a query without a match enters no mean."""
+
+    cmc: Float[np.ndarray, " k"]  # share of queries with a match among the first 1, 2, … k
+    mAP: float  # non-interpolated: precision at every match
+    mINP: float  # matches over the rank of the last one
+    queries: int  # with a match
+    gallery: int
+    ap: Float[np.ndarray, " q"]  # of each query, 0 where skipped
+    inp: Float[np.ndarray, " q"]
+    first: Int[np.ndarray, " q"]  # rank of the first match, 0 where skipped
+    valid: Bool[np.ndarray, " q"]
+
+    @property
+    def skipped(self) -> Int[np.ndarray, " s"]:
+        """The queries without a match."""
+        return np.flatnonzero(~self.valid)
+
+
+def figures(
+    negatives: Int[np.ndarray, "q m"],
+    match: Bool[np.ndarray, "q m"],
+    gallery: int,
+    max_rank: int = 20,
+) -> Result:
+    """CMC, mAP and mINP from how many negatives precede each match (`match` False: no match).
+
+    The rank of the i-th nearest match is i plus the negatives before it, so that the order among
+    matches is never needed. A CMC longer than the gallery stays at its last value.
+
+    Errors: InputError if no query has a match.
+    """
+    valid = match.any(1)
+    if not valid.any():
+        raise InputError(
+            f"none of {len(match)} queries has a match among {gallery} gallery tracklets: "
+            "compare their identities, cameras and the camera filter"
+        )
+    # places without a match go last
+    before = np.sort(np.where(match, negatives, np.iinfo(np.int32).max), axis=1)
+    nth = np.arange(1, match.shape[1] + 1)
+    count = match.sum(1)
+    rank = before + nth
+    ap = np.where(nth <= count[:, None], nth / rank, 0).sum(1) / count.clip(1)
+    first = np.where(valid, rank[:, 0], 0)
+    last = np.take_along_axis(rank, count.clip(1)[:, None] - 1, axis=1)[:, 0]
+    inp = np.where(valid, count / last, 0)
+    cmc = (first[valid, None] <= np.arange(1, max_rank + 1)).mean(0)
+    means = float(ap[valid].mean()), float(inp[valid].mean())
+    return Result(cmc, *means, int(valid.sum()), gallery, ap, inp, first, valid)
+
+
+@jax.jit
+def negatives_before(
+    distance: Float[ArrayLike, "q g"],
+    places: Int[ArrayLike, "q m"],
+    negative: Bool[ArrayLike, "q g"],
+) -> Int[Array, "q m"]:
+    """How many negatives precede each match, which is the gallery entry `places` (−1: none).
+
+    An entry precedes another if it is nearer, or as near and earlier in the gallery.
+    """
+    entries = jnp.arange(distance.shape[1])
+
+    def one(place):
+        own = jnp.take_along_axis(distance, place[:, None].clip(0), axis=1)
+        before = (distance < own) | ((distance == own) & (entries < place[:, None]))
+        return (before & negative).sum(1, dtype=jnp.int32)
+
+    return jax.lax.map(one, places.T).T
+
+
+def from_matrix(
+    distance: Float[ArrayLike, "q g"],
+    match: Bool[np.ndarray, "_ _"],  # [q, g] too, but that is for the message below
+    junk: Bool[np.ndarray, "_ _"],
+    max_rank: int = 20,
+) -> Result:
+    """The figures of a distance matrix under any rule given as masks; junk wins over match.
+
+    Errors: InputError for shapes that disagree, NaN, or no query with a match.
+    """
+    distance = np.asarray(distance)
+    if not distance.shape == match.shape == junk.shape:
+        raise InputError(
+            f"distance {distance.shape}, match {match.shape} and junk {junk.shape} disagree"
+        )
+    nan = np.isnan(distance).any(1)
+    if nan.any():
+        raise InputError(f"row {np.argmax(nan)} of the distance matrix has NaN")
+    places = _places(match & ~junk)
+    with jax.enable_x64(distance.dtype == np.float64):
+        counts = negatives_before(distance, places, ~match & ~junk)
+    return figures(np.asarray(counts), places >= 0, distance.shape[1], max_rank)
+
+
+def _places(match: Bool[np.ndarray, "q g"]) -> Int[np.ndarray, "q m"]:
+    """The columns of each row's matches, ascending, −1 after the last."""
+    rows, columns = np.nonzero(match)
+    count = match.sum(1)
+    places = np.full((len(match), count.max(initial=0)), -1)
+    places[rows, np.arange(len(rows)) - np.repeat(count.cumsum() - count, count)] = columns
+    return places
+
+
+def one_way(
+    query: Tracklets,
+    gallery: Tracklets,
+    junk: Junk = same_camera,
+    distance: str = "part_euclidean",
+    max_rank: int = 20,
+    **options,
+) -> Result:
+    """The figures of the queries against the gallery, exact at any size.
+
+    `options`: `size` (1024, tracklets a side of a block) and `devices` (all local ones). Embeddings
+    may be any array that yields rows, a `numpy.memmap` included; gallery rows are read twice.
+
+    Errors: InputError for an empty set, widths that disagree, NaN, or no query with a match.
+    """
+    query, gallery = comparable(query, gallery)
+    t = task(distance, junk, query, **options)
+    (counts,) = count_negatives(query, gallery, t)
+    return figures(*counts, len(gallery.rows), max_rank)
+
+
+def both_ways(
+    query: Tracklets,
+    gallery: Tracklets,
+    junk: Junk = same_camera,
+    distance: str = "part_euclidean",
+    max_rank: int = 20,
+    **options,
+) -> tuple[Result, Result]:
+    """`one_way` and the same with the sets exchanged, from one pass over the distances."""
+    query, gallery = comparable(query, gallery)
+    t = task(distance, junk, query, **options)
+    there, back = count_negatives(query, gallery, t, both=True)
+    return (
+        figures(*there, len(gallery.rows), max_rank),
+        figures(*back, len(query.rows), max_rank),
+    )
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
+
+
+def bootstrap(
+    result: Result, samples: int = 1000, level: float = 0.95, seed: int = 0
+) -> dict[str, Interval]:
+    """Percentile intervals of mAP, mINP, rank-1, 5, 10 and 20 over resampled valid queries.
+
+    They tell how far another draw of queries would move the figures, not another training run.
+    """
+    columns = {"mAP": result.ap, "mINP": result.inp}
+    columns |= {f"rank-{r}": result.first <= r for r in (1, 5, 10, 20)}
+    values = np.stack(list(columns.values()), 1)[result.valid].astype(np.float64)
+    count = result.queries
+    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
+    tails = (1 - level) / 2, (1 + level) / 2
+    bounds = np.quantile(times @ values / count, tails, axis=0)
+    return {name: Interval(*map(float, b)) for name, b in zip(columns, bounds.T, strict=True)}

@@ -1,0 +1,183 @@
+"""Charts as SVG elements; colours come from the page's style, so that they suit its mode."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from dinogrl_jax.retrieval.report.page import Html, element, join
+
+WIDTH, HEIGHT = 344, 236  # of a chart, in its own units
+LEFT, RIGHT, TOP, BOTTOM = 46, 18, 26, 40  # margins of the plot inside
+BARS = 100  # height of bars, from the longest up to the longest down
+CLASSES = ("first", "second")  # of the series, in the page's style
+
+
+class Axis(NamedTuple):
+    """What a side of a chart shows."""
+
+    label: str
+    low: float
+    high: float
+    log: bool = False
+    percent: bool = False
+
+    def share(self, value: float | np.ndarray) -> float | np.ndarray:
+        """Where values lie between the axis's ends, 0 to 1."""
+        low, high = self.low, self.high
+        if self.log:
+            value, low, high = np.log10(np.maximum(value, low)), np.log10(low), np.log10(high)
+        return (value - low) / (high - low)
+
+    def ticks(self) -> list[float]:
+        """Round values along the axis, at most seven."""
+        if self.log:
+            powers = np.arange(np.ceil(np.log10(self.low)), np.log10(self.high) + 1e-9)
+            return [10.0**power for power in powers[:: len(powers) // 7 + 1]]
+        rough = (self.high - self.low) / 6
+        unit = 10.0 ** np.floor(np.log10(rough))
+        step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough)
+        first = np.ceil(self.low / step - 1e-9) * step
+        # + 0.0: no minus zero
+        return [float(t) + 0.0 for t in np.arange(first, self.high + step * 1e-6, step)]
+
+    def word(self, tick: float) -> str:
+        return f"{100 * tick:.4g} %" if self.percent else f"{tick:.4g}"
+
+
+def across(axis: Axis, value: float | np.ndarray) -> float | np.ndarray:
+    return LEFT + axis.share(value) * (WIDTH - LEFT - RIGHT)
+
+
+def upward(axis: Axis, value: float | np.ndarray) -> float | np.ndarray:
+    return HEIGHT - BOTTOM - axis.share(value) * (HEIGHT - TOP - BOTTOM)
+
+
+def frame(x: Axis, y: Axis, keys: Sequence[str], *marks: Html) -> Html:
+    """A chart: grid, axes, a key of the series, and the marks."""
+    left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
+    parts = []
+    for tick in x.ticks():
+        at = f"{across(x, tick):.1f}"
+        parts.append(element("line", class_="grid", x1=at, x2=at, y1=top, y2=bottom))
+        parts.append(element("text", x.word(tick), x=at, y=bottom + 15, text_anchor="middle"))
+    for tick in y.ticks():
+        at = f"{upward(y, tick):.1f}"
+        parts.append(element("line", class_="grid", x1=left, x2=right, y1=at, y2=at))
+        place = {"x": left - 5, "y": f"{float(at) + 4:.1f}"}
+        parts.append(element("text", y.word(tick), **place, text_anchor="end"))
+    parts.append(element("path", class_="axis", d=f"M{left} {top}V{bottom}H{right}"))
+    middle = (left + right) / 2
+    soft = {"class_": "soft", "text_anchor": "middle"}
+    parts.append(element("text", x.label, x=middle, y=HEIGHT - 6, **soft))
+    return drawing(HEIGHT, f"{y.label} by {x.label}", *parts, *marks, key(keys, y.label))
+
+
+def drawing(height: int, title: str, *parts: Html) -> Html:
+    return element("svg", *parts, viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=title)
+
+
+def key(names: Sequence[str], label: str) -> Html:
+    """What the vertical axis is, and which colour is which series."""
+    parts, at = [element("text", label, class_="soft", x=2, y=14)], WIDTH
+    for name, class_ in reversed([*zip(names, CLASSES, strict=False)]):
+        if name:
+            at -= 6.2 * len(name) + 24  # about as wide as the text is
+            parts.append(
+                element("rect", class_=f"key {class_}", x=f"{at:.1f}", y=6, width=10, height=8)
+            )
+            parts.append(element("text", name, x=f"{at + 14:.1f}", y=14))
+    return join(*parts)
+
+
+def path(x: Axis, y: Axis, points: Float[np.ndarray, "n 2"]) -> str:
+    where = zip(across(x, points[:, 0]), upward(y, points[:, 1]), strict=True)
+    return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in where)
+
+
+def curves(x: Axis, y: Axis, series: Mapping[str, Float[np.ndarray, "n 2"]]) -> Html:
+    """A curve for each series of points (x, y)."""
+    marks = [
+        element("path", class_=f"curve {class_}", d=path(x, y, points))
+        for points, class_ in zip(series.values(), CLASSES, strict=False)
+    ]
+    return frame(x, y, list(series), *marks)
+
+
+def histogram(
+    label: str, edges: Float[np.ndarray, " n1"], series: Mapping[str, Float[np.ndarray, " n"]]
+) -> Html:
+    """Shares of each series in the bins between the edges, as overlaid steps."""
+    top = max(float(shares.max(initial=0)) for shares in series.values()) or 1.0
+    x = Axis(label, float(edges[0]), float(edges[-1]))
+    y = Axis("share", 0, top, percent=True)
+    marks = []
+    for shares, class_ in zip(series.values(), CLASSES, strict=False):
+        corners = np.stack([np.repeat(edges, 2)[1:-1], np.repeat(shares, 2)], 1)
+        closed = np.concatenate([[[edges[0], 0]], corners, [[edges[-1], 0]]])
+        marks.append(element("path", class_=f"area {class_}", d=path(x, y, closed)))
+    return frame(x, y, list(series), *marks)
+
+
+def bars(values: Float[np.ndarray, " n"], names: Sequence[str]) -> Html:
+    """A bar for each value, up and green from 0 or down and red; names show on hovering.
+
+    Names like "gait, band 1" make groups by what stands before the comma; each has its label.
+    """
+    high, low = max(float(values.max()), 0.0), min(float(values.min()), 0.0)
+    scale = BARS / max(high - low, 1e-12)
+    zero, step, parts = 6 + high * scale, WIDTH / len(values), []
+    for i, (value, name) in enumerate(zip(values.tolist(), names, strict=True)):
+        size = abs(value) * scale
+        parts.append(
+            element(
+                "rect",
+                element("title", f"{name}: {value:+.4f}"),
+                class_=f"bar {'good' if value >= 0 else 'bad'}",
+                x=f"{(i + 0.1) * step:.1f}",
+                width=f"{0.8 * step:.1f}",
+                y=f"{zero - size if value >= 0 else zero:.1f}",
+                height=f"{size:.1f}",
+            )
+        )
+    parts.append(element("path", class_="axis", d=f"M0 {zero:.1f}H{WIDTH}"))
+    return drawing(BARS + 30, "contribution of parts", *parts, *_groups(names, step))
+
+
+def _groups(names: Sequence[str], step: float) -> list[Html]:
+    """A line where a group of bars begins, and its label below."""
+    parts, before = [], None
+    for i, name in enumerate(names):
+        group, comma, _ = name.partition(",")
+        if comma and group != before:
+            at = f"{i * step:.1f}"
+            parts.append(element("path", class_="axis", d=f"M{at} 6V{BARS + 24}"))
+            parts.append(
+                element("text", group, class_="soft", x=f"{i * step + 4:.1f}", y=BARS + 22)
+            )
+            before = group
+    return parts
+
+
+def scatter(
+    points: Float[np.ndarray, "n 2"],
+    hues: Sequence[float],
+    round_: Sequence[bool],
+    names: Sequence[str],
+) -> Html:
+    """Circles or triangles in the colours of a wheel (hues in degrees), without axes."""
+    low, high = points.min(0), points.max(0)
+    span = max(float((high - low).max()), 1e-9)
+    size = WIDTH - 20
+    placed = 10 + (points - low + (span - (high - low)) / 2) / span * size
+    parts = []
+    for (x, y), hue, circle, name in zip(placed.tolist(), hues, round_, names, strict=True):
+        title = element("title", name)
+        look = {"class_": "point", "style": f"fill: hsl({hue:.0f} 65% var(--hue))"}
+        if circle:
+            parts.append(element("circle", title, cx=f"{x:.1f}", cy=f"{y:.1f}", r=4, **look))
+        else:
+            corners = f"M{x:.1f} {y - 5:.1f}l4.6 8.5h-9.2z"
+            parts.append(element("path", title, d=corners, **look))
+    return drawing(WIDTH, "t-SNE of descriptors", *parts)

@@ -1,0 +1,147 @@
+"""What distances of pairs say: same or different person, at which threshold, between which cameras.
+
+A report looks at a matrix of at most LIMIT pairs; of more queries than fit, at evenly spaced ones.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from dinogrl_jax.retrieval import distances
+from dinogrl_jax.retrieval.gallery import comparable, ignored
+from dinogrl_jax.retrieval.protocols import Direction
+
+LIMIT = 25_000_000  # pairs; 100 MB of distances, and HITSZ-VCM fits as a whole
+BLOCK = 2048  # tracklets a side of what is computed at a time
+
+
+class Pairs(NamedTuple):
+    """Some queries against the whole gallery."""
+
+    distance: Float[np.ndarray, "q g"]
+    same: Bool[np.ndarray, "q g"]  # of one identity
+    counted: Bool[np.ndarray, "q g"]  # not ignored by the junk rule
+    query: Int[np.ndarray, " q"]  # rows of the descriptors
+    gallery: Int[np.ndarray, " g"]
+    everyone: int  # queries before the limit
+
+
+def pairs(
+    direction: Direction,
+    name: str,
+    reranked: Float[np.ndarray, "_ _"] | None = None,
+    limit: int = LIMIT,
+) -> Pairs:
+    """The distances that rank: the named ones, or re-ranked ones if they are given."""
+    query, gallery = comparable(direction.query, direction.gallery)
+    step = -(-len(query.rows) * len(gallery.rows) // limit)
+    chosen = np.arange(0, len(query.rows), step)
+    places = chosen[:, None], np.arange(len(gallery.rows))[None, :]
+    if reranked is not None:
+        distance = reranked[chosen]
+    else:
+        distance = np.empty((len(chosen), len(gallery.rows)), np.float32)
+        for i in range(0, distance.shape[0], BLOCK):
+            own = query.take(chosen[i : i + BLOCK])
+            for j in range(0, distance.shape[1], BLOCK):
+                other = gallery.take(np.arange(j, min(j + BLOCK, len(gallery.rows))))
+                made = distances.matrix(name, own, other)
+                distance[i : i + BLOCK, j : j + BLOCK] = made
+    same = query.identity[places[0]] == gallery.identity[places[1]]
+    counted = ~ignored(direction.junk, query, gallery, *places)
+    rows = direction.query.rows[chosen], direction.gallery.rows
+    return Pairs(distance, same, counted, *rows, len(query.rows))
+
+
+class Verification(NamedTuple):
+    """Ascending distances of pairs of one person and of different people."""
+
+    same: Float[np.ndarray, " s"]
+    different: Float[np.ndarray, " n"]
+
+
+def verification(found: Sequence[Pairs]) -> Verification:
+    """All pairs that count, of all directions given."""
+    return Verification(
+        *(
+            np.sort(np.concatenate([p.distance[p.counted & (p.same == same)] for p in found]))
+            for same in (True, False)
+        )
+    )
+
+
+class Threshold(NamedTuple):
+    """Below `distance` at most a share `false_accepts` of different people is accepted."""
+
+    false_accepts: float
+    distance: float
+    true_accepts: float
+
+
+def threshold(v: Verification, false_accepts: float) -> Threshold | None:
+    """The largest such distance; None where there are too few pairs to tell."""
+    count = int(false_accepts * len(v.different))
+    if not 1 <= count < len(v.different):
+        return None
+    distance = v.different[count]
+    accepted = np.searchsorted(v.same, distance, side="left") / len(v.same)
+    return Threshold(false_accepts, float(distance), float(accepted))
+
+
+def roc(v: Verification, points: int = 200) -> Float[np.ndarray, "n 2"]:
+    """(false accepts, true accepts), shares of the pairs, at false accepts evenly spread in log."""
+    count = len(v.different)
+    places = np.unique(np.geomspace(1, count, points).astype(int)) - 1
+    reached = np.searchsorted(v.same, v.different[places], side="left") / len(v.same)
+    return np.stack([(places + 1) / count, reached], 1)
+
+
+def area(v: Verification) -> float:
+    """The chance that a pair of one person is nearer than one of different people; ties half."""
+    below, upto = (np.searchsorted(v.different, v.same, side=side) for side in ("left", "right"))
+    return float(1 - (below + upto).mean() / (2 * len(v.different)))
+
+
+class CameraMatrix(NamedTuple):
+    """mAP of queries of a camera (rows) against the gallery of a camera; NaN without matches."""
+
+    mAP: Float[np.ndarray, "a b"]
+    queries: Int[np.ndarray, "a b"]  # that have a match there
+    query_cameras: list[str]
+    gallery_cameras: list[str]
+
+
+def camera_matrix(p: Pairs, camera: Sequence[str]) -> CameraMatrix:
+    """The matrix; `camera` names that of each row of the descriptors."""
+    of_query, of_gallery = (np.array([camera[row] for row in r]) for r in (p.query, p.gallery))
+    rows, columns = (sorted(set(x.tolist()), key=_by_number) for x in (of_query, of_gallery))
+    mean = np.full((len(rows), len(columns)), np.nan)
+    count = np.zeros(mean.shape, int)
+    for j, b in enumerate(columns):
+        there = of_gallery == b
+        counted = p.counted[:, there]
+        far = np.where(counted, p.distance[:, there], np.inf)
+        ap, valid = average_precision(far, p.same[:, there] & counted)
+        for i, a in enumerate(rows):
+            own = valid & (of_query == a)
+            count[i, j] = own.sum()
+            if count[i, j]:
+                mean[i, j] = ap[own].mean()
+    return CameraMatrix(mean, count, rows, columns)
+
+
+def average_precision(
+    distance: Float[np.ndarray, "q g"] | Float32[np.ndarray, "q g"], match: Bool[np.ndarray, "q g"]
+) -> tuple[Float[np.ndarray, " q"], Bool[np.ndarray, " q"]]:
+    """The AP of each row, and which rows have a match; equal distances in gallery order."""
+    hit = np.take_along_axis(match, np.argsort(distance, axis=1, kind="stable"), axis=1)
+    found = hit.sum(1)
+    precision = hit.cumsum(1) / np.arange(1, hit.shape[1] + 1)
+    return (precision * hit).sum(1) / found.clip(1), found > 0
+
+
+def _by_number(name: str) -> tuple:
+    digits = "".join(c for c in name if c.isdecimal())
+    return (int(digits) if digits else -1, name)

@@ -1,0 +1,37 @@
+"""Pictures inside the page: small JPEGs as data URIs."""
+
+import base64
+import io
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from dinogrl_jax.data.frames import opened
+from dinogrl_jax.retrieval.report.page import Html, element
+
+HEIGHT = 112  # pixels of a frame, at most
+QUALITY = 78  # of JPEG
+
+
+def of_frame(frame: str) -> Html | None:
+    """A small picture of a frame, None where it cannot be read."""
+    try:
+        with Image.open(opened(frame)) as image:
+            picture = image.convert("RGB")
+    except Exception:  # a report is worth more than a frame; decoders raise a dozen types
+        return None
+    width = max(1, round(picture.width * HEIGHT / picture.height))
+    return image_element(picture.resize((width, HEIGHT)) if picture.height > HEIGHT else picture)
+
+
+def of_array(picture: UInt8[np.ndarray, "h w 3"]) -> Html:
+    """The picture as it is."""
+    return image_element(Image.fromarray(picture))
+
+
+def image_element(picture: Image.Image) -> Html:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=QUALITY)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return element("img", src=f"data:image/jpeg;base64,{data}", alt="")

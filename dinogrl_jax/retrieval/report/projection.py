@@ -1,0 +1,58 @@
+"""t-SNE of the descriptors of a few identities, by scikit-learn."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from dinogrl_jax.retrieval import distances
+from dinogrl_jax.retrieval.protocols import Direction
+
+IDENTITIES = 12  # colours that can be told apart
+EACH = 40  # tracklets of an identity, at most
+PERPLEXITY = 20
+
+
+class Projection(NamedTuple):
+    points: Float[np.ndarray, "n 2"]
+    rows: Int[np.ndarray, " n"]  # of the descriptors
+    identity: Int[np.ndarray, " n"]  # 0, 1, …
+
+
+def projection(
+    directions: Sequence[Direction], identity: Sequence[str], name: str
+) -> Projection | None:
+    """The points of evenly chosen identities, None for fewer than 4 tracklets.
+
+    By the named distance; by Euclidean distances where that may be negative.
+    """
+    from sklearn.manifold import TSNE  # a second to import, and nothing else needs it
+
+    rows = np.unique(np.concatenate([x.rows for d in directions for x in (d.query, d.gallery)]))
+    names = np.array([identity[row] for row in rows])
+    places = _chosen(names)
+    if len(places) < 4:
+        return None
+    embedding = directions[0].query._replace(rows=rows).take(places)
+    name = "euclidean" if name == "dot" else name
+    distance = np.array(distances.matrix(name, embedding, embedding), np.float64).clip(0)
+    np.fill_diagonal(distance, 0)
+    tsne = TSNE(
+        metric="precomputed",
+        init="random",
+        perplexity=min(PERPLEXITY, (len(places) - 1) / 3),
+        random_state=0,
+    )
+    numbers = np.unique(names[places], return_inverse=True)[1]
+    return Projection(tsne.fit_transform((distance + distance.T) / 2), rows[places], numbers)
+
+
+def _chosen(names: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
+    """Places of evenly spaced identities that have more than one tracklet."""
+    known, count = np.unique(names[names != ""], return_counts=True)
+    known = known[count > 1]
+    picked = known[np.linspace(0, len(known) - 1, min(IDENTITIES, len(known))).astype(int)]
+    places = [np.flatnonzero(names == name) for name in picked]
+    each = [p[np.linspace(0, len(p) - 1, min(EACH, len(p))).astype(int)] for p in places]
+    return np.concatenate(each) if each else np.zeros(0, int)

@@ -1,0 +1,142 @@
+"""Which queries a report shows, what they found, and which parts spoke for it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from dinogrl_jax.retrieval import distances
+from dinogrl_jax.retrieval.gallery import Tracklets, comparable, ignored
+from dinogrl_jax.retrieval.metrics import Result
+from dinogrl_jax.retrieval.nearest import nearest
+from dinogrl_jax.retrieval.protocols import Direction
+
+EACH = 2  # queries of a kind
+LENGTH = 10  # of a ranked list
+OTHERS = 128  # gallery tracklets that a match is compared with
+
+
+class Shown(NamedTuple):
+    """A query and what it found; rows are those of the descriptors."""
+
+    kind: str  # "best", "median" or "worst"
+    query: int
+    ap: float
+    rank: int  # of the first match
+    match: int  # the nearest one
+    rows: Int[np.ndarray, " k"]  # nearest first
+    distance: Float[np.ndarray, " k"]
+    right: Bool[np.ndarray, " k"]  # of the query's identity
+    parts: Float[np.ndarray, " p"]  # see `contributions`
+
+
+def chosen(result: Result, each: int = EACH) -> list[tuple[str, int]]:
+    """The queries of highest, middle and lowest AP, as (kind, place), without repetition."""
+    order = np.flatnonzero(result.valid)
+    order = order[np.argsort(-result.ap[order], kind="stable")]
+    middle = max(0, (len(order) - each) // 2)
+    kinds = {"best": order[:each], "worst": order[::-1][:each], "median": order[middle:][:each]}
+    found: dict[int, str] = {}
+    for kind, places in kinds.items():
+        for place in places.tolist():
+            found.setdefault(place, kind)
+    return [
+        (kind, p) for kind in ("best", "median", "worst") for p, k in found.items() if k == kind
+    ]
+
+
+def shown(
+    direction: Direction,
+    result: Result,
+    name: str,
+    reranked: Float[np.ndarray, "_ _"] | None = None,
+) -> list[Shown]:
+    """The chosen queries' nearest tracklets, by the named distance or by re-ranked ones."""
+    query, gallery = comparable(direction.query, direction.gallery)
+    picked = chosen(result)
+    places = np.array([place for _, place in picked])
+    few = query._replace(**{c: getattr(query, c)[places] for c in ("rows", "identity", "camera")})
+    if reranked is None:
+        nearby = nearest(few, gallery, LENGTH, direction.junk, name)
+    else:
+        nearby = _sorted(direction, query, gallery, places, reranked)
+    out = []
+    for (kind, place), found, distance in zip(picked, *nearby, strict=True):
+        found, distance = found[found >= 0], distance[found >= 0]
+        row = None if reranked is None else reranked[place]
+        match, parts = _match(direction, query, gallery, place, name, row)
+        out.append(
+            Shown(
+                kind,
+                int(query.rows[place]),
+                float(result.ap[place]),
+                int(result.first[place]),
+                int(gallery.rows[match]),
+                gallery.rows[found],
+                distance,
+                gallery.identity[found] == query.identity[place],
+                parts,
+            )
+        )
+    return out
+
+
+def _sorted(direction, query, gallery, places, reranked):
+    everyone = np.arange(len(gallery.rows))
+    junk = ignored(direction.junk, query, gallery, places[:, None], everyone[None, :])
+    distance = np.where(junk, np.inf, reranked[places])
+    order = np.argsort(distance, axis=1, kind="stable")[:, :LENGTH]
+    distance = np.take_along_axis(distance, order, axis=1)
+    return np.where(np.isfinite(distance), order, -1), distance
+
+
+def _match(
+    direction: Direction, query: Tracklets, gallery: Tracklets, place: int, name: str, row
+) -> tuple[int, Float[np.ndarray, " p"]]:
+    """The nearest match of a query, and its parts' contributions."""
+    same = gallery.identity == query.identity[place]
+    junk = ignored(direction.junk, query, gallery, place, np.arange(len(same)))
+    matches, others = np.flatnonzero(same & ~junk), np.flatnonzero(~same)
+    own = query.take(np.array([place]))
+    if row is None:
+        row = np.full(len(same), np.inf)
+        row[matches] = np.asarray(distances.matrix(name, own, gallery.take(matches)))[0]
+    match = matches[np.argmin(row[matches])]
+    others = others[:: max(1, len(others) // OTHERS)]
+    parts = contributions(name, own[0], gallery.take(np.array([match]))[0], gallery.take(others))
+    return int(match), parts
+
+
+def contributions(
+    name: str,
+    query: Float[np.ndarray, "p d"],
+    match: Float[np.ndarray, "p d"],
+    others: Float[np.ndarray, "n p d"],
+) -> Float[np.ndarray, " p"]:
+    """How much nearer each part makes the match than other people: positive speaks for it.
+
+    The mean over `others` of the part's term less that of the match. Terms add up to the distance
+    ("part_euclidean", "squared_euclidean", "cosine", "dot") or to its square ("euclidean").
+    """
+    if not len(others):
+        return np.zeros(len(query))
+    both = np.concatenate([match[None], others]).astype(np.float64)
+    terms = _terms(name, query.astype(np.float64), both)
+    return terms[1:].mean(0) - terms[0]
+
+
+def _terms(name: str, query: np.ndarray, entries: np.ndarray) -> Float[np.ndarray, "n p"]:
+    if name in ("cosine", "dot"):
+        product = -np.einsum("pd,npd->np", query, entries)
+        if name == "dot":
+            return product
+        lengths = np.linalg.norm(entries.reshape(len(entries), -1), axis=1) * np.linalg.norm(query)
+        return product / lengths.clip(1e-12)[:, None]
+    squared = ((query - entries) ** 2).sum(-1)
+    return np.sqrt(squared) / len(query) if name == "part_euclidean" else squared
+
+
+def part_labels(names: Sequence[str], count: int) -> list[str]:
+    """The names, or numbers where they do not fit."""
+    return list(names) if len(names) == count else [f"part {i + 1}" for i in range(count)]

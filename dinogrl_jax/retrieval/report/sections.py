@@ -1,0 +1,174 @@
+"""The sections of a report, each from what an evaluation found to HTML."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dinogrl_jax.retrieval import scoring
+from dinogrl_jax.retrieval.metrics import Result
+from dinogrl_jax.retrieval.report.charts import Axis, curves, histogram, scatter
+from dinogrl_jax.retrieval.report.page import Html, element, figure, join, section, table
+from dinogrl_jax.retrieval.report.pairs import (
+    CameraMatrix,
+    Pairs,
+    Verification,
+    area,
+    roc,
+    threshold,
+)
+from dinogrl_jax.retrieval.report.projection import Projection
+from dinogrl_jax.retrieval.report.subjects import Subject
+
+COLUMNS = {
+    "rank1": "rank-1",
+    "rank5": "rank-5",
+    "rank10": "rank-10",
+    "rank20": "rank-20",
+    "mAP": "mAP",
+    "mINP": "mINP",
+}
+FALSE_ACCEPTS = (0.1, 0.01, 0.001, 0.0001)
+BINS = 60
+
+
+def words(direction: str) -> str:
+    return direction.replace("_to_", " → ")
+
+
+def figures(evaluation: scoring.Evaluation, intervals: Mapping, skipped: Mapping) -> Html:
+    """The table, with intervals below the figures, and the queries without a match."""
+    rows = []
+    for name, row in scoring.figures(evaluation).items():
+        cells: list[object] = [words(name)]
+        for key in COLUMNS:
+            low, high = intervals[name][key]
+            small = element("small", f"{100 * low:.1f}–{100 * high:.1f}")
+            cells.append(element("td", f"{100 * row[key]:.2f}", small))
+        chance = f"{100 * row['chance_rank1']:.2f}"
+        rows.append([*cells, chance, f"{row['queries']} × {row['gallery']}"])
+    heads = ["", *COLUMNS.values(), "chance rank-1", "queries × gallery"]
+    note = "Percent. Small: 95 % bootstrap interval over queries."
+    lists = [element("p", line) for line in scoring.skipped_lines({"skipped": skipped})]
+    return section("Figures", table(heads, rows), element("p", note, class_="note"), *lists)
+
+
+def ranks(results: Mapping[str, Result]) -> Html:
+    """CMC curves and the distribution of the queries' AP."""
+    last = min(50, max(r.gallery for r in results.values()))
+    places = np.arange(1, last + 1)
+    cmc = {
+        words(name): np.stack([places, [(r.first[r.valid] <= k).mean() for k in places]], 1)
+        for name, r in results.items()
+    }
+    low = min(float(points[0, 1]) for points in cmc.values())
+    y = Axis("recognised", np.floor(10 * low) / 10 if low < 1 else 0.9, 1, percent=True)
+    curve = curves(Axis("rank", 1, max(last, 2)), y, cmc)
+    edges = np.linspace(0, 1, 21)
+    shares = {
+        words(name): np.histogram(r.ap[r.valid], edges)[0] / r.queries
+        for name, r in results.items()
+    }
+    return section(
+        "Ranks",
+        element(
+            "div",
+            figure(curve, "CMC: queries with a match among the first ranks."),
+            figure(histogram("average precision", edges, shares), "AP of the queries."),
+            class_="charts",
+        ),
+    )
+
+
+def same_or_different(v: Verification, found: Sequence[Pairs], about: str) -> Html:
+    """Histograms of distances, ROC and thresholds."""
+    if not len(v.same) or not len(v.different):
+        return section(
+            "Same or different person", element("p", "There are no pairs of both kinds.")
+        )
+    edges = np.linspace(min(v.same[0], v.different[0]), max(v.same[-1], v.different[-1]), BINS + 1)
+    if edges[0] == edges[-1]:
+        edges = edges + np.linspace(-0.5, 0.5, BINS + 1)
+    series = {"same": v.same, "different": v.different}
+    shares = {name: np.histogram(x, edges)[0] / len(x) for name, x in series.items()}
+    lowest = max(1 / len(v.different), 1e-5)
+    x = Axis("false accepts", min(lowest, 0.5), 1, log=True, percent=True)
+    points = roc(v)
+    chart = curves(
+        x, Axis("true accepts", 0, 1, percent=True), {"": points[points[:, 0] >= lowest]}
+    )
+    counts = f"{len(v.same):,} pairs of one person, {len(v.different):,} of different people"
+    steps = {-(-p.everyone // len(p.query)) for p in found} - {1}
+    if steps:
+        counts += f", of every {max(steps)}th query"
+    return section(
+        "Same or different person",
+        element("p", f"{counts}, as the protocol counts them. {about}", class_="soft"),
+        element(
+            "div",
+            figure(histogram("distance", edges, shares), "Distances of both kinds of pairs."),
+            figure(chart, f"ROC; the area below it is {area(v):.4f}."),
+            class_="charts",
+        ),
+        element("h3", "Thresholds"),
+        thresholds(v),
+    )
+
+
+def thresholds(v: Verification) -> Html:
+    rows = []
+    for share in FALSE_ACCEPTS:
+        t = threshold(v, share)
+        found = (
+            ("too few pairs", "")
+            if t is None
+            else (f"{t.distance:.6g}", f"{100 * t.true_accepts:.2f} %")
+        )
+        rows.append([f"{100 * share:g} %", *found])
+    return table(["false accepts ≤", "distance below", "true accepts"], rows)
+
+
+def cameras(matrices: Mapping[str, CameraMatrix]) -> Html:
+    """mAP from each camera to each camera, shaded."""
+    parts = []
+    for name, m in matrices.items():
+        rows = []
+        for i, own in enumerate(m.query_cameras):
+            cells = map(_shaded, m.mAP[i].tolist(), m.queries[i].tolist())
+            rows.append([own, *cells])
+        matrix = table(["", *m.gallery_cameras], rows, "matrix")
+        parts.append(element("div", element("h3", words(name)), matrix, class_="part"))
+    note = (
+        "mAP in percent of the queries of one camera (rows) in a gallery of one camera (columns); "
+        "hovering shows how many. No figure: no match to find there."
+    )
+    body = element("div", *parts, class_="charts")
+    return section("Cameras", element("p", note, class_="soft"), body)
+
+
+def _shaded(value: float, queries: int) -> Html:
+    if not queries:
+        return element("td", "·", class_="soft")
+    shade = f"background: color-mix(in srgb, var(--first) {70 * value:.0f}%, transparent)"
+    return element("td", f"{100 * value:.0f}", style=shade, title=f"{queries} queries")
+
+
+def map_of_descriptors(p: Projection, subject: Subject) -> Html:
+    """t-SNE with a key of the identities' colours."""
+    count = int(p.identity.max()) + 1
+    hues = 360 * p.identity / count
+    names = [
+        f"identity {subject.identity[row]}, {subject.modality[row]}, camera {subject.camera[row]}"
+        for row in p.rows
+    ]
+    visible = [subject.modality[row] == "visible" for row in p.rows]
+    chart = scatter(p.points, hues.tolist(), visible, names)
+    colours = []
+    for number in range(count):
+        row = p.rows[np.argmax(p.identity == number)]
+        dot = element("span", "●", style=f"color: hsl({360 * number / count:.0f} 65% var(--hue))")
+        colours.append(join(dot, " ", subject.identity[row], "  "))
+    note = (
+        f"t-SNE of {len(p.rows)} tracklets of {count} identities: colour is the identity, "
+        "● visible, ▲ infrared. Only neighbourhoods mean something, not far distances."
+    )
+    return section("Descriptors", element("p", note, class_="soft"), chart, element("p", *colours))

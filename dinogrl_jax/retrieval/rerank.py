@@ -1,0 +1,139 @@
+"""k-reciprocal re-ranking, and AuxNet's temporal variant.
+
+Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.retrieval.distances import matrix
+
+
+def k_reciprocal(
+    distance: Float[ArrayLike, "n n"],
+    queries: int,
+    k1: int = 20,
+    k2: int = 6,
+    weight: float = 0.3,
+    rows: int = 64,
+) -> Float[np.ndarray, "q g"]:
+    """Re-ranked distances of the first `queries` tracklets to all others.
+
+    `distance` holds every pair of queries and gallery; each row is divided by its maximum. A
+    tracklet is encoded by its k1-reciprocal neighbours, those of a neighbour included if more
+    than two thirds are shared; the code is averaged over the k2 nearest. The result is
+    weight · distance + (1 − weight) · Jaccard distance of the codes. Neighbourhoods hold the
+    tracklet itself; equal distances count in their order.
+
+    The authors' code, which all published figures use, asks for more than two thirds where
+    the paper asks for no less; here as in the code. Computed `rows` at a time in the dtype of
+    `distance`; memory: four more arrays of its size.
+
+    Errors: InputError for sizes that do not fit.
+    """
+    count = distance.shape[0]
+    if not 0 < queries < count or not 0 < k2 <= k1 + 1 <= count:
+        raise InputError(
+            f"re-ranking {count} tracklets with {queries} queries, k1 {k1}, k2 {k2}: needs "
+            "queries and gallery, k2 ≤ k1 + 1 and k1 below the number of tracklets"
+        )
+    with jax.enable_x64(distance.dtype == np.float64):
+        scaled = jnp.asarray(distance)
+        scaled = scaled / scaled.max(1, keepdims=True)
+        nearest = _nearest(scaled, k1 + 1, rows)
+        codes = _expanded(_codes(scaled, nearest, k1, rows), nearest[:, :k2], rows)
+        # the longest code; a multiple of 64 so that few programs are compiled
+        support = min(-(-int((codes > 0).sum(1).max()) // 64) * 64, count)
+        jaccard = _jaccard(codes[:queries], codes[queries:].T, support)
+        return np.asarray(weight * scaled[:queries, queries:] + (1 - weight) * jaccard)
+
+
+@partial(jax.jit, static_argnames=("k", "rows"))
+def _nearest(distance: Float[Array, "n n"], k: int, rows: int) -> Int[Array, "n k"]:
+    """The k nearest tracklets of each, itself included; of equal ones the first."""
+    return jax.lax.map(lambda row: jax.lax.top_k(-row, k)[1], distance, batch_size=rows)
+
+
+def _reciprocal(nearest: Int[Array, "n k"]) -> Bool[Array, "n k"]:
+    """Which of its neighbours have the tracklet among their own."""
+    own = jnp.arange(nearest.shape[0])[:, None, None]
+    return (nearest[nearest] == own).any(-1)
+
+
+@partial(jax.jit, static_argnames=("k1", "rows"))
+def _codes(
+    distance: Float[Array, "n n"], nearest: Int[Array, "n k"], k1: int, rows: int
+) -> Float[Array, "n n"]:
+    """Each tracklet's weights exp(−distance) over its expanded neighbourhood, adding up to 1."""
+    half = nearest[:, : round(k1 / 2) + 1]
+    everyone = jnp.arange(distance.shape[0])
+    mutual, half_mutual = _reciprocal(nearest), _reciprocal(half)
+
+    def code(operands):
+        own, row, neighbours, kept = operands
+        theirs, shared = half[neighbours], half_mutual[neighbours]
+        among = ((theirs[:, :, None] == neighbours) & kept).any(-1) & shared
+        close = kept & (3 * among.sum(1) > 2 * shared.sum(1))
+        # itself too where more than k1 copies come before it
+        member = jnp.zeros(row.shape, bool).at[own].set(True).at[neighbours].max(kept)
+        member = member.at[theirs].max(shared & close[:, None])
+        weights = jnp.where(member, jnp.exp(-row), 0)
+        return weights / weights.sum()
+
+    return jax.lax.map(code, (everyone, distance, nearest, mutual), batch_size=rows)
+
+
+@partial(jax.jit, static_argnames="rows")
+def _expanded(
+    codes: Float[Array, "n n"], nearest: Int[Array, "n k"], rows: int
+) -> Float[Array, "n n"]:
+    """Each code averaged with those of the nearest tracklets."""
+    return jax.lax.map(lambda near: codes[near].mean(0), nearest, batch_size=rows)
+
+
+@partial(jax.jit, static_argnames="support")
+def _jaccard(
+    query: Float[Array, "q n"], gallery: Float[Array, "n g"], support: int
+) -> Float[Array, "q g"]:
+    """1 − Σ min / Σ max of codes that add up to 1 and have at most `support` entries."""
+
+    def one(code):
+        weights, places = jax.lax.top_k(code, support)
+        common = jnp.minimum(weights[:, None], gallery[places]).sum(0)
+        return 1 - common / (2 - common)
+
+    return jax.lax.map(one, query)
+
+
+class Clips(NamedTuple):
+    """Descriptors of whole tracklets and of their halves."""
+
+    whole: Float[ArrayLike, "n *pd"]
+    first: Float[ArrayLike, "n *pd"]
+    second: Float[ArrayLike, "n *pd"]
+
+
+def temporal(
+    query: Clips, gallery: Clips, distance: str = "euclidean", k1: int = 5, k2: int = 3
+) -> Float[np.ndarray, "q g"]:
+    """AuxNet's distances: 0.8 · plain + 0.2 · re-ranked + 0.1 · both re-rankings across halves.
+
+    The plain distances are not scaled; the re-ranked ones are Jaccard distances alone.
+
+    Source: Du et al., "Video-based Visible-Infrared Person Re-Identification with Auxiliary
+    Samples" (GitHub dyhBUPT/BUPTCampus, re_ranking.py).
+    """
+
+    def reranked(a, b):
+        both = np.concatenate([a, b])
+        return k_reciprocal(matrix(distance, both, both), len(a), k1, k2, weight=0.0)
+
+    plain = np.asarray(matrix(distance, query.whole, gallery.whole))
+    across = reranked(query.first, gallery.second) + reranked(query.second, gallery.first)
+    return 0.8 * plain + 0.2 * reranked(query.whole, gallery.whole) + 0.1 * across

@@ -1,0 +1,169 @@
+"""Figures of descriptors, whoever made them: by a protocol, a distance and a re-ranking."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from dinogrl_jax.data.problems import listed
+from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.retrieval import protocols
+from dinogrl_jax.retrieval.distances import matrix
+from dinogrl_jax.retrieval.gallery import Tracklets, comparable, ignored
+from dinogrl_jax.retrieval.metrics import Result, bootstrap, from_matrix
+from dinogrl_jax.retrieval.protocols import Direction
+from dinogrl_jax.retrieval.rerank import Clips, k_reciprocal, temporal
+from dinogrl_jax.retrieval.search import same_identity
+
+RANKS = (1, 5, 10, 20)
+RERANKINGS = ("none", "k_reciprocal", "temporal")
+
+
+class Method(NamedTuple):
+    """How descriptors are compared."""
+
+    protocol: str = "vcm"  # an entry of protocols.PROTOCOLS
+    camera_filter: bool | None = None  # None: as the protocol has it
+    distance: str = "part_euclidean"  # an entry of distances.FORMULAS
+    rerank: str = "none"  # an entry of RERANKINGS
+
+
+class Evaluation(NamedTuple):
+    """What a comparison found, and what it compared."""
+
+    method: Method
+    directions: dict[str, Direction]
+    results: dict[str, Result]
+    reranked: dict[str, Float[np.ndarray, "q g"]]  # distances; empty without re-ranking
+
+
+def evaluated(
+    embedding: Shaped[np.ndarray, "n ..."],
+    columns: dict[str, Shaped[np.ndarray, " n"] | None],
+    method: Method,
+    halves: tuple[Shaped[np.ndarray, "n ..."], Shaped[np.ndarray, "n ..."]] | None = None,
+) -> Evaluation:
+    """The results of both directions, as far as there are queries.
+
+    columns: identity, camera (or None), modality and role, as `protocols.directions` takes them.
+    halves: descriptors of the first and of the second half of each tracklet, for "temporal".
+
+    Errors: InputError as `protocols.score`; for a re-ranking that is unknown, misses halves or is
+    given a distance that may be negative.
+    """
+    _check_rerank(method, halves)
+    rule = method.protocol, method.camera_filter
+    found = protocols.directions(embedding, **columns, protocol=rule[0], camera_filter=rule[1])
+    if method.rerank == "none":
+        return Evaluation(method, found, protocols.results(found, distance=method.distance), {})
+    distances = {name: _reranked(d, method, halves) for name, d in found.items()}
+    results = {name: from_matrix(distances[name], *_masks(d)) for name, d in found.items()}
+    return Evaluation(method, found, results, distances)
+
+
+def figures(evaluation: Evaluation) -> dict[str, dict]:
+    """The figures of each direction as fractions of 1.
+
+    Keys of a direction: rank1, rank5, rank10, rank20, mAP, mINP, queries, gallery, chance_rank1.
+    """
+    return {
+        name: {
+            **{f"rank{k}": float(result.cmc[k - 1]) for k in RANKS},
+            "mAP": result.mAP,
+            "mINP": result.mINP,
+            "queries": result.queries,
+            "gallery": result.gallery,
+            "chance_rank1": chance_rank1(evaluation.directions[name]),
+        }
+        for name, result in evaluation.results.items()
+    }
+
+
+def described(evaluation: Evaluation) -> dict:
+    """What results.json says beside the figures: the method, 95 % intervals, skipped queries.
+
+    `skipped` lists the rows of the descriptors that had no match to find; `intervals` are those of
+    `metrics.bootstrap` as [low, high].
+    """
+    results = evaluation.results.items()
+    filters = [d.junk is protocols.same_camera for d in evaluation.directions.values()]
+    return {
+        **evaluation.method._asdict(),
+        "camera_filter": any(filters),
+        "intervals": {
+            name: {key.replace("-", ""): list(low_high) for key, low_high in bootstrap(r).items()}
+            for name, r in results
+        },
+        "skipped": {
+            name: evaluation.directions[name].query.rows[r.skipped].tolist() for name, r in results
+        },
+    }
+
+
+def headline(results: dict) -> str:
+    """What was scored, in a line: of results.json as `described` and evaluate.py fill it."""
+    if "features" in results:
+        source = results["features"]
+    else:
+        source = f"{results['checkpoint']} checkpoint, step {results['step']}"
+    filtered = "with" if results["camera_filter"] else "without"
+    how = f"{results['distance']}, {filtered} camera filter"
+    reranked = "" if results["rerank"] == "none" else f", {results['rerank']} re-ranking"
+    return f"{results['protocol']}, {source}; {how}{reranked}"
+
+
+def skipped_lines(results: dict) -> list[str]:
+    """A line for each direction that has queries without a match, with the first few rows."""
+    return [
+        f"{name.replace('_', ' ')}: {len(rows)} queries without a match are left out: "
+        f"tracklets {listed(rows)}"
+        for name, rows in results["skipped"].items()
+        if rows
+    ]
+
+
+def chance_rank1(direction: Direction) -> float:
+    """The rank-1 that a random order of the gallery is expected to reach."""
+    query, gallery = comparable(direction.query, direction.gallery)
+    matches, junk = np.zeros((2, len(query.rows)))
+    for q, g in same_identity(query, gallery):
+        out = ignored(direction.junk, query, gallery, q[:, None], g[None, :])
+        matches[q], junk[q] = (~out).sum(1), out.sum(1)
+    valid = matches > 0
+    return float((matches[valid] / (len(gallery.rows) - junk[valid])).mean())
+
+
+def _check_rerank(method: Method, halves) -> None:
+    if method.rerank not in RERANKINGS:
+        raise InputError(f"re-ranking {method.rerank!r}: choose one of {', '.join(RERANKINGS)}")
+    if method.rerank != "none" and method.distance == "dot":
+        raise InputError("re-ranking needs distances of 0 and more: choose another than dot")
+    if method.rerank == "temporal" and halves is None:
+        raise InputError(
+            "temporal re-ranking needs descriptors of both halves of each tracklet: the arrays "
+            "embedding_first and embedding_second (scripts/extract.py --halves)"
+        )
+
+
+def _all(x: Tracklets) -> Float[np.ndarray, "n p d"]:
+    return x.take(np.arange(len(x.rows)))
+
+
+def _reranked(direction: Direction, method: Method, halves) -> Float[np.ndarray, "q g"]:
+    query, gallery = direction.query, direction.gallery
+    if method.rerank == "k_reciprocal":
+        both = np.concatenate([_all(query), _all(gallery)])
+        return k_reciprocal(matrix(method.distance, both, both), len(query.rows))
+    clips = (
+        Clips(_all(x), *(_all(x._replace(embedding=half)) for half in halves))
+        for x in (query, gallery)
+    )
+    return temporal(*clips, distance=method.distance)
+
+
+def _masks(direction: Direction) -> tuple[np.ndarray, np.ndarray]:
+    """Which gallery entries match and which are ignored, [q, g] each."""
+    query, gallery = comparable(direction.query, direction.gallery)
+    everyone = np.arange(len(query.rows))[:, None], np.arange(len(gallery.rows))[None, :]
+    junk = ignored(direction.junk, query, gallery, *everyone)
+    return query.identity[everyone[0]] == gallery.identity[everyone[1]], junk

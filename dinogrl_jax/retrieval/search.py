@@ -1,0 +1,203 @@
+"""Who precedes whom: exact ranks of matches and nearest entries, block by block, sharded.
+
+A figure depends on distances only through the number of negatives that precede each match. So no
+matrix is kept: float64 distances of the matching pairs come first, every block of float32 distances
+is then compared with them, and the few pairs that float32 cannot decide are computed in float64.
+The result depends neither on blocks nor on devices.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from dinogrl_jax.retrieval import distances
+from dinogrl_jax.retrieval.gallery import (
+    Junk,
+    Side,
+    Task,
+    Tracklets,
+    exact,
+    exact_block,
+    exact_pair,
+    ignored,
+    sides,
+)
+
+ONE_BY_ONE = 1 / 64  # share of a block's pairs above which all of them together cost less
+
+
+class Matches(NamedTuple):
+    """Each tracklet's matches: float64 distances (−inf: none) and places in the other set (−1)."""
+
+    distance: Float[np.ndarray, "n m"]
+    place: Int[np.ndarray, "n m"]
+
+
+class Compared(NamedTuple):
+    """How many negatives of a block are nearer to each tracklet than each of its matches."""
+
+    surely: Int[Array, "n m"]
+    perhaps: Int[Array, "n m"]  # those included that float32 cannot tell
+    low: Float[Array, "n m"]  # float32 cannot tell from low to high, both included
+    high: Float[Array, "n m"]
+
+
+def count_negatives(
+    query: Tracklets, gallery: Tracklets, t: Task, both: bool = False
+) -> list[tuple[Int[np.ndarray, "n m"], Bool[np.ndarray, "n m"]]]:
+    """How many negatives precede each match of each query, and which entries are matches.
+
+    For `both` a second pair holds the same for gallery entries as queries, from the same
+    distances. An entry precedes a match if it is nearer, or as near (to float64 rounding) and
+    earlier in the gallery. Negatives are what neither shares the query's identity nor is junk.
+
+    Memory over the features: a copy of the queries, six blocks of features, two of distances,
+    and O((q + g) · m). Time: linear in q · g.
+    """
+    found = matches(query, gallery, t, both)
+    counts = [np.zeros(x.place.shape, np.int64) for x in found]
+    for rows, left, columns, right, compared in _one_ahead(query, gallery, found, t):
+        distance, there, back = jax.tree.map(np.asarray, compared)
+        lengths = [np.asarray(side.length, np.float64) for side in (left, right)]
+        _add(counts[0], found[0], there, distance, lengths, t, query, gallery, rows, columns)
+        lengths = lengths[::-1]
+        _add(counts[1], found[1], back, distance.T, lengths, t, gallery, query, columns, rows)
+    return [(c, x.place >= 0) for c, x in zip(counts, found, strict=True)][: 1 + both]
+
+
+def matches(query: Tracklets, gallery: Tracklets, t: Task, both: bool) -> tuple[Matches, Matches]:
+    """The matches of every query and, for `both`, those of every gallery entry as a query."""
+    pairs = list(same_identity(query, gallery))
+    forward = _no_matches(query, max((len(g) for _, g in pairs), default=0))
+    backward = _no_matches(gallery, max((len(q) for q, _ in pairs), default=0) if both else 0)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        distance_of = pool.map(lambda pair: exact(t, query, gallery, *pair), pairs)
+        for (q, g), distance in zip(pairs, distance_of, strict=True):
+            _fill(forward, t, query, gallery, q, g, distance)
+            if both:
+                _fill(backward, t, gallery, query, g, q, distance.T)
+    return forward, backward
+
+
+def same_identity(query: Tracklets, gallery: Tracklets) -> Iterator[tuple]:
+    """The places in both sets, ascending, of each identity that both have."""
+    order = [np.argsort(x.identity, kind="stable") for x in (query, gallery)]
+    for identity in np.intersect1d(query.identity, gallery.identity):
+        yield tuple(
+            o[slice(*np.searchsorted(x.identity, (identity, identity + 1), sorter=o))]
+            for o, x in zip(order, (query, gallery), strict=True)
+        )
+
+
+def _no_matches(x: Tracklets, width: int) -> Matches:
+    shape = (len(x.rows), -(-width // 8) * 8)  # few shapes, so that programs are compiled once
+    return Matches(np.full(shape, -np.inf), np.full(shape, -1))
+
+
+def _fill(found: Matches, t: Task, query, gallery, own, other, distance) -> None:
+    junk = ignored(t.junk, query, gallery, own[:, None], other[None, :])
+    found.distance[own, : len(other)] = np.where(junk, -np.inf, distance)
+    found.place[own, : len(other)] = np.where(junk, -1, other)
+
+
+def _one_ahead(query: Tracklets, gallery: Tracklets, found, t: Task) -> Iterator[tuple]:
+    """Every pair of blocks, compared; the devices work on the next while the host uses this."""
+    queries = list(sides(query, found[0].distance, t, sharded=False))
+    pending = None
+    for columns, right in _prefetched(sides(gallery, found[1].distance, t, sharded=True)):
+        for rows, left in queries:
+            compared = _compare(t.name, t.junk, left, right)
+            if pending:
+                yield pending
+            pending = rows, left, columns, right, compared
+    yield pending
+
+
+def _prefetched(items: Iterator) -> Iterator:
+    """The items, each made by another thread while the one before is used."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
+
+
+@partial(jax.jit, static_argnames=("name", "junk"))
+def _compare(name: str, junk: Junk, query: Side, gallery: Side) -> tuple:
+    """Distances of a block, and what they say of each query and of each gallery entry."""
+    distance = distances.block(name, query.operand, gallery.operand)
+    there = _negatives(name, junk, distance, query, gallery)
+    back = _negatives(name, junk, distance.T, gallery, query)
+    return distance, there, back
+
+
+def _negatives(name: str, junk: Junk, distance: Array, query: Side, gallery: Side) -> Compared:
+    own = query.identity[:, None], query.camera[:, None]
+    other = gallery.identity[None, :], gallery.camera[None, :]
+    real = query.real[:, None] & gallery.real[None, :]
+    negative = real & (own[0] != other[0]) & ~junk(*own, *other)
+    distance = jnp.where(negative, distance, jnp.inf)
+
+    scale = (query.length + gallery.length.max()) ** 2
+    parts = len(query.operand.offset)
+    margin = distances.tolerance(name, query.matched, scale[:, None], parts, np.float32)
+    low, high = query.matched - margin, query.matched + margin
+
+    # One match at a time, and both sums in one loop: XLA on a CPU does not vectorise the sum over
+    # [n, m, entries], and two sums it does not put into one loop by itself.
+    def one(bounds):
+        below = distance < bounds[0][:, None], distance <= bounds[1][:, None]
+        below = tuple(x.astype(jnp.int32) for x in below)
+        return jax.lax.reduce(below, (0, 0), lambda x, y: (x[0] + y[0], x[1] + y[1]), (1,))
+
+    surely, perhaps = jax.lax.map(one, (low.T, high.T))
+    return Compared(surely.T, perhaps.T, low, high)
+
+
+def _add(count, found: Matches, compared: Compared, distance, lengths, t, query, gallery, q, g):
+    """Add to `count` the negatives at g, gallery places of a block, that precede matches of q."""
+    compared = Compared(*(x[: len(q)] for x in compared))
+    count[q] += compared.surely
+    i, j = _unsure(compared, distance[: len(q), : len(g)])
+    own, other = q[i], g[j]
+    same = query.identity[own] == gallery.identity[other]
+    negative = ~same & ~ignored(t.junk, query, gallery, own, other)
+    i, j, own, other = (x[negative] for x in (i, j, own, other))
+
+    open_ = (distance[i, j, None] >= compared.low[i]) & (distance[i, j, None] <= compared.high[i])
+    settled = _settled(t, query, gallery, q, g, distance.shape, i, j)[:, None]
+    scale = (lengths[0][i] + lengths[1][j]) ** 2
+    margin = distances.tolerance(t.name, settled, scale[:, None], len(t.offset), np.float64)
+    nearer = found.distance[own] - settled
+    tied = (np.abs(nearer) <= margin) & (other[:, None] < found.place[own])
+    np.add.at(count, own, open_ & (tied | (nearer > margin)))
+
+
+def _unsure(compared: Compared, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs that float32 cannot tell from some match, which is one of them itself."""
+    some = compared.perhaps > compared.surely
+    rows = np.flatnonzero(some.any(1))
+    unsure = np.zeros((len(rows), distance.shape[1]), bool)
+    for nth in range(some.shape[1]):
+        own = np.flatnonzero(some[rows, nth])
+        low, high = (x[rows[own], nth, None] for x in (compared.low, compared.high))
+        near = distance[rows[own]]
+        unsure[own] |= (near >= low) & (near <= high)
+    own, j = np.nonzero(unsure)
+    return rows[own], j
+
+
+def _settled(t: Task, query, gallery, q, g, shape, i, j) -> Float[np.ndarray, " n"]:
+    """Float64 distances of the pairs (q[i], g[j]) of a block."""
+    if len(i) > ONE_BY_ONE * shape[0] * shape[1]:
+        # repeated up to the size of the other blocks, for which the program is compiled
+        return exact_block(t, query, gallery, np.resize(q, shape[0]), np.resize(g, shape[1]))[i, j]
+    pairs = zip(q[i], g[j], strict=True)
+    return np.array([exact_pair(t, query, gallery, *pair) for pair in pairs])

@@ -1,0 +1,1 @@
+"""The state, the one jitted step, the loop, checkpoints, and what a run survives."""

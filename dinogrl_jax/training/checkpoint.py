@@ -1,0 +1,281 @@
+"""Checkpoints: a folder of steps, each with the model's variables and, of a run, its optimiser.
+
+A step holds three items: `variables` (parameters and statistics, all that a user of the model
+needs), `training` (what only training needs; absent in a converted model) and `metadata` (settings,
+labels, figures, versions, and a fingerprint of every array). Orbax writes each step beside its
+place and renames it, so a step is whole or absent; fingerprints show what a disk did to it later.
+"""
+
+import contextlib
+import errno
+import functools
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from dinogrl_jax.config import from_dict
+from dinogrl_jax.devices import hosts
+from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.training.fingerprints import fingerprints
+
+PACKAGES = ("dinogrl_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+ASIDE = "damaged"  # begins the names of folders, beside the steps, that no run looks at again
+
+
+class DamagedCheckpoint(InputError):
+    """A step's files are not what was saved; `reason` says so without advice."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"{reason}: --config.train.damaged_checkpoint=previous continues from the one before"
+        )
+        self.reason = reason
+
+
+class Metadata(NamedTuple):
+    """What a checkpoint says about itself."""
+
+    config: ConfigDict
+    identities: list  # the training identities in the order of the classifiers' rows
+    step: int
+    figures: dict | None  # of this step, as in results.json
+    best: dict | None  # {"step", "score"} of the highest mean mAP so far
+
+    def scored(self, figures: dict, score: float) -> "Metadata":
+        """With the figures of this step, which is the best if its score is the highest."""
+        better = self.best is None or score > self.best["score"]
+        best = {"step": self.step, "score": score} if better else self.best
+        return self._replace(figures=figures, best=best)
+
+
+def open_folder(folder: str | Path, create: bool = False) -> ocp.CheckpointManager:
+    """The manager of a folder of checkpoints, without what interrupted writing left there.
+
+    Raises InputError where there is no such folder, unless it is created.
+    """
+    folder = Path(folder).absolute()
+    if not create and not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of checkpoints")
+    _hush()
+    finished = ocp.options.AsyncOptions(post_finalization_callback=lambda: _on_disk(folder))
+    options = ocp.CheckpointManagerOptions(
+        create=create, cleanup_tmp_directories=create, async_options=finished
+    )
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    for item in ("variables", "training"):
+        handler = ocp.StandardCheckpointHandler()
+        registry.add(item, ocp.args.StandardSave, handler)
+        registry.add(item, ocp.args.StandardRestore, handler)
+    return ocp.CheckpointManager(folder, options=options, handler_registry=registry)
+
+
+def _on_disk(folder: Path) -> None:
+    """Return when all in a folder is on the disk, so that a power failure does not take it.
+
+    Orbax leaves that to the system, which may have the name of a step there long before its files.
+    """
+    for at, _, names in os.walk(folder):  # which passes over what another process tidies up
+        for path in (at, *(os.path.join(at, name) for name in names)):
+            _synchronised(path)
+
+
+def _synchronised(path: str) -> None:
+    try:
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except OSError as error:
+        # Tidied up by another process, or on a file system that does not know this.
+        if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def save(
+    manager: ocp.CheckpointManager, variables: dict, metadata: Metadata, training: Any | None = None
+) -> None:
+    """Starts writing a step; `finish` waits for it.
+
+    Beside it stay the step before, the best one, and no others.
+
+    Raises InputError where this or the last step cannot be written.
+    """
+    finish(manager)
+    kept = {manager.latest_step(), metadata.best and metadata.best["step"]}
+    items = {"variables": variables} | ({} if training is None else {"training": training})
+    described = {
+        **metadata._asdict(),
+        "config": metadata.config.to_dict(),
+        "versions": versions(),
+        "fingerprints": {name: fingerprints(tree) for name, tree in items.items()},
+    }
+    content = json.loads(json.dumps(described))
+    arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+    arguments["metadata"] = ocp.args.JsonSave({"content": content, "digest": digest(content)})
+    with _writing(manager):
+        for step in set(manager.all_steps()) - kept:
+            manager.delete(step)
+        manager.save(metadata.step, args=ocp.args.Composite(**arguments), force=True)
+
+
+def finish(manager: ocp.CheckpointManager) -> None:
+    """Wait until the last step is written; InputError where it cannot be."""
+    with _writing(manager):
+        manager.wait_until_finished()
+        # The step's last name, before another step is deleted.
+        _synchronised(str(manager.directory))
+
+
+def saved_metadata(manager: ocp.CheckpointManager, step: int) -> Metadata:
+    """What the checkpoint of a step says about itself.
+
+    Raises DamagedCheckpoint where that is not what was saved.
+    """
+    content = _content(manager, step)
+    fields = {k: content[k] for k in Metadata._fields}
+    return Metadata(**{**fields, "config": from_dict(fields["config"])})
+
+
+def restored(manager: ocp.CheckpointManager, step: int, **items: Any) -> dict[str, Any]:
+    """The items `variables` and `training` of a step, shaped and placed as the given trees.
+
+    The leaves given are arrays, or ShapeDtypeStructs with a sharding; devices may differ from
+    those that saved.
+
+    Raises DamagedCheckpoint where an array is not what was saved.
+    """
+    expected = _content(manager, step)["fingerprints"]
+    args = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
+    with _reading(manager, step):
+        composite = manager.restore(step, args=ocp.args.Composite(**args))
+    for name in items:
+        found = fingerprints(composite[name])
+        changed = [path for path, value in found.items() if expected[name].get(path) != value]
+        if changed:
+            count = f"{len(changed)} of {len(found)} arrays"
+            raise _damaged(manager, step, f"{count} in {name} have changed, {changed[0]} first")
+    return {name: composite[name] for name in items}
+
+
+def chosen_step(manager: ocp.CheckpointManager, which: str) -> int:
+    """The step that "last" or "best" means, or a number; without figures the last is the best."""
+    last = manager.latest_step()
+    if last is None:
+        raise InputError(f"{manager.directory}: holds no checkpoint")
+    if which == "best":
+        best = saved_metadata(manager, last).best
+        return best["step"] if best else last
+    if which == "last":
+        return last
+    if which.isdigit() and int(which) in manager.all_steps():
+        return int(which)
+    steps = ", ".join(str(step) for step in sorted(manager.all_steps()))
+    raise InputError(f"{manager.directory}: no checkpoint {which!r}; there is best, last, {steps}")
+
+
+def set_aside(manager: ocp.CheckpointManager, step: int) -> None:
+    """Give a damaged step's folder another name, so that its number is free again."""
+    folder = Path(manager.directory)
+    if hosts.first():
+        names = (folder / f"{ASIDE}-{step}{'+' * count}" for count in range(sys.maxsize))
+        (folder / str(step)).rename(next(name for name in names if not name.exists()))
+    hosts.together(f"set aside {step}")
+    manager.reload()
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that made a checkpoint, and of the code where git knows it."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return found | {"git": commit} if (commit := git_commit()) else found
+
+
+@functools.cache
+def git_commit() -> str:
+    """The last commit that changed this package, with a + if files have changed since.
+
+    Empty where the package is in no repository, or git is not installed.
+    """
+
+    def git(*command: str) -> str:
+        package = Path(__file__).parent
+        with contextlib.suppress(OSError):
+            command = ["git", *command, "."]
+            return subprocess.run(command, cwd=package, capture_output=True, text=True).stdout
+        return ""
+
+    commit = git("log", "-1", "--format=%H").strip()
+    return f"{commit}+" if commit and git("status", "--porcelain") else commit
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of what JSON can hold, however it is laid out."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _content(manager: ocp.CheckpointManager, step: int) -> dict:
+    with _reading(manager, step):
+        stored = manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
+        content = stored.metadata["content"]
+        if stored.metadata["digest"] != digest(content):
+            raise ValueError("its metadata have changed")
+    return content
+
+
+@contextlib.contextmanager
+def _reading(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
+    """Whatever Orbax and TensorStore raise at damaged files, as a DamagedCheckpoint."""
+    if step not in manager.all_steps():
+        raise InputError(f"{manager.directory}: no checkpoint of step {step}")
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # more types than they document
+        raise _damaged(manager, step, str(error).partition("\n")[0][:120] or repr(error)) from error
+
+
+def _hush() -> None:
+    """Leave out what tasks and threads of Orbax and TensorStore say beside an error."""
+
+    def heard(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = heard
+    warnings.filterwarnings("ignore", ".* was never awaited")
+    logging.getLogger("asyncio").addFilter(_not_of_orbax)
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.getMessage()
+
+
+def _damaged(manager: ocp.CheckpointManager, step: int, reason: str) -> DamagedCheckpoint:
+    return DamagedCheckpoint(f"{manager.directory}/{step} is a damaged checkpoint ({reason})")
+
+
+@contextlib.contextmanager
+def _writing(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Whatever Orbax and TensorStore raise where they cannot write, as an InputError."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0][:160] or repr(error)
+        raise InputError(
+            f"{manager.directory}: a checkpoint cannot be written ({reason}): make room or allow "
+            "writing there; the same command then continues from the last complete checkpoint"
+        ) from error

@@ -1,0 +1,53 @@
+"""What happens to a batch whose loss or gradient is not finite."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dinogrl_jax.devices import hosts
+from dinogrl_jax.interface.errors import InputError
+
+POLICIES = ("stop", "skip")
+
+
+class Guard:
+    """Looks at every step's term `finite`, one step behind the devices, so that they never wait.
+
+    Such a batch has changed nothing (see `train.train_step`). Its tracklets are written to a line
+    of `file`; then the run stops with an InputError, or counts the batch in `skipped`.
+
+    policy: config.train.not_finite. tracklets_of: step → names, as `TrainingRecipe.names`.
+    """
+
+    def __init__(self, policy: str, tracklets_of: Callable[[int], list[str]], file: Path) -> None:
+        if policy not in POLICIES:
+            raise InputError(f"train.not_finite = {policy!r}: it has to be stop or skip")
+        self.policy, self.tracklets_of, self.file = policy, tracklets_of, file
+        self.skipped = 0
+        self.last: tuple[int, Mapping[str, Any]] | None = None
+
+    def step(self, number: int, terms: Mapping[str, Any]) -> None:
+        """Note a step that has begun, and look at the one before it."""
+        self.finish()
+        self.last = number, terms
+
+    def finish(self) -> None:
+        """Look at the last step too."""
+        if self.last is not None and not float(self.last[1]["finite"]):
+            self._found(*self.last)
+        self.last = None
+
+    def _found(self, number: int, terms: Mapping[str, Any]) -> None:
+        self.skipped += 1
+        values = {name: repr(float(terms[name])) for name in ("total", "gradient_norm")}
+        if hosts.first():
+            with self.file.open("a") as file:
+                record = {"step": number, **values, "tracklets": self.tracklets_of(number - 1)}
+                file.write(json.dumps(record) + "\n")
+        if self.policy == "stop":
+            raise InputError(
+                f"step {number}: the loss is {values['total']}, the gradient's norm "
+                f"{values['gradient_norm']}; {self.file} names the batch. Lower "
+                "optimizer.learning_rate, or leave such batches out: train.not_finite=skip"
+            )

@@ -1,0 +1,1 @@
+"""PyTorch files as variables of a model, and back."""

@@ -1,0 +1,220 @@
+"""PyTorch state dict → variables and back, by path rules (`rules`), strictly.
+
+Every key, every target, every shape and dtype has to be accounted for; all that is not is
+collected into one error, and what was done into one report.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.weights.rules import Dropped, Layout, Rule, filled, matched
+from dinogrl_jax.weights.torch_pickle import shown
+
+LONGEST_LIST = 30  # reasons in a message; the others are counted
+
+
+class Move(NamedTuple):
+    """One tensor that a rule carried over or dropped."""
+
+    rule: Rule | Dropped
+    key: str
+    path: str  # "" where dropped
+    size: int
+
+
+class Report(NamedTuple):
+    """What a conversion did, tensor by tensor."""
+
+    name: str
+    moves: list[Move]
+
+
+class ConversionError(InputError):
+    """Everything that is wrong with a conversion; `problems` are pairs of key or path and reason.
+
+    The message has one line for all keys of one reason, the first behind the name.
+    """
+
+    def __init__(self, name: str, problems: Sequence[tuple[str, str]]):
+        self.problems = tuple(dict.fromkeys(problems))
+        first = {reason: where for where, reason in reversed(self.problems)}
+        lines = []
+        for reason, count in Counter(reason for _, reason in self.problems).items():
+            others = f" and {count - 1} more" if count > 1 else ""
+            lines.append(f"{shown(first[reason])}{others}: {reason}")
+        if len(lines) > LONGEST_LIST:
+            lines[LONGEST_LIST:] = [f"and {len(lines) - LONGEST_LIST} more reasons"]
+        super().__init__(f"{name}: cannot be converted: " + "\n  ".join(lines))
+
+
+class _Problem(Exception):
+    """The reason why one tensor cannot be converted."""
+
+
+def to_variables(
+    state: Mapping[str, np.ndarray],
+    rules: Sequence[Rule | Dropped],
+    target_shapes: Mapping,
+    *,
+    source_name: str,
+) -> tuple[dict, Report]:
+    """Variables with the structure of `target_shapes`, whose leaves have a shape and a dtype.
+
+    A narrower floating type is widened; a wider one is taken if no value changes, as where float32
+    weights were saved as float64. The arrays own their memory.
+
+    Raises ConversionError for a key without exactly one rule, a target that is not filled exactly
+    once, another shape or dtype: for all of them together.
+    """
+    targets = dict(_leaves(target_shapes))
+    values, moves, problems = {}, [], []
+    for key, array in state.items():
+        try:
+            rule, fields = _only(rules, lambda rule, key=key: rule.match_key(key))
+            if isinstance(rule, Dropped):
+                _check_shape(array.shape, array.shape if rule.shape is None else rule.shape)
+                moves.append(Move(rule, key, "", array.size))
+                continue
+            for path in (filled(template, fields) for template in rule.paths):
+                _check_vacant(path, targets, values)
+                values[path] = _converted(array, rule.layout, targets[path])
+                moves.append(Move(rule, key, path, array.size))
+        except _Problem as problem:
+            problems.append((key, str(problem)))
+    refused = {key for key, _ in problems}
+    missing = [_missing(path, rules) for path in targets if path not in values]
+    problems += [(where, reason) for where, reason in missing if where not in refused]
+    if problems:
+        raise ConversionError(source_name, problems)
+    return _tree(target_shapes, values), Report(source_name, moves)
+
+
+def to_state(
+    variables: Mapping, rules: Sequence[Rule | Dropped], *, name: str = "variables"
+) -> tuple[dict[str, np.ndarray], Report]:
+    """The state dict that `to_variables` takes, with the initial values of what is dropped.
+
+    Its arrays may be views of the variables.
+
+    Raises ConversionError for a variable without exactly one rule, a shape that its layout cannot
+    be, and a key that is written with two values.
+    """
+    places = [rule for rule in rules if isinstance(rule, Rule)]
+    state, moves, problems = {}, [], []
+    for path, value in _leaves(variables):
+        try:
+            rule, fields = _only(places, lambda rule, path=path: rule.match_path(path))
+            key, array = filled(rule.key, fields), _laid_out(rule.layout, np.asarray(value))
+            if key in state and not np.array_equal(state[key], array, equal_nan=True):
+                raise _Problem(f"differs from another value of {key}")
+            state[key] = array
+            moves.append(Move(rule, key, path, array.size))
+        except _Problem as problem:
+            problems.append((path, str(problem)))
+    for rule, key in _dropped(rules, state):
+        if key in state:
+            problems.append((key, "is written and dropped"))
+        state[key] = rule.initial(rule.shape)
+        moves.append(Move(rule, key, "", state[key].size))
+    if problems:
+        raise ConversionError(name, problems)
+    return state, Report(name, moves)
+
+
+def table(report: Report) -> list[str]:
+    """What went where: a line with the totals, then one for each rule."""
+    groups: dict[Rule | Dropped, list[Move]] = {}
+    for move in report.moves:
+        groups.setdefault(move.rule, []).append(move)
+    kept = [move.size for move in report.moves if move.path]
+    dropped = len(report.moves) - len(kept)
+    width = max((len(rule.key) for rule in groups), default=0)
+    lines = [f"{report.name}: {len(kept)} tensors, {sum(kept):,} numbers; {dropped} dropped"]
+    for rule, moves in groups.items():
+        place = f"{rule.layout.name:8}  {' and '.join(rule.paths)}" if moves[0].path else "dropped"
+        size = sum(move.size for move in moves)
+        lines.append(f"{len(moves):5} {size:12,}  {rule.key:{width}}  {place}")
+    return lines
+
+
+def _only(rules: Sequence, match: Callable) -> tuple[Any, dict[str, str]]:
+    found = [(rule, fields) for rule in rules if (fields := match(rule)) is not None]
+    if not found:
+        raise _Problem("no rule takes it")
+    if len(found) > 1:
+        raise _Problem("several rules take it: " + ", ".join(rule.key for rule, _ in found))
+    return found[0]
+
+
+def _check_vacant(path: str, targets: Mapping, values: Mapping) -> None:
+    if path not in targets:
+        raise _Problem(f"the model has no {path}")
+    if path in values:
+        raise _Problem(f"another key fills {path} as well")
+
+
+def _check_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if tuple(shape) != tuple(wanted):
+        raise _Problem(f"has shape {tuple(shape)}, the model takes {tuple(wanted)}")
+
+
+def _converted(array: np.ndarray, layout: Layout, target: Any) -> np.ndarray:
+    empty = np.broadcast_to(np.int8(0), target.shape)  # a shape that takes no memory
+    _check_shape(array.shape, _laid_out(layout, empty).shape)
+    # ml_dtypes' floats have the kind V.
+    if array.dtype != target.dtype and {array.dtype.kind, target.dtype.kind} - {"f", "V"}:
+        raise _Problem(f"has dtype {array.dtype}, the model takes {target.dtype}")
+    with np.errstate(over="ignore"):
+        converted = np.array(layout.from_torch(array), target.dtype, order="C")
+    if not np.can_cast(array.dtype, target.dtype):
+        if not np.array_equal(
+            layout.to_torch(converted).astype(array.dtype), array, equal_nan=True
+        ):
+            raise _Problem(f"has dtype {array.dtype}, with values that {target.dtype} lacks")
+    return converted
+
+
+def _laid_out(layout: Layout, array: np.ndarray) -> np.ndarray:
+    try:
+        return layout.to_torch(array)
+    except ValueError:
+        raise _Problem(f"shape {array.shape} of the model cannot be {layout.name}") from None
+
+
+def _missing(path: str, rules: Sequence[Rule | Dropped]) -> tuple[str, str]:
+    for rule in rules:
+        if isinstance(rule, Rule) and (fields := rule.match_path(path)) is not None:
+            return filled(rule.key, fields), "is missing"
+    return path, "no rule fills it"
+
+
+def _dropped(rules: Sequence[Rule | Dropped], state: Mapping) -> list[tuple[Dropped, str]]:
+    """Each dropped rule and the keys it writes; counters may stand beside dropped statistics."""
+    dropped = [r for r in rules if isinstance(r, Dropped) and r.shape is not None]
+    keys = [(rule, rule.key) for rule in dropped if not rule.beside]
+    present = [*state, *(key for _, key in keys)]
+    for rule in dropped:
+        matches = (matched(rule.beside, key, rule.key) for key in present if rule.beside)
+        keys += [(rule, filled(rule.key, fields)) for fields in matches if fields is not None]
+    return keys
+
+
+def _leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _tree(like: Mapping, values: Mapping[str, np.ndarray], prefix: str = "") -> dict:
+    return {
+        name: _tree(value, values, f"{prefix}{name}/")
+        if isinstance(value, Mapping)
+        else values[f"{prefix}{name}"]
+        for name, value in like.items()
+    }

@@ -1,0 +1,114 @@
+"""What published PyTorch files call the tensors of the models here, as path rules (`rules`).
+
+The paths are those of a model by itself; `rules.under` places them in a larger one.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.weights.rules import CONV, LINEAR, Dropped, Rule, under
+
+
+def ones(shape: tuple[int, ...]) -> np.ndarray:
+    return np.ones(shape, np.float32)
+
+
+def counter(shape: tuple[int, ...]) -> np.ndarray:
+    return np.zeros(shape, np.int64)
+
+
+DENSE = [Rule("weight", "params/kernel", LINEAR), Rule("bias", "params/bias")]
+STATISTICS = [  # BatchNorm without scale and shift
+    Rule("running_mean", "batch_stats/mean"),
+    Rule("running_var", "batch_stats/var"),
+    Dropped("num_batches_tracked", (), counter, beside="running_mean"),
+]
+AFFINE = [Rule("weight", "params/scale"), Rule("bias", "params/bias")]
+BATCH_NORM = [*AFFINE, *STATISTICS]
+
+BOTTLENECK = [
+    Rule("conv{n:[123]}.weight", "params/conv{n}/kernel", CONV),
+    *under(BATCH_NORM, "bn{n:[123]}.", "bn{n}/"),
+    Rule("downsample.0.weight", "params/downsample_conv/kernel", CONV),
+    *under(BATCH_NORM, "downsample.1.", "downsample_bn/"),
+]
+# torchvision's ResNet: resnet50-0676ba61.pth and the like.
+RESNET = [
+    Rule("conv1.weight", "params/stem/conv1/kernel", CONV),
+    *under(BATCH_NORM, "bn1.", "stem/bn1/"),
+    *under(BOTTLENECK, "layer{s:[1-4]}.{b:[0-9]+}.", "stages/layer{s}_block{b}/"),
+    Dropped("fc.weight", None),
+    Dropped("fc.bias", None),
+]
+
+
+PUBLISHED_EMBEDDINGS = (384, 768, 1024, 1536)  # of ViT-S, B, L and g, whose heads have 64 channels
+
+
+def unused_statistics(channels: int) -> list[Dropped]:
+    """The rules of a BatchNorm without scale and shift that is in the files and in no forward."""
+    return [
+        Dropped("running_mean", (channels,)),
+        Dropped("running_var", (channels,), ones),
+        Dropped("num_batches_tracked", (), counter),
+    ]
+
+
+# BigGait's MaskBranch_vits14.pt, and the branch of the same name in DinoGRL.
+MASK_BRANCH = [
+    *under(STATISTICS, "bn_s.", "bn_s/"),
+    *under(unused_statistics(2), "bn_t."),
+    *under(DENSE, "{layer:down_sampling|up_sampling}.", "{layer}/"),
+]
+
+
+def dinov2(embedding: int) -> list[Rule | Dropped]:
+    """The rules of DINOv2's dinov2_vit{s,b,l,g}14[_reg4]_pretrain.pth."""
+    block = [
+        *under(AFFINE, "norm{n:[12]}.", "norm{n}/"),
+        *under(DENSE, "attn.{layer:qkv|proj}.", "attn/{layer}/"),
+        *under(DENSE, "mlp.{layer:fc1|fc2|w12|w3}.", "mlp/{layer}/"),
+        Rule("ls{n:[12]}.gamma", "params/ls{n}"),
+    ]
+    return [
+        *(Rule(name, f"params/{name}") for name in ("cls_token", "pos_embed", "register_tokens")),
+        Dropped("mask_token", (1, embedding)),
+        Rule("patch_embed.proj.weight", "params/patch_embed/kernel", CONV),
+        Rule("patch_embed.proj.bias", "params/patch_embed/bias"),
+        *under(block, "blocks.{i:[0-9]+}.", "block{i}/"),
+        *under(AFFINE, "norm.", "norm/"),
+    ]
+
+
+def dinov2_settings(state: Mapping[str, np.ndarray]) -> dict:
+    """The settings `model.dinov2` of the transformer whose weights these are.
+
+    Those that its published code has beside the weights are among them: how it resamples positions,
+    and the last block of each quarter as taps. Heads are left out where the size is not published.
+
+    Raises InputError where the weights are not DINOv2's.
+    """
+    try:
+        embedding = state["cls_token"].shape[2]
+        grid = math.isqrt(state["pos_embed"].shape[1] - 1)
+        patch = state["patch_embed.proj.weight"].shape[3]
+        blocks = {int(key.split(".")[1]) for key in state if key.startswith("blocks.")}
+    except (KeyError, IndexError, ValueError):
+        raise InputError("holds no DINOv2 (cls_token, pos_embed, patch_embed, blocks)") from None
+    registers = state["register_tokens"].shape[1] if "register_tokens" in state else 0
+    heads = {"heads": embedding // 64} if embedding in PUBLISHED_EMBEDDINGS else {}
+    return {
+        **heads,
+        "patch": patch,
+        "grid": grid,
+        "embedding": embedding,
+        "depth": len(blocks),
+        "mlp": "swiglu" if "blocks.0.mlp.w12.weight" in state else "gelu",
+        "registers": registers,
+        "antialias": bool(registers),
+        "offset": 0.0 if registers else 0.1,
+        "taps": tuple(sorted({max(len(blocks) * i // 4, 1) - 1 for i in (1, 2, 3, 4)})),
+    }

@@ -1,0 +1,50 @@
+"""What is compiled is kept, and serves the next run."""
+
+import jax
+import numpy as np
+import pytest
+import small
+
+from dinogrl_jax.devices import compiling, sharding
+from dinogrl_jax.training import train
+
+
+@pytest.fixture
+def cache_setting():
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_seeds_share_one_program():
+    def program(seed: int) -> str:
+        config = small.get_config()
+        config.seed = seed
+        model, mesh = small.model(config), sharding.device_mesh()
+        state = train.state_shapes(model, config)
+        frames = jax.ShapeDtypeStruct((2, 2, 2, 64, 32, 3), np.float32)
+        labels = jax.ShapeDtypeStruct((2,), np.int32)
+        return train.make_step(model, config, mesh).lower(state, frames, labels).as_text()
+
+    assert program(0) == program(1)
+
+
+def test_kept_below_the_user_s_cache_folder(monkeypatch, tmp_path, cache_setting):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    compiling.keep_compiled()
+    assert jax.config.jax_compilation_cache_dir.startswith(f"{tmp_path}/dinogrl_jax/compiled-")
+
+
+def test_the_user_s_own_setting_stays(monkeypatch, tmp_path, cache_setting):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    compiling.keep_compiled()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+
+
+def test_an_option_of_another_version_is_left_out():
+    assert compiling.understood("xla_dump_to")  # which all versions have
+    assert not compiling.understood("xla_cpu_an_option_that_never_was")

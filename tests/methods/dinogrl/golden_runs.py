@@ -1,0 +1,316 @@
+"""DinoGRL on the golden inputs at full size, beside what the published implementation made."""
+
+import ctypes
+import gc
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from dinogrl_jax.config import default
+from dinogrl_jax.devices import sharding
+from dinogrl_jax.devices.compiling import compiler_options
+from dinogrl_jax.methods import dinogrl
+from dinogrl_jax.models.parts import horizontal_pyramid
+from dinogrl_jax.training import train
+from dinogrl_jax.weights.conversion import to_variables
+from dinogrl_jax.weights.pretrained import variable_shapes
+from dinogrl_jax.weights.rules import Dropped, Rule, filled
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+sys.path.insert(0, str(GOLDEN))
+import fill  # noqa: E402
+
+TERMS = {  # here → in the golden files
+    "shape_connect": "term_shape",
+    "mask_mse": "term_mse",
+    "part_connect": "term_part",
+    "part_diversity": "term_div",
+    "identity_gait": "loss_id_gait",
+    "triplet_gait": "loss_tri_gait",
+    "identity_appearance": "loss_id_app",
+    "triplet_appearance": "loss_tri_app",
+    "total": "loss_total",
+}
+IN_FRONT_OF_BATCH_NORM = (  # their gradient is zero, what is computed is rounding
+    "W1.0.bias",
+    "W2.0.bias",
+    "Denoising_Branch.down_sampling.0.bias",
+    "Appearance_Branch.down_sampling.bias",
+)
+
+
+class Place(NamedTuple):
+    """A published tensor, named `file:key`, and where it is here."""
+
+    rule: Rule
+    collection: str
+    path: tuple[str, ...]
+
+    def of(self, tree: dict) -> np.ndarray:
+        """The tensor in PyTorch's layout; tree: the collection."""
+        for name in self.path:
+            tree = tree[name]
+        return self.rule.layout.to_torch(np.asarray(tree))
+
+
+def evaluation() -> dict[str, float]:
+    golden = np.load(GOLDEN / "dinogrl_eval.npz")
+    config = default()
+    model = dinogrl.Model(config.model, int(golden["num_classes"]))
+    variables = seeded_variables(model, config, int(golden["seed"]), np.float32)
+
+    def apply(variables: dict, frames: jax.Array, modality: str):
+        return model.apply(
+            variables,
+            frames,
+            (modality,),
+            train=False,
+            capture_intermediates=lambda module, _: module.name in ("dinov2", "gait", "appearance"),
+            mutable=["intermediates"],
+        )
+
+    apply = jax.jit(apply, static_argnums=2, compiler_options=compiler_options())
+    count = int(golden["frames"])
+    output, captured = apply(variables, frames(count, golden["visible_seed"]), "visible")
+    inside = {name: calls["__call__"][0] for name, calls in captured["intermediates"].items()}
+    infrared, _ = apply(variables, frames(count, golden["infrared_seed"]), "infrared")
+
+    gait = inside["gait"].reshape(2, 6, *inside["gait"].shape[1:]).max(1)
+    pyramids = (horizontal_pyramid(x, config.model.parts) for x in (gait, inside["appearance"]))
+    compared = {
+        "DINOv2's last tokens": (inside["dinov2"].last, "tokens_last"),
+        "DINOv2's tapped tokens": (inside["dinov2"].taps, "tokens_mid4"),
+        "denoising map": (output.maps.denoising, "denoising"),
+        "appearance map": (output.maps.appearance, "appearance_map"),
+        "gait pyramid": (next(pyramids).swapaxes(1, 2), "hpp_gait"),
+        "appearance pyramid": (next(pyramids).swapaxes(1, 2), "hpp_appearance"),
+    }
+    figures = {k: off(x, golden[f"visible_{name}"]) for k, (x, name) in compared.items()}
+    for modality, made in (("visible", output), ("infrared", infrared)):
+        figures[f"{modality} descriptors"] = descriptors_off(made.embedding, golden, f"{modality}_")
+    mask, foreground = golden["visible_mask_probability"], golden["visible_foreground"]
+    losses = dinogrl.gait_terms(config.loss, output.maps)
+    return figures | {
+        "mask probability": float(np.abs(output.maps.mask[..., 0] - mask).max()),
+        "foreground selection": int(((output.maps.foreground != 0) != (foreground != 0)).sum()),
+        "foreground probability": float(np.abs(output.maps.foreground - foreground).max()),
+        "gait losses": max(relative(losses[name], golden[f"loss_{name}"]) for name in losses),
+    }
+
+
+def training_float64() -> dict[str, float]:
+    jax.config.update("jax_enable_x64", True)
+    golden = np.load(GOLDEN / "dinogrl_train_float64.npz")
+    step = Step(golden, np.float64)
+    norms, samples, zero, updates = [], [], [], []
+    for i, name in enumerate(golden["grad_names"]):
+        gradient, updated = step.gradient(str(name)), step.updated(str(name))
+        largest = np.abs(golden["grad_samples"][i]).max()
+        difference = np.abs(sampled(gradient, 4) - golden["grad_samples"][i]).max()
+        updates.append(np.abs(sampled(updated, 4) - golden["update_samples"][i]).max())
+        if str(name).endswith(IN_FRONT_OF_BATCH_NORM):
+            zero += [np.linalg.norm(gradient), difference]
+            continue
+        norms.append(relative(np.linalg.norm(gradient), golden["grad_norms"][i]))
+        samples.append(difference / largest)
+    return step.common_figures() | {
+        "gradient norms": float(max(norms)),
+        "gradient samples": float(max(samples)),
+        "gradients that are zero": float(max(zero)),
+        "samples after an Adam step": float(max(updates)),
+    }
+
+
+def training_float32() -> dict[str, float]:
+    golden = np.load(GOLDEN / "dinogrl_train.npz")
+    step = Step(golden, np.float32)
+    norms = [
+        (relative(np.linalg.norm(step.gradient(str(name))), norm), norm)
+        for name, norm in zip(golden["grad_names"], golden["grad_norms"], strict=True)
+        if not str(name).endswith(IN_FRONT_OF_BATCH_NORM)
+    ]
+    return step.common_figures() | {
+        "gradient norms, median": float(np.median([error for error, _ in norms])),
+        "gradient norms": float(max(error for error, norm in norms if norm > 1e-4)),
+    }
+
+
+RUNS: dict[str, Callable[[], dict[str, float]]] = {
+    "eval": evaluation,
+    "train_float64": training_float64,
+    "train_float32": training_float32,
+}
+
+
+class Step:
+    """One training step on the golden batch: the jitted step of training itself."""
+
+    def __init__(self, golden: np.lib.npyio.NpzFile, dtype: type) -> None:
+        self.golden = golden
+        config = default()
+        config.model.compute_dtype = np.dtype(dtype).name
+        config.model.sasgl.mask_dropout = 0.0
+        config.optimizer.warmup_epochs = 0
+        config.optimizer.learning_rate = float(golden["learning_rate"])
+        config.optimizer.weight_decay = float(golden["weight_decay"])
+        config.seed = seed_that_zeroes(golden, config.model.sasgl.zeroed_tracklets)
+        self.config = config
+        self.model = dinogrl.Model(config.model, int(golden["num_classes"]))
+        self.places = places(config)
+        self.embedding = {}
+        self._run(dtype)
+
+    def _run(self, dtype: type) -> None:
+        golden, config, mesh = self.golden, self.config, sharding.device_mesh()
+        count = int(golden["frames"])
+        pair = [frames(count, golden[f"{m}_seed"]) for m in ("visible", "infrared")]
+        labels = golden["labels"].reshape(2, -1)
+        assert (labels[0] == labels[1]).all()
+        batch = np.concatenate(pair, axis=1).astype(dtype), labels[0].astype(np.int32)
+        variables = seeded_variables(self.model, config, int(golden["seed"]), dtype)
+        state = train.initial_state(variables, config)
+        del variables
+        state = jax.device_put(state, sharding.replicated(mesh))
+        step = train.make_step(self.model, config, mesh)
+        with nn.intercept_methods(self._keep_embedding):
+            compiled = step.lower(state, *batch).compile()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # 1.5 GiB that the compiler leaves
+        self.state, self.terms = compiled(state, *sharding.placed(batch, mesh))
+        jax.block_until_ready(self.state)
+        jax.effects_barrier()
+        self.momentum = optax.tree_utils.tree_get(self.state.opt_state, "mu")
+
+    def _keep_embedding(self, following, args, kwargs, context):
+        output = following(*args, **kwargs)
+        if isinstance(context.module, dinogrl.Model) and context.method_name == "__call__":
+            jax.debug.callback(self.embedding.update, output.embedding)
+        return output
+
+    def gradient(self, name: str) -> np.ndarray:
+        """From Adam's first moment, 0.1·(gradient + weight decay·parameter) after one step."""
+        place = self.places(name)
+        before = fill.parameter(name, self.updated(name).shape, int(self.golden["seed"]))
+        moment = place.of(self.momentum).astype(np.float64)
+        decayed = moment / (1 - 0.9) - self.config.optimizer.weight_decay * before
+        return decayed
+
+    def updated(self, name: str) -> np.ndarray:
+        return self.places(name).of(self.state.params)
+
+    def common_figures(self) -> dict[str, float]:
+        golden = self.golden
+        in_pairs = {name: as_published(x) for name, x in self.embedding.items()}
+        statistics = [
+            relative(np.linalg.norm(self.places(str(name)).of(self.state.batch_stats)), norm)
+            for name, norm in zip(golden["buffer_names"], golden["buffer_norms"], strict=True)
+            if self.places(str(name))
+        ]
+        return {
+            "losses and terms": max(relative(self.terms[k], golden[v]) for k, v in TERMS.items()),
+            "descriptors": descriptors_off(in_pairs, golden),
+            "running statistics": float(max(statistics)),
+        }
+
+
+def seed_that_zeroes(golden: np.lib.npyio.NpzFile, share: float) -> int:
+    """The first seed of a run whose first step itself draws the published zeroed maps.
+
+    The published batch holds the visible tracklets first; here pairs alternate.
+    """
+    v = len(golden["labels"])
+    order = np.arange(v).reshape(2, -1).T.reshape(-1)
+    kept = np.ones((v, 2), bool)
+    kept[tuple(golden["zeroed_maps"].T)] = False
+    for seed in range(10_000):
+        key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0))[0]
+        if (np.asarray(dinogrl.drawn_kept_maps(key, v, share)) == kept[order]).all():
+            return seed
+    raise AssertionError("no seed draws the published maps")
+
+
+def places(config: ConfigDict) -> Callable[[str], Place | None]:
+    """`file:key` → its place; None for what is dropped."""
+    rules = {file.name: file.rules for file in dinogrl.published_files(config.model).values()}
+
+    def place(name: str) -> Place | None:
+        file, key = name.split(":")
+        for rule in rules[file]:
+            if (fields := rule.match_key(key)) is not None:
+                if isinstance(rule, Dropped):
+                    return None
+                collection, *path = filled(rule.paths[0], fields).split("/")
+                return Place(rule, collection, tuple(path))
+        raise KeyError(name)
+
+    return place
+
+
+def seeded_variables(model: nn.Module, config: ConfigDict, seed: int, dtype: type) -> dict:
+    """The golden parameters, through the rules that convert the published files."""
+    shapes = variable_shapes(model, config)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), shapes)
+    manifest = json.loads((GOLDEN / "dinogrl_manifest.json").read_text())
+    variables = {collection: {} for collection in shapes}
+    for file in dinogrl.published_files(config.model).values():
+        part = {
+            collection: {name: tree[name] for name in file.modules if name in tree}
+            for collection, tree in shapes.items()
+        }
+        state = dict(seeded_state(file.name, manifest[file.name], file.rules, seed))
+        converted, _ = to_variables(state, file.rules, part, source_name=file.name)
+        for collection in variables:
+            variables[collection] |= jax.tree.map(jnp.asarray, converted[collection])
+    return variables
+
+
+def seeded_state(file: str, entries: list, rules: list, seed: int) -> Iterator:
+    """The tensors that are used; of the others the shapes alone."""
+    dropped = [rule for rule in rules if isinstance(rule, Dropped)]
+    for key, shape in entries:
+        if any(rule.match_key(key) is not None for rule in dropped):
+            yield key, np.broadcast_to(np.float32(0), shape)
+        else:
+            yield key, fill.parameter(f"{file}:{key}", tuple(shape), seed)
+
+
+def frames(count: int, seed: np.ndarray) -> np.ndarray:
+    """Tracklets of six frames [v, 1, 6, 256, 128, 3], as the network takes them."""
+    return fill.normalised(fill.frames(count, 256, 128, int(seed))).reshape(-1, 1, 6, 256, 128, 3)
+
+
+def as_published(embedding: jax.Array) -> np.ndarray:
+    """Rows in pairs → the visible tracklets, then the infrared ones."""
+    rows = np.asarray(embedding)
+    return np.concatenate([rows[::2], rows[1::2]])
+
+
+def descriptors_off(embedding: dict, golden: np.lib.npyio.NpzFile, prefix: str = "") -> float:
+    return max(off(x.swapaxes(1, 2), golden[f"{prefix}{name}"]) for name, x in embedding.items())
+
+
+def sampled(array, count: int) -> np.ndarray:
+    """The entries that the golden files hold of an array, as float64."""
+    flat = np.asarray(array, np.float64).reshape(-1)
+    if flat.size < count:
+        return np.resize(flat, count)
+    return flat[np.linspace(0, flat.size - 1, count).astype(np.int64)]
+
+
+def off(array, golden: np.ndarray) -> float:
+    """The largest difference from the golden samples, in their deviations."""
+    golden = golden.astype(np.float64)
+    return float(np.abs(sampled(array, golden.size) - golden.reshape(-1)).max() / golden.std())
+
+
+def relative(value, golden) -> float:
+    return abs(float(value) / float(golden) - 1)

@@ -1,0 +1,71 @@
+"""bfloat16 compute: parameters and statistics stay float32, descriptors keep the ranking."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+import small
+
+from dinogrl_jax.devices import sharding
+from dinogrl_jax.retrieval.embedding import make_embed
+from dinogrl_jax.training import train
+
+PEOPLE, TRACKLETS = 12, 3
+
+
+@pytest.fixture(scope="module")
+def frames():
+    """Tracklets of people, each a coarse pattern of colours, with noise of their own."""
+    rng = np.random.default_rng(0)
+    patterns = rng.standard_normal((PEOPLE, 1, 1, 8, 4, 3))
+    patterns = patterns.repeat(8, axis=3).repeat(8, axis=4)
+    noise = 0.7 * rng.standard_normal((PEOPLE, TRACKLETS, 2, 64, 32, 3))
+    return (patterns + noise).reshape(-1, 1, 2, 64, 32, 3).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def variables():
+    config = small.get_config()
+    return train.initial_variables(small.model(config), config)
+
+
+def descriptors(frames, variables, dtype):
+    config = small.get_config()
+    config.model.compute_dtype = dtype
+    embed = make_embed(small.model(config), config, sharding.device_mesh())
+    return np.asarray(embed(variables, frames, "visible"))
+
+
+def test_the_ranking_is_kept(frames, variables):
+    identity = np.arange(len(frames)) // TRACKLETS
+    queries, gallery = np.arange(0, len(frames), TRACKLETS), np.arange(len(frames)) % TRACKLETS > 0
+    figures, distances = {}, {}
+    for dtype in ("float32", "bfloat16"):
+        made = descriptors(frames, variables, dtype)
+        assert made.dtype == np.float32
+        distance = oracle.part_distances(made[queries], made[gallery])
+        camera = np.zeros(len(frames)), np.ones(len(frames))
+        figures[dtype] = oracle.figures(
+            distance, identity[queries], camera[0], identity[gallery], camera[1]
+        )
+        distances[dtype] = distance
+    chance = (TRACKLETS - 1) / gallery.sum()
+    assert 2 * chance < figures["float32"][1] < 1  # there is a ranking, and it can change
+    assert abs(figures["bfloat16"][1] - figures["float32"][1]) < 0.005  # mAP: half a point
+    exact, rounded = distances["float32"], distances["bfloat16"]
+    assert np.abs(rounded - exact).max() < 0.02 * exact.mean()  # 8 bits, averaged over 20 parts
+
+
+def test_parameters_and_statistics_stay_float32(frames, variables):
+    config = small.get_config()
+    config.model.compute_dtype = "bfloat16"
+    model, mesh = small.model(config), sharding.device_mesh()
+    started = train.initial_variables(model, config)
+    assert {leaf.dtype for leaf in jax.tree.leaves(started)} == {jnp.dtype("float32")}
+    state = jax.device_put(train.initial_state(variables, config), sharding.replicated(mesh))
+    batch = frames[:8].reshape(4, 2, 2, 64, 32, 3), np.array([0, 0, 1, 1])
+    state, terms = train.make_step(model, config, mesh)(state, *batch)
+    kept = (state.params, state.frozen, state.batch_stats)
+    assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype("float32")}
+    assert all(np.isfinite(value) for value in terms.values())

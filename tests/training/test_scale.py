@@ -1,0 +1,129 @@
+"""Any number of devices and processes trains as one device does; what they tell each other."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import scale
+import small
+from collectives import carried, sizes
+from commands import QUICKEST, ROOT
+
+from dinogrl_jax.devices import hosts, sharding
+from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.training import train
+
+
+def started(devices: int, *arguments) -> subprocess.Popen:
+    flags = f"--xla_force_host_platform_device_count={devices} {QUICKEST}"
+    command = [sys.executable, str(ROOT / "tests/scale.py"), *map(str, arguments)]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def finished(process: subprocess.Popen) -> list[dict]:
+    """What it printed for each mesh; Gloo prints too."""
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+MESHES = ["1:1", "2:2", "4:2", "8:1"]  # devices, and how many of them share a copy of the state
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory) -> tuple[list[list[dict]], Path]:
+    """What both print, and the folder where they save halfway."""
+    folder = tmp_path_factory.mktemp("halfway")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    # One device each, as CPU hosts have: with two, Gloo mixed up collectives in one run of two.
+    pair = [started(1, f"2:2={folder}", address, 2, index) for index in range(2)]
+    with ThreadPoolExecutor(2) as both:  # a full pipe of one would stop the other
+        return list(both.map(finished, pair)), folder
+
+
+@pytest.fixture(scope="module")
+def on_meshes(two_processes) -> dict[str, dict]:
+    """What each mesh gives; "continued": one device goes on where two processes have saved."""
+    folder = two_processes[1]
+    found = finished(started(8, ",".join([*MESHES, f"1:1={folder}"])))
+    return dict(zip([*MESHES, "continued"], found, strict=True))
+
+
+def assert_equal(found: dict, expected: dict) -> None:
+    # Sums are made in another order, and what that changes grows with every step of Adam; another
+    # batch, statistic or triplet shows at 1e-2.
+    np.testing.assert_allclose(found["losses"], expected["losses"], rtol=1e-8)
+    embedding = np.array(expected["embedding"])
+    error = np.abs(np.array(found["embedding"]) - embedding).max()
+    assert error < 1e-6 * embedding.std()
+
+
+@pytest.mark.parametrize("mesh", MESHES[1:])
+def test_devices_train_as_one(on_meshes, mesh):
+    found, one = on_meshes[mesh], on_meshes["1:1"]
+    assert_equal(found, one)
+    assert found["largest"] <= one["largest"] / int(mesh[-1])  # Adam's moments are shared
+
+
+def test_two_processes_train_as_one(on_meshes, two_processes):
+    (first,), second = two_processes[0]
+    one = on_meshes["1:1"]
+    assert_equal(first, one)
+    assert second == []  # one process prints
+    assert one["heard"] == [15] and first["heard"] == [16]  # the other one said it at 15
+
+
+def test_one_process_continues_what_two_have_saved(on_meshes):
+    found, one = on_meshes["continued"], on_meshes["1:1"]
+    assert len(found["losses"]) == 10
+    assert_equal(found, one | {"losses": one["losses"][10:]})
+
+
+@pytest.mark.parametrize("mesh", ["8:1", "4:2"])
+def test_no_device_sends_activations_of_frames(on_meshes, mesh):
+    devices, fsdp = map(int, mesh.split(":"))
+    config = scale.settings()
+    config.model.compute_dtype = "float32"  # has the same shapes, and needs no setting
+    state = train.state_shapes(small.model(config), config)
+    # 16 tracklets, a share on each device; 3 parts of 20 channels, 4 enhanced; 5 identities.
+    known = sizes(state.trained, axes={16, 16 // devices, 8, 8 // devices, 3, 4, 20, 5, 2})
+    sent = on_meshes[mesh]["sent"]
+    carries = {(kind, carried(tuple(shape), known)) for kind, shapes in sent for shape in shapes}
+    expected = {
+        ("all-reduce", "parameters"),
+        ("all-reduce", "statistics"),
+        ("all-reduce", "embeddings"),
+        ("all-gather", "embeddings"),
+    }
+    assert expected <= carries
+    assert (("all-gather", "parameters") in carries) == (fsdp > 1)
+    assert {kind for kind, _ in carries} == {"all-reduce", "all-gather"}
+    assert "other" not in {what for _, what in carries}
+    assert on_meshes["1:1"]["sent"] == []
+
+
+def test_a_mesh_that_does_not_divide_is_refused():
+    with pytest.raises(InputError, match="mesh.fsdp = "):
+        sharding.device_mesh(3 * jax.device_count())
+    with pytest.raises(InputError, match="mesh.fsdp = 0"):
+        sharding.device_mesh(0)
+
+
+def test_a_cluster_is_seen_in_its_environment():
+    assert not hosts.in_cluster({})
+    assert not hosts.in_cluster({"SLURM_NTASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"})
+    assert hosts.in_cluster({"SLURM_NTASKS": "16"})
+    assert hosts.in_cluster({"TPU_WORKER_HOSTNAMES": "10.0.0.1,10.0.0.2"})

@@ -1,6 +1,9 @@
-"""Every setting, once, with its unit and meaning. `configs/*.py` only change values."""
+"""The settings that every method has, once, with units and meanings; `configs/*.py` change values.
 
-from collections.abc import Sequence
+Those of a method are in its folder, `methods/<name>/settings.py`.
+"""
+
+from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
@@ -14,6 +17,7 @@ FREE_ON_RESUME = (
     "hosts.count",
     "hosts.index",
     "mesh.fsdp",
+    "ops.forms",
     "train.checkpoint_every",
     "train.damaged_checkpoint",
     "train.epochs",
@@ -34,24 +38,27 @@ FREE_AT_EVALUATION = (
 )
 
 
-def default() -> ConfigDict:
-    """The settings of DinoGRL on HITSZ-VCM (arXiv 2511.04281), as published."""
-    return ConfigDict(
-        {
-            "method": "dinogrl",  # a name in dinogrl_jax.methods.METHODS
-            "seed": 0,  # of initial weights, batches, augmentation and dropout
-            "data": data(),
-            "augment": augment(),
-            "model": model(),
-            "loss": loss(),
-            "optimizer": optimizer(),
-            "train": train(),
-            "mesh": mesh(),
-            "hosts": hosts(),
-            "evaluation": evaluation(),
-            "pretrained": pretrained(),
-        }
-    )
+def shared() -> dict:
+    """The sections that every method has; a method changes values and adds its own settings."""
+    return {
+        "method": "",  # a name in dinogrl_jax.methods.METHODS
+        "seed": 0,  # of initial weights, batches, augmentation and dropout
+        "data": data(),
+        "model": {
+            "compute_dtype": "float32",  # "bfloat16" keeps parameters and statistics in float32
+        },
+        "optimizer": optimizer(),
+        "train": train(),
+        "mesh": mesh(),
+        "hosts": hosts(),
+        "evaluation": evaluation(),
+        "ops": {
+            "forms": "fast",  # of operations: "plain" has their definitions alone, see ops/forms.py
+        },
+        "pretrained": {  # PyTorch files to start from; empty starts from random weights
+            "model": "",  # or a run or converted model, whose weights count where they fit
+        },
+    }
 
 
 def data() -> dict:
@@ -85,78 +92,13 @@ def data() -> dict:
     }
 
 
-def augment() -> dict:
-    return {
-        "pad": 10,  # pixels of zeros on each side before the random crop
-        "flip": 0.5,  # probability of a horizontal flip
-        "erase": 0.5,  # probability of random erasing
-        "channels": True,  # visible: one channel for all; infrared: one channel, grey or unchanged
-        "clip_consistent": False,  # one draw of crop, flip and erasing for all frames of a clip
-    }
-
-
-def model() -> dict:
-    return {
-        "streams": ("gait", "appearance"),  # ("appearance",) is the appearance-only ablation
-        "pbmge": True,  # part-wise mutual enhancement of the two streams; needs both
-        "parts": (1, 2, 4, 8, 16),  # horizontal bands of the pyramid
-        "embedding": 256,  # channels of a part's embedding
-        "resnet": {
-            "stages": (3, 4, 6, 3),  # bottleneck blocks of each stage
-            "width": 64,  # channels of the stem; the last stage has 32 times as many
-        },
-        "dinov2": {
-            "height": 448,  # pixels, what a frame is resized to
-            "width": 224,
-            "patch": 14,  # pixels
-            "grid": 37,  # side of the square positional grid in the weights
-            "embedding": 384,
-            "depth": 12,
-            "heads": 6,
-            "mlp_ratio": 4.0,
-            "mlp": "gelu",  # "gelu", or "swiglu" (ViT-g)
-            "registers": 0,
-            "antialias": False,  # of the positional grid's resampling; the register models use True
-            "offset": 0.1,  # added to the grid's size in the scale factor; register models use 0.0
-            "taps": (2, 5, 8, 11),  # blocks whose tokens make up mid4
-        },
-        "sasgl": {
-            "map_channels": 16,  # of the denoising and of the appearance map
-            "hidden": 768,  # of the denoising branch
-            "pre_channels": 64,  # of the blocks in front of the gait network
-            "mask_dropout": 0.5,  # on the mask branch's input
-            "zeroed_tracklets": 0.2,  # share of tracklets that lose one of the two maps in training
-        },
-        "compute_dtype": "float32",  # "bfloat16" keeps parameters and statistics in float32
-    }
-
-
-def loss() -> dict:
-    return {
-        "shape_connect": 0.02,  # weights of the gait stream's own terms
-        "mask_mse": 1.0,
-        "part_connect": 0.01,
-        "part_diversity": 5.0,
-        "shape_connect_transposed": False,  # True smooths each class's map, not the mixed layout
-        "identity_scale": 16.0,  # of the cosine logits
-        "label_smoothing": 0.1,
-        "triplet_margin": 0.2,
-    }
-
-
 def optimizer() -> dict:
     return {
-        "learning_rate": 3.5e-4,
-        "weight_decay": 5e-4,  # added to the gradient, not decoupled
-        "warmup_epochs": 10,
-        "warmup_factor": 0.01,
-        "decay_epochs": (40, 70),
-        "decay_factor": 0.1,
-        "clip_norm": 0.0,  # longest gradient, over all parameters; 0 clips nothing, as published
+        "clip_norm": 0.0,  # longest gradient, over all parameters; 0 clips nothing
         "average": 0.0,  # decay a step of a moving average of the parameters, which evaluation then
-        # uses (0.999, say); 0 averages nothing, as published
-        "parts": 1,  # of a batch, one after the other: each has all identities, and statistics,
-        # triplets and zeroed maps of its own; divides data.tracklets_per_identity
+        # uses (0.999, say); 0 averages nothing
+        "micro_batches": 1,  # of a batch, one after the other: each has all identities, and
+        # statistics and triplets of its own; divides data.tracklets_per_identity
     }
 
 
@@ -196,31 +138,30 @@ def evaluation() -> dict:
         "camera_filter": "protocol",  # "on" ignores the query's identity and camera; "off"
         "tracklets_per_batch": 16,
         "max_rank": 20,
+        "distance": "part_euclidean",  # see retrieval.distances.FORMULAS
+        "best": "mean.mAP",  # which figure the best checkpoint has: direction.figure, or of both
+        # directions' mean; visible_to_infrared.rank1, infrared_to_visible.mAP, …
     }
 
 
-def pretrained() -> dict:
-    return {  # PyTorch files to start from; empty starts from random weights
-        "model": "",  # or a run or converted model, whose weights count where they fit
-        "dinov2": "",
-        "resnet50": "",
-        "mask_branch": "",
-    }
+def merged(settings: Mapping, changes: Mapping) -> dict:
+    """Settings with changes and additions, section by section."""
+    both = dict(settings)
+    for key, value in changes.items():
+        section = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
+        both[key] = merged(both[key], value) if section else value
+    return both
 
 
-def from_dict(settings: dict) -> ConfigDict:
-    """A configuration that was stored as JSON; lists are tuples again.
+def restored(settings: Mapping) -> ConfigDict:
+    """A configuration that was stored as JSON: lists are tuples again."""
 
-    A setting that was not there yet has its default, which changes nothing of before.
-    """
+    def value(stored):
+        if isinstance(stored, Mapping):
+            return {key: value(one) for key, one in stored.items()}
+        return tuple(stored) if isinstance(stored, list) else stored
 
-    def restored(value, known):
-        if isinstance(value, dict):
-            known = known if isinstance(known, dict) else {}
-            return {**known, **{key: restored(v, known.get(key)) for key, v in value.items()}}
-        return tuple(value) if isinstance(value, list) else value
-
-    return ConfigDict(restored(settings, default().to_dict()))
+    return ConfigDict(value(settings))
 
 
 def differences(

@@ -46,6 +46,7 @@ from dinogrl_jax.devices import memory, sharding
 from dinogrl_jax.devices.compiling import compiler_options, keep_compiled
 from dinogrl_jax.interface import command_line
 from dinogrl_jax.interface.errors import InputError, run
+from dinogrl_jax.interface.files import read_json, write_json
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.methods.dinogrl.model import AppearanceStream
 from dinogrl_jax.methods.dinogrl.pbmge import PBMGE
@@ -58,7 +59,6 @@ from dinogrl_jax.retrieval.gallery import tracklets
 from dinogrl_jax.retrieval.metrics import both_ways
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.train import State, initial_state, initial_variables, make_step
-from dinogrl_jax.training.workdir import read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("step", "extract", "stages", "evaluate", "pipeline", "checkpoint", "compile")

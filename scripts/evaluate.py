@@ -19,6 +19,7 @@ from dinogrl_jax.data import datasets
 from dinogrl_jax.devices import compiling, memory, sharding
 from dinogrl_jax.interface import command_line
 from dinogrl_jax.interface.errors import InputError, run
+from dinogrl_jax.interface.files import write_json
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.retrieval import feature_file, scoring
 from dinogrl_jax.retrieval.distances import FORMULAS
@@ -107,7 +108,7 @@ def main() -> None:
         found, subject, about, file = of_checkpoint(config, command_line.folder(config))
     results = {**scoring.figures(found), **scoring.described(found), **about}
     file.parent.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(file, results)
+    write_json(file, results)
     print(table(results, scoring.headline(results)), *scoring.skipped_lines(results), sep="\n")
     if REPORT.value:
         report = file.with_name("report.html")

@@ -12,6 +12,7 @@ from dinogrl_jax.data.tracklets import labels
 from dinogrl_jax.devices import compiling, hosts, memory, sharding
 from dinogrl_jax.interface import command_line
 from dinogrl_jax.interface.errors import run
+from dinogrl_jax.interface.files import write_json
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.retrieval.embedding import (
     embeddings,
@@ -98,7 +99,7 @@ def main() -> int:
         )
     results = workdir.results(manager, config.evaluation.protocol)
     if hosts.first():
-        workdir.write_json(folder / "results.json", results)
+        write_json(folder / "results.json", results)
     e, found = config.evaluation, {name: results[name] for name in DIRECTIONS if name in results}
     print(results_table(results), *described(e.protocol, e.camera_filter, found), sep="\n")
     return 0

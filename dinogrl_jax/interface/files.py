@@ -1,20 +1,23 @@
-"""Files that are whole or absent."""
+"""Files that are complete or absent, and JSON files."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dinogrl_jax.interface.errors import InputError
 
 
 @contextlib.contextmanager
 def complete(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into, which appears under its name when the block ends without an error.
+    """A file to write to, which appears at `path` when the block ends without an error.
 
-    On the disk before the name is: else a power failure may leave an empty file of that name.
-    InputError where it cannot be written.
+    Its content reaches the disk before its name does: otherwise a power failure could leave an
+    empty file of that name.
+
+    Raises InputError if the file cannot be written.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -28,3 +31,23 @@ def complete(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises InputError if the file cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, completely or not at all.
+
+    Raises InputError if the file cannot be written.
+    """
+    with complete(path) as file:
+        file.write(json.dumps(content, indent=2).encode() + b"\n")

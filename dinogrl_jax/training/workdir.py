@@ -1,16 +1,14 @@
 """The folder of a run: config.json, checkpoints/, tensorboard/, pictures/, results.json."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from dinogrl_jax.config import FREE_ON_RESUME, differences, from_dict
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.interface.files import complete
+from dinogrl_jax.interface.files import read_json, write_json
 from dinogrl_jax.training import checkpoint
 
 
@@ -56,17 +54,3 @@ def results(manager: ocp.CheckpointManager, protocol: str) -> dict:
 def described(figures: dict, protocol: str, which: str, step: int) -> dict:
     """Figures with the protocol and the checkpoint they belong to."""
     return {**figures, "protocol": protocol, "checkpoint": which, "step": step}
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; InputError names a file that is none."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    with complete(path) as file:
-        file.write(json.dumps(content, indent=2).encode() + b"\n")

@@ -101,7 +101,7 @@ class Setup(NamedTuple):
 
 def main() -> int:
     flags.FLAGS.set_default("config", str(ROOT / "configs/vcm.py"))
-    config = command_line.parsed_config()
+    config = command_line.config_from_flags()
     if unknown := set(WHAT.value) - set(PARTS):
         raise InputError(f"command line: --what has {min(unknown)!r}, not of {', '.join(PARTS)}")
     before = read_json(Path(COMPARE.value)) if COMPARE.value else None

@@ -219,7 +219,7 @@ def cuda(config: ConfigDict) -> None:
 
 
 def main() -> int:
-    config, _ = command_line.parsed()
+    config, _ = command_line.config_and_workdir()
     jax.config.update("jax_platforms", "cpu")
     if CUDA.value:
         cuda(config)

@@ -97,7 +97,7 @@ def of_checkpoint(config, folder: str) -> tuple[scoring.Evaluation, Subject, dic
 
 
 def main() -> None:
-    config = command_line.parsed_config()
+    config = command_line.config_from_flags()
     if FEATURES.value and config is not None:
         raise InputError("--features are scored without --config: leave one out")
     memory.keep_freed()
@@ -105,7 +105,7 @@ def main() -> None:
     if FEATURES.value:
         found, subject, about, file = of_features(FEATURES.value)
     else:
-        found, subject, about, file = of_checkpoint(config, command_line.folder(config))
+        found, subject, about, file = of_checkpoint(config, command_line.workdir_of(config))
     results = {**scoring.figures(found), **scoring.described(found), **about}
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, results)

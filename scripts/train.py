@@ -31,7 +31,7 @@ from dinogrl_jax.training.train import due, make_step, started
 
 
 def main() -> int:
-    config, folder = command_line.parsed()
+    config, folder = command_line.config_and_workdir()
     memory.keep_freed()
     hosts.connect(config.hosts)
     compiling.keep_compiled()

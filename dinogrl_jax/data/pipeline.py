@@ -38,7 +38,7 @@ from dinogrl_jax.data.batches import (
     part,
 )
 from dinogrl_jax.data.tracklets import MODALITIES, Tracklet, check, check_training
-from dinogrl_jax.interface.errors import InputError, chosen
+from dinogrl_jax.interface.errors import InputError, lookup
 
 Recipe = TrainingRecipe | EvaluationRecipe
 THREADS = 2  # that make batches in the training process, where no worker does
@@ -74,18 +74,18 @@ def training_batches(
         raise InputError(f"seed = {config.seed}: it has to be 0 or more")
     recipe = TrainingRecipe(
         tracklets=tracklets,
-        pairs=chosen(BATCH_RULES, data.batch_rule, "data.batch_rule")(
+        pairs=lookup(BATCH_RULES, data.batch_rule, "data.batch_rule")(
             tracklets, labels, config, start_step + steps
         ),
         aligned=data.batch_rule == CAMERA_PAIRS,
-        frame_rule=chosen(sampling.TRAINING_FRAMES, data.training_frames, "data.training_frames"),
+        frame_rule=lookup(sampling.TRAINING_FRAMES, data.training_frames, "data.training_frames"),
         part=part(
             data.identities_per_batch * data.tracklets_per_identity, process_index, process_count
         ),
         shape=ClipShape(data.frames, data.height, data.width),
         augment=transforms.Augment(**config.augment),
         seed=config.seed,
-        replace=chosen(BAD_FRAMES, data.bad_frames, "data.bad_frames"),
+        replace=lookup(BAD_FRAMES, data.bad_frames, "data.bad_frames"),
     )
     return Batches(recipe, range(start_step, start_step + steps), data.workers)
 
@@ -138,7 +138,7 @@ def evaluation_batches(
     """
     check(tracklets, "test")
     size, data = -(-config.evaluation.tracklets_per_batch // multiple) * multiple, config.data
-    clip_rule = chosen(sampling.TEST_CLIPS, data.test_frames, "data.test_frames")
+    clip_rule = lookup(sampling.TEST_CLIPS, data.test_frames, "data.test_frames")
     rows = []
     for modality in MODALITIES:
         clips = [

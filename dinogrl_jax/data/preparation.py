@@ -20,7 +20,7 @@ from dinogrl_jax.data.problems import refuse
 from dinogrl_jax.data.readers import prepared
 from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.interface.files import complete
+from dinogrl_jax.interface.files import atomic_write
 from dinogrl_jax.interface.progress import Progress
 
 UNCOMPRESSED = "group_size:1,uncompressed"  # image files do not shrink; each is read alone
@@ -263,5 +263,5 @@ def write_metadata(
 
 
 def write_text(path: Path, text: str) -> None:
-    with complete(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())

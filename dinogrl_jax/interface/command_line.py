@@ -15,16 +15,16 @@ WORKDIR = flags.DEFINE_string(
 )
 
 
-def parsed() -> tuple[ConfigDict, str]:
+def config_and_workdir() -> tuple[ConfigDict, str]:
     """The configuration and the working directory; flags that a script defined are parsed too.
 
-    Raises InputError as `parsed_config`, and where no configuration is named.
+    Raises InputError as `config_from_flags`, and where no configuration is named.
     """
-    config = parsed_config()
-    return config, folder(config)
+    config = config_from_flags()
+    return config, workdir_of(config)
 
 
-def folder(config: ConfigDict | None) -> str:
+def workdir_of(config: ConfigDict | None) -> str:
     """The working directory; InputError where no configuration is named."""
     if config is None:
         raise InputError("command line: say which configuration, e.g. --config configs/vcm.py")
@@ -33,7 +33,7 @@ def folder(config: ConfigDict | None) -> str:
     return WORKDIR.value or f"runs/{name}"
 
 
-def parsed_config() -> ConfigDict | None:
+def config_from_flags() -> ConfigDict | None:
     """The configuration, None if none is named; to be called once.
 
     Raises InputError for an unknown flag or setting, or a value of another type.
@@ -42,12 +42,12 @@ def parsed_config() -> ConfigDict | None:
         rest = flags.FLAGS(sys.argv)
         config = CONFIG.value
     except (flags.Error, AttributeError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"command line: {_one_line(error)}") from error
+        raise InputError(f"command line: {_flag_message(error)}") from error
     if len(rest) > 1:
         raise InputError(f"command line: {rest[1]!r} is no flag; settings are --config.key=value")
     return config
 
 
-def _one_line(error: Exception) -> str:
+def _flag_message(error: Exception) -> str:
     text = " ".join(str(error).replace("\\n", " ").replace("\\'", "").split()).strip("'\"")
     return f"unknown setting {text}" if isinstance(error, AttributeError) else text

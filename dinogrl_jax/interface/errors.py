@@ -20,7 +20,7 @@ class InputError(Exception):
     """
 
 
-def chosen(table: Mapping[str, Any], name: str, setting: str) -> Any:
+def lookup(table: Mapping[str, Any], name: str, setting: str) -> Any:
     """What a setting's value names in a table; InputError lists the names there are."""
     if name not in table:
         raise InputError(f"{setting} = {name!r}: there is {', '.join(table)}")

@@ -11,7 +11,7 @@ from dinogrl_jax.interface.errors import InputError
 
 
 @contextlib.contextmanager
-def complete(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which appears at `path` when the block ends without an error.
 
     Its content reaches the disk before its name does: otherwise a power failure could leave an
@@ -49,5 +49,5 @@ def write_json(path: Path, content: Any) -> None:
 
     Raises InputError if the file cannot be written.
     """
-    with complete(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(content, indent=2).encode() + b"\n")

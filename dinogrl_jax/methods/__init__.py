@@ -5,7 +5,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from dinogrl_jax import config
-from dinogrl_jax.interface.errors import chosen
+from dinogrl_jax.interface.errors import lookup
 from dinogrl_jax.methods import dinogrl
 
 METHODS = {
@@ -18,7 +18,7 @@ def named(name: str) -> ModuleType:
 
     Raises InputError for a name that is not there.
     """
-    return chosen(METHODS, name, "method")
+    return lookup(METHODS, name, "method")
 
 
 def default(name: str) -> ConfigDict:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax.devices import sharding
 from dinogrl_jax.devices.compiling import compiler_options
-from dinogrl_jax.interface.errors import InputError, chosen
+from dinogrl_jax.interface.errors import InputError, lookup
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.ops.layers import RECOMPUTED, apart, exact_products, recomputing
 from dinogrl_jax.training import checkpoint, fine_tuning
@@ -248,7 +248,7 @@ def make_step(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
     """
     whole, split = sharding.replicated(mesh), sharding.by_tracklet(mesh)
     placed = sharding.of_state(state_shapes(model, config), mesh)
-    rule = chosen(RECOMPUTED, config.train.recompute, "train.recompute")
+    rule = lookup(RECOMPUTED, config.train.recompute, "train.recompute")
     method = METHODS[config.method]
     step = partial(train_step, method=method, model=model, config=config, whole=whole, rule=rule)
     return jax.jit(

@@ -19,7 +19,7 @@ import numpy as np
 import safetensors
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.interface.files import complete
+from dinogrl_jax.interface.files import atomic_write
 from dinogrl_jax.weights import torch_pickle
 from dinogrl_jax.weights.torch_pickle import ONLY_TENSORS, TYPES, Storage, Tensor, shown
 
@@ -265,7 +265,7 @@ def write(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
         if array.dtype.newbyteorder("<") not in kinds:
             raise InputError(f"{path}: {shown(key)}: PyTorch has no type {array.dtype}")
         tensors[key] = (kinds[array.dtype.newbyteorder("<")], tuple(array.shape))
-    with complete(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         _store(archive, file, "data.pkl", torch_pickle.dumps(tensors))
         _store(archive, file, "byteorder", b"little")
         for index, (key, array) in enumerate(state.items()):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from dinogrl_jax.data import sampling
 from dinogrl_jax.data.tracklets import Tracklet, check, check_training, labels
-from dinogrl_jax.interface.errors import InputError, chosen
+from dinogrl_jax.interface.errors import InputError, lookup
 
 GOLDEN = [  # of the published samplers, spec/datasets.md 1.7 and 2.3
     (sampling.first_per_chunk, 24, 6, "0 4 8 12 16 20"),
@@ -191,7 +191,7 @@ def test_rules_by_name():
     assert sampling.TEST_CLIPS["uniform"](24, 10).tolist() == [sampling.uniform(24, 10).tolist()]
     assert sampling.TEST_CLIPS["dense"](26, 8).shape == (4, 8)
     with pytest.raises(InputError, match="data.test_frames = 'all': there is first-per-chunk"):
-        chosen(sampling.TEST_CLIPS, "all", "data.test_frames")
+        lookup(sampling.TEST_CLIPS, "all", "data.test_frames")
 
 
 def test_streams_of_different_purposes_differ():

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from dinogrl_jax.interface.files import complete
+from dinogrl_jax.interface.files import atomic_write
 from dinogrl_jax.retrieval import scoring
 from dinogrl_jax.retrieval.protocols import exchanged
 from dinogrl_jax.retrieval.report import sections
@@ -22,7 +22,7 @@ def report(
 ) -> None:
     """Write the HTML file; `results` is the content of results.json."""
     text = html(evaluation, subject, results)
-    with complete(path) as file:
+    with atomic_write(path) as file:
         # names may hold what is no text, of file systems
         file.write(text.encode(errors="replace"))
 

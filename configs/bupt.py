@@ -10,11 +10,11 @@ Expected: to be filled from arXiv 2511.04281, Tables 1-2; nothing has been train
 
 from ml_collections import ConfigDict
 
-from dinogrl_jax.config import default
+from dinogrl_jax.methods import default
 
 
 def get_config() -> ConfigDict:
-    config = default()
+    config = default("dinogrl")
     config.data.dataset = "bupt"
     config.data.identities_per_batch, config.data.tracklets_per_identity = 8, 2
     config.data.batch_rule = "camera-pairs"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from dinogrl_jax.config import default
+from dinogrl_jax.methods import default
 
 
 def get_config() -> ConfigDict:
-    config = default()
+    config = default("dinogrl")
     data, model = config.data, config.model
     data.dataset, data.root = "synthetic", "data/synthetic"
     data.height, data.width = 64, 32

@@ -13,8 +13,8 @@ Expected: to be filled from arXiv 2511.04281, Tables 1-2; nothing has been train
 
 from ml_collections import ConfigDict
 
-from dinogrl_jax.config import default
+from dinogrl_jax.methods import default
 
 
 def get_config() -> ConfigDict:
-    return default()
+    return default("dinogrl")

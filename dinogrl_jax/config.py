@@ -17,6 +17,7 @@ FREE_ON_RESUME = (
     "hosts.count",
     "hosts.index",
     "mesh.fsdp",
+    "model.remat",
     "ops.forms",
     "train.checkpoint_every",
     "train.damaged_checkpoint",
@@ -24,7 +25,6 @@ FREE_ON_RESUME = (
     "train.evaluate_every",
     "train.log_every",
     "train.pictures_every",
-    "train.recompute",
 )
 # What an evaluation may change beside: it decides how frames are taken and scored.
 FREE_AT_EVALUATION = (
@@ -46,6 +46,8 @@ def shared() -> dict:
         "data": data(),
         "model": {
             "compute_dtype": "float32",  # "bfloat16" keeps parameters and statistics in float32
+            "remat": "blocks",  # the backward pass computes again, for less memory, all inside of
+            # blocks; "elementwise" keeps results of products and convolutions, "nothing" keeps all
         },
         "optimizer": optimizer(),
         "train": train(),
@@ -111,8 +113,6 @@ def train() -> dict:
         "evaluate_every": 2,  # epochs
         "checkpoint_every": 2,  # epochs
         "damaged_checkpoint": "stop",  # at one to continue from; or "previous" goes back one
-        "recompute": "blocks",  # in the backward pass, for less memory: all inside of blocks;
-        # "elementwise" keeps results of products and convolutions, "nothing" keeps all
         "not_finite": "stop",  # at a loss or gradient that is not finite; or "skip" the batch
     }
 

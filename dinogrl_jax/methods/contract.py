@@ -28,10 +28,13 @@ class Facts(NamedTuple):
 
 @struct.dataclass
 class Clips:
-    """What a model sees: clips of b pairs of tracklets, or of b tracklets of one modality."""
+    """What a model sees: clips of b pairs of tracklets, or of b tracklets of one modality.
 
-    frames: Float[Array, "b m t h w 3"]  # normalised
-    camera: Int[Array, "b m"]  # as the data set numbers it; -1 unknown
+    The fields have no types: trees of shapes, of shardings and of other axes have this form too.
+    """
+
+    frames: Any  # Float[Array, "b m t h w 3"], normalised
+    camera: Any  # Int[Array, "b m"], as the data set numbers it; -1 unknown
     modalities: tuple[str, ...] = struct.field(pytree_node=False, default=MODALITIES)  # of axis m
 
 
@@ -59,7 +62,8 @@ class Sweep(NamedTuple):
     """A pass over all training tracklets before an epoch, which changes collections.
 
     Each tracklet comes once, as one clip by the rule of test frames, visible ones first; batches
-    hold one modality, the last is filled up. All functions are pure and are jitted.
+    hold one modality, the last is filled up. All functions are pure and are jitted; sweeps that are
+    equal, function by function, are compiled once.
     """
 
     tracklets: int  # in a batch
@@ -76,6 +80,7 @@ class Picture(NamedTuple):
     compute: Callable[[nn.Module, Variables, Clips], Any]
     # (frames [n, t, h, w, 3], those arrays of n clips) → one picture of each, in the same colours
     draw: Callable[[Float[np.ndarray, "n t h w 3"], Any], Sequence[np.ndarray]]
+    caption: str = ""  # what is in it, from the top: "frames, foreground"
 
 
 class ReleasedFile(NamedTuple):
@@ -111,7 +116,7 @@ class Method(Protocol):
         """
 
     def Model(self, config: ConfigDict, facts: Facts) -> nn.Module:
-        """A Linen module of the section `model`, called as model(clips, train=…)."""
+        """A Linen module of the whole configuration, called as model(clips, train=…)."""
 
     def descriptor(self, output: Any, config: ConfigDict) -> Float[Array, "v p d"]:
         """What is ranked, of the model's output; v tracklets: b pairs, visible before infrared."""

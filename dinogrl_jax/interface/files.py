@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -51,3 +52,23 @@ def write_json(path: Path, content: Any) -> None:
     """
     with atomic_write(path) as file:
         file.write(json.dumps(content, indent=2).encode() + b"\n")
+
+
+@contextlib.contextmanager
+def new_folder(path: str) -> Iterator[Path]:
+    """A folder to write to, which appears at `path` when the block ends without an error.
+
+    Raises InputError if a file or a folder with content is there, or nothing can be written.
+    """
+    place = Path(path).absolute()
+    if place.is_file() or (place.is_dir() and any(place.iterdir())):
+        raise InputError(f"{path} exists: choose another --out")
+    draft = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        draft.replace(place)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

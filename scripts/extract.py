@@ -40,7 +40,7 @@ def main() -> None:
     options = flags()
     memory.keep_freed()
     features.check_writable(options.out)
-    listed = manifest.read(options.tracklets, options.modality)
+    listed = manifest.read_tracklets(options.tracklets, options.modality)
     manager = pretrained.checkpoints_of(options.checkpoint)
     step = checkpoint.chosen_step(manager, options.which)
     pretrained.check_whole(manager, step)

@@ -2,7 +2,9 @@
 
 import argparse
 
-from dinogrl_jax.config import default
+from ml_collections import ConfigDict
+
+from dinogrl_jax.config import shared
 from dinogrl_jax.data.walkers.synthetic import contact_sheet, generate
 from dinogrl_jax.interface.errors import run
 
@@ -10,7 +12,7 @@ from dinogrl_jax.interface.errors import run
 def flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, help="folder to make; it must not exist")
-    for name, value in default().data.synthetic.items():
+    for name, value in ConfigDict(shared()["data"]).synthetic.items():
         option = "--" + name.replace("_", "-")
         parser.add_argument(option, type=int, default=value, help=f"default {value}")
     parser.add_argument("--silhouettes", action="store_true", help="write PNG masks as well")

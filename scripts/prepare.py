@@ -10,7 +10,9 @@ batch either, "jpeg" is smaller. A stopped preparation is continued by the same 
 
 import argparse
 
-from dinogrl_jax.config import default
+from ml_collections import ConfigDict
+
+from dinogrl_jax.config import shared
 from dinogrl_jax.data.datasets import DATASETS
 from dinogrl_jax.data.preparation import Encoding, prepare
 from dinogrl_jax.data.readers import prepared
@@ -18,7 +20,7 @@ from dinogrl_jax.interface.errors import InputError, run
 
 
 def flags() -> argparse.Namespace:
-    data = default().data
+    data = ConfigDict(shared()["data"])
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,7 +46,7 @@ def main() -> None:
         return
     if not options.root or not options.out:
         raise InputError("command line: say --root and --out, or --verify")
-    config = default().data
+    config = ConfigDict(shared()["data"])
     names = ("dataset", "root", "auxiliary", "fake_infrared")
     config.update({name: getattr(options, name) for name in names})
     encoding = Encoding()

@@ -9,10 +9,12 @@ status: 0 training would work, 1 it would not (or figures would mean nothing), 2
 import argparse
 from pathlib import Path
 
-from dinogrl_jax.config import default
+from ml_collections import ConfigDict
+
+from dinogrl_jax.config import shared
 from dinogrl_jax.data.datasets import DATASETS
-from dinogrl_jax.data.problems import SHOWN
-from dinogrl_jax.data.validation import LOOKS, validate
+from dinogrl_jax.data.problems import MAX_SHOWN
+from dinogrl_jax.data.validation import FRAME_CHECKS, validate
 from dinogrl_jax.interface.errors import run
 from dinogrl_jax.retrieval import protocols
 from dinogrl_jax.training import workdir
@@ -22,14 +24,16 @@ PROTOCOL = {"bupt": "bupt-full"}  # of the data sets; "vcm" otherwise
 
 
 def flags() -> argparse.Namespace:
-    data = default().data
+    data = ConfigDict(shared()["data"])
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dataset", choices=sorted(DATASETS), default=data.dataset)
     parser.add_argument("--root", required=True, help="the data set's folder; the manifest")
     parser.add_argument("--json", help="file for the report")
-    parser.add_argument("--frames", choices=LOOKS, default="decode", help="how to look at them")
+    parser.add_argument(
+        "--frames", choices=FRAME_CHECKS, default="decode", help="how to look at them"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes, default 2")
     parser.add_argument("--minimum-frames", type=int, help="default: as published")
     parser.add_argument("--identities", type=int, default=data.identities_per_batch)
@@ -42,7 +46,7 @@ def flags() -> argparse.Namespace:
 
 def main() -> int:
     options = flags()
-    data = default().data
+    data = ConfigDict(shared()["data"])
     data.update(OWN.get(options.dataset, {}))
     for name in ("dataset", "root", "discard_train", "discard_test", "auxiliary", "fake_infrared"):
         data[name] = getattr(options, name)
@@ -52,13 +56,13 @@ def main() -> int:
     protocol = PROTOCOL.get(options.dataset, "vcm")
     report = validate(
         data,
-        look=options.frames,
+        frame_check=options.frames,
         workers=options.workers,
         camera_filter=protocols.filters_cameras(protocol),
     )
     if options.json:
         workdir.write_json(Path(options.json), report.as_json())
-    print(report.text(SHOWN))
+    print(report.text(MAX_SHOWN))
     return 1 if report.fatal else 0
 
 

@@ -35,12 +35,12 @@ def read(config: ConfigDict, problems: Problems = None) -> Sets:
             "data.fake_infrared add: set it to 'identity', or leave them out"
         )
     if prepared.is_prepared(config.root):
-        return prepared.read(config, problems)
+        return prepared.read_splits(config, problems)
     return DATASETS[config.dataset](config, problems)
 
 
 def hitsz_vcm(config: ConfigDict, problems: Problems) -> Sets:
-    return vcm.read(
+    return vcm.read_splits(
         config.root,
         minimum_frames=config.minimum_frames,
         discard_train=config.discard_train,
@@ -50,7 +50,7 @@ def hitsz_vcm(config: ConfigDict, problems: Problems) -> Sets:
 
 
 def bupt_campus(config: ConfigDict, problems: Problems) -> Sets:
-    sets = bupt.read(
+    sets = bupt.read_splits(
         config.root,
         auxiliary=config.auxiliary,
         fake_infrared=config.fake_infrared,
@@ -60,7 +60,7 @@ def bupt_campus(config: ConfigDict, problems: Problems) -> Sets:
 
 
 def listed_in_manifest(config: ConfigDict, problems: Problems) -> Sets:
-    return filtered(manifest.read_sets(config.root, problems=problems), config, problems)
+    return filtered(manifest.read_splits(config.root, problems=problems), config, problems)
 
 
 def synthetic_walkers(config: ConfigDict, problems: Problems) -> Sets:

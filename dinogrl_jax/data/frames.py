@@ -15,8 +15,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 from dinogrl_jax.interface.errors import InputError
 
 SHARD = ".array_record-"
-RECORD = re.compile(rf"(.*{re.escape(SHARD)}\d+-of-\d+)#(\d+)", re.DOTALL)
-IMAGE = b"image"  # the feature of a record that holds the file
+RECORD_NAME = re.compile(rf"(.*{re.escape(SHARD)}\d+-of-\d+)#(\d+)", re.DOTALL)
+IMAGE_FEATURE = b"image"  # the feature of a record that holds the file
 
 
 class FrameError(InputError):
@@ -30,30 +30,32 @@ class FrameError(InputError):
         return FrameError, (self.frame, self.kind, str(self).removeprefix(f"{self.frame} "))
 
 
-def opened(frame: str) -> str | io.BytesIO:
+def decoder_input(frame: str) -> str | io.BytesIO:
     """What an image decoder opens: the path itself, or a record's bytes.
 
     Raises InputError for a shard or a record that cannot be read.
     """
-    return io.BytesIO(feature(record(frame), IMAGE)) if is_record(frame) else frame
+    return (
+        io.BytesIO(bytes_feature(record_bytes(frame), IMAGE_FEATURE)) if is_record(frame) else frame
+    )
 
 
-def content(frame: str) -> bytes:
+def file_bytes(frame: str) -> bytes:
     """The bytes of the image file; OSError or InputError where it cannot be read."""
     if is_record(frame):
-        return feature(record(frame), IMAGE)
+        return bytes_feature(record_bytes(frame), IMAGE_FEATURE)
     with open(frame, "rb") as file:
         return file.read()
 
 
 def is_record(frame: str) -> bool:
-    return SHARD in frame and RECORD.fullmatch(frame) is not None
+    return SHARD in frame and RECORD_NAME.fullmatch(frame) is not None
 
 
-def record(frame: str) -> bytes:
-    shard, number = RECORD.fullmatch(frame).groups()
+def record_bytes(frame: str) -> bytes:
+    shard, number = RECORD_NAME.fullmatch(frame).groups()
     try:
-        return reader(shard, threading.get_ident()).read([int(number)])[0]
+        return shard_reader(shard, threading.get_ident()).read([int(number)])[0]
     except Exception as error:  # array_record raises several types for a damaged or missing file
         reason = str(error).partition("\n")[0][:80]
         raise FrameError(
@@ -62,23 +64,23 @@ def record(frame: str) -> bytes:
 
 
 @functools.lru_cache(maxsize=1024)
-def reader(shard: str, thread: int) -> ArrayRecordReader:
+def shard_reader(shard: str, thread: int) -> ArrayRecordReader:
     """A reader of its own for each thread, since nothing says that they may share one."""
     return ArrayRecordReader(shard)
 
 
-def feature(example: bytes, name: bytes) -> bytes:
+def bytes_feature(example: bytes, name: bytes) -> bytes:
     """The first value of a bytes feature of a serialised tf.train.Example."""
-    for features in fields(memoryview(example)):  # Example.features
-        for entry in fields(features):  # Features.feature, a map
-            key, value = fields(entry)
+    for features in message_fields(memoryview(example)):  # Example.features
+        for entry in message_fields(features):  # Features.feature, a map
+            key, value = message_fields(entry)
             if key == name:
-                (values,) = fields(value)  # Feature.bytes_list
-                return bytes(next(fields(values)))  # BytesList.value
+                (values,) = message_fields(value)  # Feature.bytes_list
+                return bytes(next(message_fields(values)))  # BytesList.value
     raise InputError(f"a record has no feature {name.decode()}: prepare the shard again")
 
 
-def fields(message: memoryview) -> Iterator[memoryview]:
+def message_fields(message: memoryview) -> Iterator[memoryview]:
     """The length-delimited fields of a protocol buffer, which is all that an image's path has."""
     at = 0
     while at < len(message):

@@ -4,10 +4,8 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +14,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from ml_collections import ConfigDict
 
 from dinogrl_jax.data import datasets, frames, transforms
-from dinogrl_jax.data.problems import refuse
+from dinogrl_jax.data.parallel import map_in_processes
+from dinogrl_jax.data.problems import raise_if_any
 from dinogrl_jax.data.readers import prepared
 from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.interface.errors import InputError
@@ -70,23 +69,23 @@ def prepare(
         "encoding": encoding._asdict(),
         "frames_per_shard": frames_per_shard,
     }
-    shards = planned(sets, config.dataset, frames_per_shard)
-    folder = opened(out, about)
+    shards = planned_shards(sets, config.dataset, frames_per_shard)
+    folder = preparation_folder(out, about)
     root = os.path.dirname(config.root) if os.path.isfile(config.root) else config.root
-    done = write_shards(shards, partial(written, folder, root, encoding), workers)
+    done = write_shards(shards, partial(write_shard, folder, root, encoding), workers)
     write_index(folder, root, shards)
     write_metadata(folder, config.dataset, shards, done)
     files = {shard.name: done[shard.name] for shard in shards}
-    files[prepared.INDEX] = prepared.facts(str(folder / prepared.INDEX))
+    files[prepared.INDEX_FILE] = prepared.file_facts(str(folder / prepared.INDEX_FILE))
     about |= {"files": files, "tracklets": {split: len(found) for split, found in sets.items()}}
-    write_text(folder / prepared.ABOUT, json.dumps(about, indent=2) + "\n")
+    write_text(folder / prepared.ABOUT_FILE, json.dumps(about, indent=2) + "\n")
     for shard in shards:
-        receipt(folder, shard.name).unlink(missing_ok=True)
+        done_file(folder, shard.name).unlink(missing_ok=True)
     (folder / "unfinished.json").unlink(missing_ok=True)
     return about
 
 
-def planned(sets: dict[str, list[Tracklet]], dataset: str, size: int) -> list[Shard]:
+def planned_shards(sets: dict[str, list[Tracklet]], dataset: str, size: int) -> list[Shard]:
     """The shards of each split: whole tracklets in their order, about `size` frames each."""
     shards = []
     for split, tracklets in sets.items():
@@ -105,7 +104,7 @@ def planned(sets: dict[str, list[Tracklet]], dataset: str, size: int) -> list[Sh
     return shards
 
 
-def opened(out: str, about: dict[str, Any]) -> Path:
+def preparation_folder(out: str, about: dict[str, Any]) -> Path:
     """The folder, new, or of an unfinished preparation with the same settings."""
     folder = Path(out)
     plan = folder / "unfinished.json"
@@ -122,64 +121,60 @@ def write_shards(shards: Sequence[Shard], write: partial, workers: int) -> dict[
     done, problems = {}, []
     total = sum(len(tracklet.frames) for shard in shards for tracklet in shard.tracklets)
     with Progress("preparing", total, "frames") as progress:
-        for shard, (facts, unreadable) in zip(shards, mapped(write, shards, workers), strict=True):
+        for shard, (facts, unreadable) in zip(
+            shards, map_in_processes(write, shards, workers), strict=True
+        ):
             done[shard.name] = facts
             problems += unreadable
             progress.add(sum(len(tracklet.frames) for tracklet in shard.tracklets))
-    refuse(problems, "frames that cannot be prepared")
+    raise_if_any(problems, "frames that cannot be prepared")
     return done
 
 
-def mapped(work: partial, items: Sequence, workers: int) -> Iterator:
-    if workers <= 1:
-        yield from map(work, items)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield from pool.map(work, items)
-
-
-def written(
+def write_shard(
     folder: Path, root: str, encoding: Encoding, shard: Shard
 ) -> tuple[dict[str, Any], list[str]]:
     """What is known of a shard, written unless it was before, and its unreadable frames."""
-    place, known = folder / shard.name, receipt(folder, shard.name)
+    place, known = folder / shard.name, done_file(folder, shard.name)
     if known.is_file() and place.is_file():
         facts = json.loads(known.read_text())
         if place.stat().st_size == facts["bytes"]:
             return facts, []
     draft = folder / f".{shard.name}.draft"
     writer, problems = ArrayRecordWriter(str(draft), UNCOMPRESSED), []
-    features, count = features_of(), 0
+    features, count = record_features(), 0
     for tracklet in shard.tracklets:
         for frame in tracklet.frames:
             try:
-                image = encoded(frame, encoding)
+                image = encoded_frame(frame, encoding)
             except (OSError, InputError) as error:
                 problems.append(
                     str(error) if isinstance(error, InputError) else f"{frame}: {error}"
                 )
                 continue
-            writer.write(example(features, image, os.path.relpath(frame, root), tracklet))
+            writer.write(
+                serialized_example(features, image, os.path.relpath(frame, root), tracklet)
+            )
             count += 1
     writer.close()
     if problems:
         draft.unlink()
         return {}, problems
     draft.replace(place)
-    facts = prepared.facts(str(place)) | {"frames": count}
+    facts = prepared.file_facts(str(place)) | {"frames": count}
     write_text(known, json.dumps(facts))
     return facts, []
 
 
-def receipt(folder: Path, shard: str) -> Path:
+def done_file(folder: Path, shard: str) -> Path:
     """The file that says that a shard is complete."""
     return folder / f".{shard}.done"
 
 
-def encoded(frame: str, encoding: Encoding) -> bytes:
+def encoded_frame(frame: str, encoding: Encoding) -> bytes:
     """The file's bytes, or those of the frame encoded anew at its size in training."""
     if encoding.kind == "original":
-        return frames.content(frame)
+        return frames.file_bytes(frame)
     picture, out = transforms.image(frame, encoding.height, encoding.width), io.BytesIO()
     options: dict[str, Any] = {"compress_level": 1}
     if encoding.kind == "jpeg":
@@ -188,15 +183,15 @@ def encoded(frame: str, encoding: Encoding) -> bytes:
     return out.getvalue()
 
 
-def library() -> Any:
+def tensorflow_datasets_module() -> Any:
     """tensorflow-datasets, without what it prints where TensorFlow is not installed."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         import tensorflow_datasets
     return tensorflow_datasets
 
 
-def features_of() -> Any:
-    features = library().features
+def record_features() -> Any:
+    features = tensorflow_datasets_module().features
     return features.FeaturesDict(
         {
             "image": features.Image(shape=(None, None, 3)),
@@ -209,7 +204,7 @@ def features_of() -> Any:
     )
 
 
-def example(features: Any, image: bytes, name: str, tracklet: Tracklet) -> bytes:
+def serialized_example(features: Any, image: bytes, name: str, tracklet: Tracklet) -> bytes:
     """A frame's record, a serialised tf.train.Example."""
     fields = {
         "image": image,
@@ -231,14 +226,14 @@ def write_index(folder: Path, root: str, shards: Sequence[Shard]) -> None:
             described = tracklet._replace(frames=names)
             lines.append(prepared.Entry(shard.split, described, shard.name, first).line())
             first += len(names)
-    write_text(folder / prepared.INDEX, "\n".join(lines) + "\n")
+    write_text(folder / prepared.INDEX_FILE, "\n".join(lines) + "\n")
 
 
 def write_metadata(
     folder: Path, dataset: str, shards: Sequence[Shard], done: dict[str, dict]
 ) -> None:
     """dataset_info.json and features.json, by which tensorflow-datasets opens the folder."""
-    tfds = library()
+    tfds = tensorflow_datasets_module()
     template = tfds.core.ShardedFileTemplate(
         data_dir=str(folder), dataset_name=dataset, filetype_suffix="array_record"
     )
@@ -255,7 +250,7 @@ def write_metadata(
         )
     tfds.folder_dataset.write_metadata(
         data_dir=str(folder),
-        features=features_of(),
+        features=record_features(),
         split_infos=splits,
         version=VERSION,
         check_data=False,  # it would need TensorFlow

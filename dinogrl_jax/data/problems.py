@@ -8,7 +8,7 @@ from typing import NamedTuple
 from dinogrl_jax.interface.errors import InputError
 
 SHORT = "short tracklet"  # the kind of those that vanish by a filter
-SHOWN = 10  # of many problems, as many as one message spells out
+MAX_SHOWN = 10  # of many problems, as many as one message spells out
 
 logger = logging.getLogger(__name__)
 
@@ -26,22 +26,24 @@ class Problem(NamedTuple):
         return f"{os.path.basename(self.file)}:{self.line}: {self.text}" if self.line else self.text
 
 
-def listed(items: Sequence) -> str:
+def enumeration(items: Sequence) -> str:
     """The first items, comma-separated, and how many more there are."""
-    words = ", ".join(str(item) for item in items[:SHOWN])
-    return f"{words} and {len(items) - SHOWN} more" if len(items) > SHOWN else words
+    words = ", ".join(str(item) for item in items[:MAX_SHOWN])
+    return f"{words} and {len(items) - MAX_SHOWN} more" if len(items) > MAX_SHOWN else words
 
 
-def refuse(problems: Sequence[str], where: str) -> None:
+def raise_if_any(problems: Sequence[str], where: str) -> None:
     """Raise one InputError for all problems, if there are any: the first in words, then a count."""
     if problems:
-        more = f"; and {len(problems) - SHOWN} more problems" if len(problems) > SHOWN else ""
-        raise InputError(f"{where}: {'; '.join(problems[:SHOWN])}{more}")
+        more = (
+            f"; and {len(problems) - MAX_SHOWN} more problems" if len(problems) > MAX_SHOWN else ""
+        )
+        raise InputError(f"{where}: {'; '.join(problems[:MAX_SHOWN])}{more}")
 
 
-def settle(problems: Iterable[Problem], where: str) -> None:
+def raise_or_warn(problems: Iterable[Problem], where: str) -> None:
     """Raise one InputError for the fatal problems; without any, warn of the others together."""
     problems = list(problems)
-    refuse([str(problem) for problem in problems if problem.fatal], where)
+    raise_if_any([str(problem) for problem in problems if problem.fatal], where)
     if problems:
-        logger.warning("%s: kept in spite of it: %s", where, listed(problems))
+        logger.warning("%s: kept in spite of it: %s", where, enumeration(problems))

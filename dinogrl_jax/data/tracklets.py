@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dinogrl_jax.data.problems import SHORT, Problem, listed, refuse
+from dinogrl_jax.data.problems import SHORT, Problem, enumeration, raise_if_any
 from dinogrl_jax.interface.errors import InputError
 
 MODALITIES = ("visible", "infrared")  # in this order on axis 1 of a training batch
@@ -12,7 +12,7 @@ MODALITIES = ("visible", "infrared")  # in this order on axis 1 of a training ba
 class Tracklet(NamedTuple):
     """One person seen by one camera for a while."""
 
-    frames: tuple[str, ...]  # in order of time; `frames.opened` says what a name may be
+    frames: tuple[str, ...]  # in order of time; `frames.decoder_input` says what a name may be
     identity: int | str
     camera: int  # as the data set numbers it; -1 unknown
     modality: str  # "visible" or "infrared"
@@ -50,7 +50,7 @@ def check(tracklets: Sequence[Tracklet], split: str) -> None:
             problems.append(f"{name} has no frames")
         if tracklet.modality not in MODALITIES:
             problems.append(f"{name} is {tracklet.modality!r}, neither visible nor infrared")
-    refuse(problems, f"the {split} set")
+    raise_if_any(problems, f"the {split} set")
 
 
 def check_training(tracklets: Sequence[Tracklet], identities: int) -> None:
@@ -60,14 +60,14 @@ def check_training(tracklets: Sequence[Tracklet], identities: int) -> None:
     problems = []
     for modality, missing in without_modality(tracklets).items():
         if missing:
-            problems.append(f"no {modality} tracklet of identity {listed(missing)}")
+            problems.append(f"no {modality} tracklet of identity {enumeration(missing)}")
     if problems:
         problems.append("training needs both: add them or leave the identities out")
     if len(everyone) < identities:
         problems.append(
             f"{len(everyone)} identities, fewer than data.identities_per_batch = {identities}"
         )
-    refuse(problems, "the training set")
+    raise_if_any(problems, "the training set")
 
 
 def without_modality(tracklets: Sequence[Tracklet]) -> dict[str, list[int | str]]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image, UnidentifiedImageError
 
-from dinogrl_jax.data.frames import FrameError, opened
+from dinogrl_jax.data.frames import FrameError, decoder_input
 
 MEAN = np.array([0.485, 0.456, 0.406])  # of ImageNet, per channel
 DEVIATION = np.array([0.229, 0.224, 0.225])
@@ -162,7 +162,7 @@ def decoded(path: str) -> Image.Image:
         FrameError: it is missing, no image, truncated, or deeper than 8 bits a channel.
     """
     try:
-        with Image.open(opened(path)) as picture:
+        with Image.open(decoder_input(path)) as picture:
             picture.load()
     except FrameError:
         raise

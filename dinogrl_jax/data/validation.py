@@ -6,20 +6,19 @@ Readers stop at the first kind of damage; this goes on, and looks at the frames 
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from dinogrl_jax.data import datasets, published, transforms
+from dinogrl_jax.data import datasets, published_sizes, transforms
 from dinogrl_jax.data.frames import FrameError, is_record
-from dinogrl_jax.data.problems import SHORT, Problem, listed
+from dinogrl_jax.data.parallel import map_in_processes
+from dinogrl_jax.data.problems import SHORT, Problem, enumeration
 from dinogrl_jax.data.tracklets import MODALITIES, Tracklet, queries_and_gallery, without_modality
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.progress import Progress
 
-LOOKS = ("decode", "exist", "none")  # at the frames
+FRAME_CHECKS = ("decode", "exist", "none")  # at the frames
 CHUNK = 256  # frames that a worker looks at before it reports
 
 
@@ -57,15 +56,15 @@ class Report(NamedTuple):
 
 
 def validate(
-    config: ConfigDict, *, look: str = "decode", workers: int = 2, camera_filter: bool = True
+    config: ConfigDict, *, frame_check: str = "decode", workers: int = 2, camera_filter: bool = True
 ) -> Report:
     """The report on the data set of a configuration's section `data`.
 
-    Args:
-        config: as for training, with the filters that training would apply.
-        look: what is done with each frame: "decode" it, see whether its file does "exist", "none".
-        workers: processes that look; 0 or 1: this one.
-        camera_filter: whether the protocol ignores the query's identity and camera.
+        Args:
+            config: as for training, with the filters that training would apply.
+    frame_check: what is done with each frame: "decode" it, see whether its file does "exist", "none".
+            workers: processes that look; 0 or 1: this one.
+            camera_filter: whether the protocol ignores the query's identity and camera.
     """
     problems: list[Problem] = []
     try:
@@ -74,12 +73,12 @@ def validate(
         return Report({}, {}, [*problems, Problem("data set", str(error), config.root)])
     problems += training_problems(train, config.identities_per_batch)
     problems += test_problems(test, camera_filter)
-    problems += shared_identities(train, test)
-    problems += repeated_frames([*train, *test])
-    problems += frame_problems([*train, *test], look, workers)
+    problems += shared_identity_problems(train, test)
+    problems += repeated_frame_problems([*train, *test])
+    problems += frame_problems([*train, *test], frame_check, workers)
     short = sum(problem.kind == SHORT for problem in problems)
-    totals = {"listed tracklets": len(train) + len(test) + short, **counted(train, test)}
-    expected = published.TOTALS.get(config.dataset, {})
+    totals = {"listed tracklets": len(train) + len(test) + short, **dataset_totals(train, test)}
+    expected = published_sizes.TOTALS.get(config.dataset, {})
     problems += [
         Problem("size", f"{totals[name]} {name}, {count} are published", fatal=False)
         for name, count in expected.items()
@@ -88,7 +87,7 @@ def validate(
     return Report(totals, expected, problems)
 
 
-def counted(train: Sequence[Tracklet], test: Sequence[Tracklet]) -> dict[str, int]:
+def dataset_totals(train: Sequence[Tracklet], test: Sequence[Tracklet]) -> dict[str, int]:
     """The numbers that publications state, after the filters."""
     everything = [*train, *test]
     infrared, visible = (queries_and_gallery(test, modality) for modality in reversed(MODALITIES))
@@ -139,55 +138,51 @@ def test_problems(test: Sequence[Tracklet], camera_filter: bool) -> Iterator[Pro
         for position in queries:
             own = {test[position].camera} if camera_filter else set()
             if not cameras[test[position].identity] - own:
-                text = f"{name_of(test[position])}: a query without a match in the gallery"
+                text = f"{tracklet_name(test[position])}: a query without a match in the gallery"
                 yield Problem("query without match", text, fatal=False)
 
 
-def shared_identities(train: Sequence[Tracklet], test: Sequence[Tracklet]) -> Iterator[Problem]:
+def shared_identity_problems(
+    train: Sequence[Tracklet], test: Sequence[Tracklet]
+) -> Iterator[Problem]:
     both = {tracklet.identity for tracklet in train} & {tracklet.identity for tracklet in test}
     for identity in sorted(both):
         text = f"identity {identity} is in the training and in the test set: figures mean nothing"
         yield Problem("identity in both sets", text)
 
 
-def repeated_frames(tracklets: Sequence[Tracklet]) -> Iterator[Problem]:
+def repeated_frame_problems(tracklets: Sequence[Tracklet]) -> Iterator[Problem]:
     """Frames that come more than once: two rows overlap, or a name is listed twice."""
     counts = Counter(frame for tracklet in tracklets for frame in tracklet.frames)
     for tracklet in tracklets:
         repeated = [frame for frame in dict.fromkeys(tracklet.frames) if counts[frame] > 1]
         if repeated:
-            text = f"{name_of(tracklet)} has frames that come again: {listed(repeated)}"
+            text = f"{tracklet_name(tracklet)} has frames that come again: {enumeration(repeated)}"
             yield Problem("repeated frame", text, fatal=False)
 
 
-def name_of(tracklet: Tracklet) -> str:
+def tracklet_name(tracklet: Tracklet) -> str:
     return f"{tracklet.modality} tracklet of identity {tracklet.identity}, camera {tracklet.camera}"
 
 
-def frame_problems(tracklets: Sequence[Tracklet], look: str, workers: int) -> list[Problem]:
+def frame_problems(tracklets: Sequence[Tracklet], frame_check: str, workers: int) -> list[Problem]:
     """What is wrong with the files, each once, in the order of the tracklets."""
-    if look == "none":
+    if frame_check == "none":
         return []
     frames = list(dict.fromkeys((frame, t.modality) for t in tracklets for frame in t.frames))
     chunks = [frames[i : i + CHUNK] for i in range(0, len(frames), CHUNK)]
-    look_at = decoded if look == "decode" else existing
+    problems_of = decoding_problems if frame_check == "decode" else missing_frame_problems
     problems: list[Problem] = []
     with Progress("looking at frames", len(frames), "frames") as progress:
-        for chunk, found in zip(chunks, mapped(look_at, chunks, workers), strict=True):
+        for chunk, found in zip(
+            chunks, map_in_processes(problems_of, chunks, workers), strict=True
+        ):
             problems += found
             progress.add(len(chunk))
     return problems
 
 
-def mapped(look_at: Any, chunks: Sequence, workers: int) -> Iterator[list[Problem]]:
-    if workers <= 1:
-        yield from map(look_at, chunks)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield from pool.map(look_at, chunks)
-
-
-def existing(frames: Sequence[tuple[str, str]]) -> list[Problem]:
+def missing_frame_problems(frames: Sequence[tuple[str, str]]) -> list[Problem]:
     return [
         Problem("missing frame", f"{frame} does not exist, though the data set lists it", frame)
         for frame, _ in frames
@@ -195,7 +190,7 @@ def existing(frames: Sequence[tuple[str, str]]) -> list[Problem]:
     ]
 
 
-def decoded(frames: Sequence[tuple[str, str]]) -> list[Problem]:
+def decoding_problems(frames: Sequence[tuple[str, str]]) -> list[Problem]:
     """Problems of frames that cannot be read, or whose colours are not those of their modality."""
     problems = []
     for frame, modality in frames:

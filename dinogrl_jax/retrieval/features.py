@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Shaped
 from ml_collections import ConfigDict
 
-from dinogrl_jax.data.readers.manifest import Listed
+from dinogrl_jax.data.readers.manifest import ListedTracklet
 from dinogrl_jax.interface.errors import InputError
 
 
-def columns(listed: Sequence[Listed]) -> dict[str, Shaped[np.ndarray, " n"]]:
+def columns(listed: Sequence[ListedTracklet]) -> dict[str, Shaped[np.ndarray, " n"]]:
     """identity, camera, modality, role and path of each tracklet.
 
     Identities are int64; if any has a name, all are text, and "" is unknown.

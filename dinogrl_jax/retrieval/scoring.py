@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from dinogrl_jax.data.problems import listed
+from dinogrl_jax.data.problems import enumeration
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval import protocols
 from dinogrl_jax.retrieval.distances import matrix
@@ -116,7 +116,7 @@ def skipped_lines(results: dict) -> list[str]:
     """A line for each direction that has queries without a match, with the first few rows."""
     return [
         f"{name.replace('_', ' ')}: {len(rows)} queries without a match are left out: "
-        f"tracklets {listed(rows)}"
+        f"tracklets {enumeration(rows)}"
         for name, rows in results["skipped"].items()
         if rows
     ]

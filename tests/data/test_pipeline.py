@@ -31,7 +31,7 @@ def config() -> ConfigDict:
 
 @pytest.fixture
 def split(tree) -> tuple[list[Tracklet], list[Tracklet]]:
-    return vcm.read(tree.write_with_frames())
+    return vcm.read_splits(tree.write_with_frames())
 
 
 def training(train, config, **settings) -> list[pipeline.Batch]:
@@ -257,7 +257,7 @@ if __name__ == "__main__":
     settings.data.update(height=16, width=8, frames=3, workers=1)
     settings.data.update(identities_per_batch=2, tracklets_per_identity=2)
     settings.augment.pad = 2
-    train, _ = vcm.read(root)
+    train, _ = vcm.read_splits(root)
     share = {"process_index": int(index), "process_count": 2}
     batches = pipeline.training_batches(train, tracklets.labels(train), settings, steps=5, **share)
     batches = list(batches)
@@ -319,7 +319,7 @@ from dinogrl_jax.data import pipeline, tracklets, vcm
 if __name__ == "__main__":
     settings = config.default()
     settings.data.update(height=16, width=8, workers=1, identities_per_batch=2)
-    train, _ = vcm.read({root!r})
+    train, _ = vcm.read_splits({root!r})
     batches = pipeline.training_batches(train, tracklets.labels(train), settings, steps=1000)
     next(batches)
     print(batches.folder.name, flush=True)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import script
+from ml_collections import ConfigDict
 from PIL import Image
 
-from dinogrl_jax.config import default
+from dinogrl_jax.config import shared
 from dinogrl_jax.data.validation import Report, validate
 from dinogrl_jax.data.walkers import synthetic
 
@@ -32,7 +33,7 @@ def copy(people, tmp_path) -> Path:
 
 
 def report(root: Path, **settings) -> Report:
-    config = default().data
+    config = ConfigDict(shared()["data"])
     config.update(root=str(root), identities_per_batch=2, **settings)
     return validate(config, workers=0)
 

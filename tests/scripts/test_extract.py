@@ -117,7 +117,7 @@ def descriptors(restored, listed, batch, workers=0):
 
 
 def test_any_batch_gives_the_same(restored, frames):
-    listed = manifest.read(str(written(frames, LINES)))
+    listed = manifest.read_tracklets(str(written(frames, LINES)))
     alone = descriptors(restored, listed, 1)
     for batch in (2, 3, 100):
         other = descriptors(restored, listed, batch)
@@ -132,7 +132,7 @@ def test_any_batch_gives_the_same(restored, frames):
 def test_frames_are_those_of_a_test(restored, frames):
     """The first of each chunk; all where there are as many as the model takes; else repeated."""
     tracklets = [line(2, 3, 4, 5), line(2, 4), line(6), line(6, 6)]
-    made = descriptors(restored, manifest.read(str(written(frames, tracklets))), 4)
+    made = descriptors(restored, manifest.read_tracklets(str(written(frames, tracklets))), 4)
     assert (made[0] == made[1]).all() and (made[2] == made[3]).all()
 
 
@@ -159,18 +159,18 @@ def test_a_folder_of_folders(frames, tmp_path):
         for i in names:
             (tmp_path / folder / f"F{i}.PNG").write_bytes((frames / "f0.png").read_bytes())
         (tmp_path / folder / "notes.txt").touch()
-    listed = manifest.read(str(tmp_path), INFRARED)
+    listed = manifest.read_tracklets(str(tmp_path), INFRARED)
     assert [path for _, path in listed] == ["t9", "t10"]
     names = [[frame.rsplit("/", 1)[1] for frame in tracklet.frames] for tracklet, _ in listed]
     assert names == [["F2.PNG", "F3.PNG", "F12.PNG"], ["F0.PNG", "F1.PNG"]]
     assert {tracklet[1:] for tracklet, _ in listed} == {(-1, -1, INFRARED, "both", -1)}
     with pytest.raises(InputError, match="say its modality"):
-        manifest.read(str(tmp_path))
+        manifest.read_tracklets(str(tmp_path))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty holds no images"):
-        manifest.read(str(tmp_path), INFRARED)
+        manifest.read_tracklets(str(tmp_path), INFRARED)
     with pytest.raises(InputError, match="holds no sub-folder"):
-        manifest.read(str(tmp_path / "empty"), INFRARED)
+        manifest.read_tracklets(str(tmp_path / "empty"), INFRARED)
 
 
 def test_a_manifest_in_all_its_forms(frames):
@@ -181,7 +181,7 @@ def test_a_manifest_in_all_its_forms(frames):
         json.dumps({"frames": ["f2.png"]}),
         line(3, identity=None, camera=None, modality=INFRARED),
     ]
-    listed = manifest.read(str(written(frames, lines)), VISIBLE)
+    listed = manifest.read_tracklets(str(written(frames, lines)), VISIBLE)
     assert [t.modality for t, _ in listed] == [VISIBLE] * 3 + [INFRARED]
     assert [t.identity for t, _ in listed] == ["Anna", 3, -1, -1]
     columns = features.columns(listed)
@@ -220,7 +220,7 @@ BAD = [
 def test_bad_lines_are_named(bad, reason, frames):
     path = written(frames, [LINES[0], "", bad, LINES[1]], "bad.jsonl")
     with pytest.raises(InputError) as caught:
-        manifest.read(str(path))
+        manifest.read_tracklets(str(path))
     message = str(caught.value)
     assert message.startswith(f"{path}: line 3: ") and reason in message
     assert "\n" not in message and len(message) < 1000
@@ -229,7 +229,7 @@ def test_bad_lines_are_named(bad, reason, frames):
 def test_many_bad_lines_are_summarised(frames):
     path = written(frames, ["nonsense"] * 1000, "bad.jsonl")
     with pytest.raises(InputError, match="line 1: .*; line 2: .*; and 990 more problems"):
-        manifest.read(str(path))
+        manifest.read_tracklets(str(path))
 
 
 def test_refusals(model_folder, frames, tmp_path):

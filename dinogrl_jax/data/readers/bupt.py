@@ -17,19 +17,19 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from dinogrl_jax.data.problems import Problem, settle
-from dinogrl_jax.data.readers.lines import parsed
+from dinogrl_jax.data.problems import Problem, raise_or_warn
+from dinogrl_jax.data.readers.lines import parsed_lines
 from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.interface.errors import InputError
 
-PATHS = "data_paths.json"
-LISTS = {"train": "train.txt", "query": "query.txt", "gallery": "gallery.txt"}
-AUXILIARY = "train_auxiliary.txt"
+PATHS_FILE = "data_paths.json"
+LIST_FILES = {"train": "train.txt", "query": "query.txt", "gallery": "gallery.txt"}
+AUXILIARY_FILE = "train_auxiliary.txt"
 MODALITY = {"RGB": "visible", "IR": "infrared"}
 PAIR = "RGB/IR"
-CAMERA = {"LS3": 0, "G25": 1, "CQ1": 2, "W4": 3, "TSG1": 4, "TSG2": 5}
-FAKE = "FakeIR"
-PLACES = ("", "inversing_bu", "inversing_bu/json", "inversing_bu/txt")  # of the lists
+CAMERA_NUMBER = {"LS3": 0, "G25": 1, "CQ1": 2, "W4": 3, "TSG1": 4, "TSG2": 5}
+FAKE_FOLDER = "FakeIR"
+LIST_FOLDERS = ("", "inversing_bu", "inversing_bu/json", "inversing_bu/txt")  # of the lists
 
 
 class Layout(NamedTuple):
@@ -45,7 +45,7 @@ class Line(NamedTuple):
     frames: dict[str, list[str]]  # RGB or IR, or both → paths below the frames' folder
 
 
-def read(
+def read_splits(
     root: str,
     *,
     auxiliary: bool = False,
@@ -67,39 +67,41 @@ def read(
     Raises:
         InputError: a folder or file is missing, or lines are wrong: all at once.
     """
-    layout = find(root, auxiliary)
-    paths = json_object(layout.files[PATHS])
+    layout = find_layout(root, auxiliary)
+    paths = read_json_object(layout.files[PATHS_FILE])
     found: list[Problem] = []
     pairs = itertools.count()
-    lists = ["train.txt", AUXILIARY] if auxiliary else ["train.txt"]
+    lists = ["train.txt", AUXILIARY_FILE] if auxiliary else ["train.txt"]
     train: list[Tracklet] = []
     for name in lists:
-        for line in lines(layout.files[name], paths, found):
-            train += tracklets_of(line, "train", layout.frames, pairs)
+        for line in list_lines(layout.files[name], paths, found):
+            train += line_tracklets(line, "train", layout.frames, pairs)
     test: list[Tracklet] = []
     for role in ("query", "gallery"):
-        for line in lines(layout.files[LISTS[role]], paths, found):
-            test += tracklets_of(line, role, layout.frames, pairs)
+        for line in list_lines(layout.files[LIST_FILES[role]], paths, found):
+            test += line_tracklets(line, role, layout.frames, pairs)
     if fake_infrared:
-        train += [fake(tracklet) for tracklet in train if tracklet.modality == "visible"]
+        train += [
+            fake_infrared_tracklet(tracklet) for tracklet in train if tracklet.modality == "visible"
+        ]
     if problems is None:
-        settle(found, os.path.dirname(layout.files["train.txt"]))
+        raise_or_warn(found, os.path.dirname(layout.files["train.txt"]))
     else:
         problems += found
     return train, test
 
 
-def find(root: str, auxiliary: bool) -> Layout:
+def find_layout(root: str, auxiliary: bool) -> Layout:
     """Where the frames and the lists are."""
     advice = "set data.root to the folder that holds DATA/ and data_paths.json"
     if not os.path.isdir(root):
         raise InputError(f"data.root = {root!r} is not a folder: {advice}")
     root = os.path.normpath(root)
     bases = [root, os.path.dirname(os.path.abspath(root))]  # the second where the root is DATA
-    names = [PATHS, *LISTS.values(), *([AUXILIARY] if auxiliary else [])]
+    names = [PATHS_FILE, *LIST_FILES.values(), *([AUXILIARY_FILE] if auxiliary else [])]
     files = {
         name: os.path.normpath(path)
-        for name, base, place in itertools.product(names, bases[::-1], PLACES[::-1])
+        for name, base, place in itertools.product(names, bases[::-1], LIST_FOLDERS[::-1])
         if os.path.isfile(path := os.path.join(base, place, name))
     }
     if missing := [name for name in names if name not in files]:
@@ -110,7 +112,7 @@ def find(root: str, auxiliary: bool) -> Layout:
     raise InputError(f"no folders like DATA/1/ in {root}: {advice}")
 
 
-def json_object(path: str) -> dict[str, Any]:
+def read_json_object(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8-sig") as file:
             content = json.load(file)
@@ -121,45 +123,47 @@ def json_object(path: str) -> dict[str, Any]:
     return content
 
 
-def lines(path: str, paths: dict[str, Any], problems: list[Problem]) -> list[Line]:
+def list_lines(path: str, paths: dict[str, Any], problems: list[Problem]) -> list[Line]:
     """A list's lines; frames that bear another owner's name, or unequal pairs, are not fatal."""
-    parse = functools.partial(line_of, paths=paths)
+    parse = functools.partial(parse_line, paths=paths)
     good = []
-    for number, line in parsed(path, parse, problems, "row"):
+    for number, line in parsed_lines(path, parse, problems, "row"):
         if line:
-            problems += [Problem(kind, text, path, number, False) for kind, text in doubts(line)]
+            problems += [
+                Problem(kind, text, path, number, False) for kind, text in line_warnings(line)
+            ]
             good.append(line)
     return good
 
 
-def line_of(text: str, paths: dict[str, Any]) -> Line:
+def parse_line(text: str, paths: dict[str, Any]) -> Line:
     fields = text.replace(",", " ").split()
     if len(fields) != 4:
         raise ValueError(f"{len(fields)} words, not 4 (identity modality camera track)")
     identity, modality, camera, track = fields
     if modality not in (*MODALITY, PAIR):
         raise ValueError(f"modality {modality[:40]!r} is none of {', '.join([*MODALITY, PAIR])}")
-    if camera not in CAMERA:
-        raise ValueError(f"camera {camera[:40]!r} is none of {', '.join(CAMERA)}")
+    if camera not in CAMERA_NUMBER:
+        raise ValueError(f"camera {camera[:40]!r} is none of {', '.join(CAMERA_NUMBER)}")
     return Line(
         identity,
         camera,
-        {m: frames_of(paths, (identity, m, camera, track)) for m in modality.split("/")},
+        {m: frame_paths(paths, (identity, m, camera, track)) for m in modality.split("/")},
     )
 
 
-def frames_of(paths: dict[str, Any], keys: tuple[str, ...]) -> list[str]:
+def frame_paths(paths: dict[str, Any], keys: tuple[str, ...]) -> list[str]:
     found: Any = paths
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
     if not isinstance(found, list) or not all(isinstance(path, str) for path in found):
-        raise ValueError(f"{PATHS} has no tracklet {' '.join(keys)[:80]}")
+        raise ValueError(f"{PATHS_FILE} has no tracklet {' '.join(keys)[:80]}")
     if not found:
-        raise ValueError(f"{PATHS} has no frames of tracklet {' '.join(keys)}")
+        raise ValueError(f"{PATHS_FILE} has no frames of tracklet {' '.join(keys)}")
     return found
 
 
-def doubts(line: Line) -> Iterator[tuple[str, str]]:
+def line_warnings(line: Line) -> Iterator[tuple[str, str]]:
     for modality, frames in line.frames.items():
         folder = f"{line.identity}/{modality}/{line.camera}/"
         name = f"{line.identity}_{modality}_{line.camera}_"
@@ -170,16 +174,16 @@ def doubts(line: Line) -> Iterator[tuple[str, str]]:
         yield "unequal pair", f"{counts} frames of one pair: each instant should have both"
 
 
-def tracklets_of(line: Line, role: str, folder: str, pairs: Iterator[int]) -> Iterator[Tracklet]:
+def line_tracklets(line: Line, role: str, folder: str, pairs: Iterator[int]) -> Iterator[Tracklet]:
     pair = next(pairs) if len(line.frames) > 1 else -1
     for modality, paths in line.frames.items():
         frames = tuple(f"{folder}/{path}" for path in paths)
-        camera = CAMERA[line.camera]
+        camera = CAMERA_NUMBER[line.camera]
         yield Tracklet(frames, line.identity, camera, MODALITY[modality], role, pair)
 
 
-def fake(tracklet: Tracklet) -> Tracklet:
+def fake_infrared_tracklet(tracklet: Tracklet) -> Tracklet:
     """The infrared tracklet that was made from a visible one; it belongs to no pair."""
     frames = (frame.rpartition("/RGB/") for frame in tracklet.frames)
-    names = tuple(f"{start}/{FAKE}/{rest}" for start, _, rest in frames)
+    names = tuple(f"{start}/{FAKE_FOLDER}/{rest}" for start, _, rest in frames)
     return tracklet._replace(frames=names, modality="infrared", pair=-1)

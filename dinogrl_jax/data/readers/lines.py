@@ -9,7 +9,7 @@ from dinogrl_jax.data.problems import Problem
 from dinogrl_jax.interface.errors import InputError
 
 
-def lines_of(path: str) -> list[tuple[int, str]]:
+def numbered_lines(path: str) -> list[tuple[int, str]]:
     """The lines that hold something, each with its number in the file, from 1 on."""
     try:
         with open(path, encoding="utf-8-sig", errors="replace") as file:
@@ -18,12 +18,12 @@ def lines_of(path: str) -> list[tuple[int, str]]:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def parsed(
+def parsed_lines(
     path: str, parse: Callable[[str], Any], problems: list[Problem], kind: str
 ) -> list[tuple[int, Any]]:
     """Each line's number and `parse` of it; None where that raises ValueError, now a problem."""
     results = []
-    for number, text in lines_of(path):
+    for number, text in numbered_lines(path):
         try:
             results.append((number, parse(text)))
         except ValueError as error:
@@ -34,7 +34,7 @@ def parsed(
     return results
 
 
-def numbers(text: str) -> list[int]:
+def integers(text: str) -> list[int]:
     """The integers of a line, separated by white space or commas; ValueError names another word."""
     words = re.findall(r"[^\s,]+", text)
     for word in words:
@@ -43,11 +43,11 @@ def numbers(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def discarded(path: str, prefixes: tuple[str, ...]) -> set[str]:
+def discarded_paths(path: str, prefixes: tuple[str, ...]) -> set[str]:
     """The paths that a discard list names, without a first prefix; none where `path` is empty."""
     if not path:
         return set()
-    lines = [text.removeprefix("./") for _, text in lines_of(path)]
+    lines = [text.removeprefix("./") for _, text in numbered_lines(path)]
     for prefix in prefixes:
         lines = [text.removeprefix(prefix) for text in lines]
     return set(lines)

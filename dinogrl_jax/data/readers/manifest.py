@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from dinogrl_jax.data.problems import Problem, refuse, settle
+from dinogrl_jax.data.problems import Problem, raise_if_any, raise_or_warn
 from dinogrl_jax.data.tracklets import MODALITIES, Tracklet
 from dinogrl_jax.interface.errors import InputError
 
@@ -23,14 +23,14 @@ IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LARGEST = 1 << 63  # numbers are stored with 64 bits
 
 
-class Listed(NamedTuple):
+class ListedTracklet(NamedTuple):
     """A tracklet and the name by which its source knows it."""
 
     tracklet: Tracklet
     path: str  # the sub-folder, or the first frame as the manifest has it
 
 
-def read(path: str, modality: str | None = None) -> list[Listed]:
+def read_tracklets(path: str, modality: str | None = None) -> list[ListedTracklet]:
     """The tracklets of a manifest or of a folder, in their order.
 
     Unknown identities and cameras are −1.
@@ -46,13 +46,13 @@ def read(path: str, modality: str | None = None) -> list[Listed]:
         return _read_folder(source, modality)
     problems: list[Problem] = []
     listed = _read_lines(source, modality, problems)
-    refuse([f"line {problem.line}: {problem.text}" for problem in problems], path)
+    raise_if_any([f"line {problem.line}: {problem.text}" for problem in problems], path)
     if not listed:
         raise InputError(f"{path}: lists no tracklets")
     return listed
 
 
-def read_sets(
+def read_splits(
     path: str, *, problems: list[Problem] | None = None
 ) -> tuple[list[Tracklet], list[Tracklet]]:
     """The training and the test tracklets of a manifest, each of a known identity.
@@ -68,7 +68,7 @@ def read_sets(
     found: list[Problem] = []
     listed = _read_lines(Path(path), None, found, identified=True)
     if problems is None:
-        settle(found, path)
+        raise_or_warn(found, path)
     else:
         problems += found
     tracklets = [tracklet for tracklet, _ in listed]
@@ -80,7 +80,7 @@ def read_sets(
 
 def _read_lines(
     source: Path, modality: str | None, problems: list[Problem], identified: bool = False
-) -> list[Listed]:
+) -> list[ListedTracklet]:
     try:
         lines = source.read_bytes().split(b"\n")
     except OSError as error:
@@ -89,7 +89,7 @@ def _read_lines(
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                found = _parsed(line, source.parent, modality)
+                found = _parse_entry(line, source.parent, modality)
                 if identified and found.tracklet.identity == -1:
                     raise InputError("identity is missing")
                 listed.append(found)
@@ -98,7 +98,7 @@ def _read_lines(
     return listed
 
 
-def _parsed(line: bytes, folder: Path, modality: str | None) -> Listed:
+def _parse_entry(line: bytes, folder: Path, modality: str | None) -> ListedTracklet:
     try:
         entry = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -122,7 +122,7 @@ def _parsed(line: bytes, folder: Path, modality: str | None) -> Listed:
     if not (camera is None or _is_number(camera)):
         raise InputError("camera is no whole number")
     identity, camera = (-1 if value is None else value for value in (identity, camera))
-    return Listed(Tracklet(tuple(paths), identity, camera, stated, _role(entry)), frames[0])
+    return ListedTracklet(Tracklet(tuple(paths), identity, camera, stated, _role(entry)), frames[0])
 
 
 def _role(entry: dict) -> str:
@@ -155,24 +155,24 @@ def _is_file(path: str) -> bool:
         return False
 
 
-def _read_folder(folder: Path, modality: str | None) -> list[Listed]:
+def _read_folder(folder: Path, modality: str | None) -> list[ListedTracklet]:
     if modality is None:
         raise InputError(f"{folder}: is a folder; say its modality with --modality")
-    folders = sorted((path for path in folder.iterdir() if path.is_dir()), key=_by_number)
+    folders = sorted((path for path in folder.iterdir() if path.is_dir()), key=_natural_key)
     listed, problems = [], []
     for sub in folders:
         images = (path for path in sub.iterdir() if path.suffix.lower() in IMAGES)
-        frames = [str(path) for path in sorted(images, key=_by_number)]
+        frames = [str(path) for path in sorted(images, key=_natural_key)]
         if not frames:
             problems.append(f"{sub.name} holds no images")
-        listed.append(Listed(Tracklet(tuple(frames), -1, -1, modality, "both"), sub.name))
-    refuse(problems, str(folder))
+        listed.append(ListedTracklet(Tracklet(tuple(frames), -1, -1, modality, "both"), sub.name))
+    raise_if_any(problems, str(folder))
     if not listed:
         raise InputError(f"{folder}: holds no sub-folder; each tracklet has one of its own")
     return listed
 
 
-def _by_number(path: Path) -> list:
+def _natural_key(path: Path) -> list:
     """F9 before F10."""
     words = re.split(r"(\d+)", path.name)
     return [int(word) if i % 2 else word for i, word in enumerate(words)]

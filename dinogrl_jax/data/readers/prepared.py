@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from dinogrl_jax.data.problems import Problem, refuse
-from dinogrl_jax.data.readers.lines import discarded
+from dinogrl_jax.data.problems import Problem, raise_if_any
+from dinogrl_jax.data.readers.lines import discarded_paths
 from dinogrl_jax.data.tracklets import Tracklet, long_enough
 from dinogrl_jax.interface.errors import InputError
 
-ABOUT, INDEX = "prepared.json", "tracklets.jsonl"
+ABOUT_FILE, INDEX_FILE = "prepared.json", "tracklets.jsonl"
 FORMAT = 1  # raise it when readers of this version cannot read what it writes
 SETTINGS = ("auxiliary", "fake_infrared")  # decide which tracklets a data set has
 BLOCK = 1 << 20  # bytes read at a time
@@ -42,17 +42,17 @@ class Entry(NamedTuple):
 
 
 def is_prepared(root: str) -> bool:
-    return os.path.isfile(os.path.join(root, ABOUT))
+    return os.path.isfile(os.path.join(root, ABOUT_FILE))
 
 
-def read(
+def read_splits(
     config: ConfigDict, problems: list[Problem] | None = None
 ) -> tuple[list[Tracklet], list[Tracklet]]:
     """The training and the test tracklets, filtered as those of the raw data set are.
 
     Raises InputError if the folder holds another data set, or was prepared with other settings.
     """
-    about = described(config.root)
+    about = read_about(config.root)
     if about["dataset"] != config.dataset:
         raise InputError(f"{config.root} holds data.dataset = {about['dataset']!r}")
     for name in SETTINGS:
@@ -63,10 +63,10 @@ def read(
             )
     lists = {"train": config.discard_train, "test": config.discard_test}
     sets: dict[str, list[Tracklet]] = {"train": [], "test": []}
-    gone = {split: discarded(path, (f"{split.title()}/",)) for split, path in lists.items()}
+    gone = {split: discarded_paths(path, (f"{split.title()}/",)) for split, path in lists.items()}
     used = dict.fromkeys(sets, False)
-    for entry in entries(config.root):
-        kept = kept_frames(entry, gone[entry.split])
+    for entry in index_entries(config.root):
+        kept = kept_frame_indices(entry, gone[entry.split])
         used[entry.split] |= len(kept) < len(entry.tracklet.frames)
         start = os.path.join(config.root, entry.shard)
         frames = tuple(f"{start}#{entry.first + index}" for index in kept)
@@ -81,9 +81,9 @@ def read(
     return train, test
 
 
-def described(root: str) -> dict[str, Any]:
+def read_about(root: str) -> dict[str, Any]:
     """What prepared.json says; InputError where it is damaged or of another version."""
-    path = os.path.join(root, ABOUT)
+    path = os.path.join(root, ABOUT_FILE)
     try:
         with open(path, encoding="utf-8") as file:
             about = json.load(file)
@@ -95,27 +95,27 @@ def described(root: str) -> dict[str, Any]:
     return about
 
 
-def entries(root: str) -> Iterator[Entry]:
+def index_entries(root: str) -> Iterator[Entry]:
     """The index, line by line; InputError names a damaged line."""
-    path = os.path.join(root, INDEX)
+    path = os.path.join(root, INDEX_FILE)
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    yield entry_of(json.loads(line))
+                    yield parse_entry(json.loads(line))
                 except (ValueError, KeyError, TypeError) as error:
                     raise InputError(f"{path}:{number}: is damaged ({error!r})") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def entry_of(fields: dict[str, Any]) -> Entry:
+def parse_entry(fields: dict[str, Any]) -> Entry:
     split, shard, first = (fields.pop(name) for name in ("split", "shard", "first"))
     tracklet = Tracklet(**fields)
     return Entry(split, tracklet._replace(frames=tuple(tracklet.frames)), shard, first)
 
 
-def kept_frames(entry: Entry, gone: set[str]) -> list[int]:
+def kept_frame_indices(entry: Entry, gone: set[str]) -> list[int]:
     """Which of a tracklet's frames no discard list names."""
     names = entry.tracklet.frames
     if not gone:
@@ -129,7 +129,7 @@ def verify(root: str) -> int:
 
     Raises InputError that names every file that is missing or differs.
     """
-    files, problems = described(root)["files"], []
+    files, problems = read_about(root)["files"], []
     for name, expected in files.items():
         path = os.path.join(root, name)
         if not os.path.isfile(path):
@@ -138,7 +138,7 @@ def verify(root: str) -> int:
             problems.append(f"{name} has {os.path.getsize(path)} bytes, not {expected['bytes']}")
         elif checksum(path) != expected["sha256"]:
             problems.append(f"{name} has another checksum: its content has changed")
-    refuse(problems, root)
+    raise_if_any(problems, root)
     return len(files)
 
 
@@ -151,6 +151,6 @@ def checksum(path: str) -> str:
     return digest.hexdigest()
 
 
-def facts(path: str) -> dict[str, Any]:
+def file_facts(path: str) -> dict[str, Any]:
     """A file's size and checksum, as prepared.json holds them."""
     return {"bytes": os.path.getsize(path), "sha256": checksum(path)}

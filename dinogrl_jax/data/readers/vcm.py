@@ -3,24 +3,24 @@
 import logging
 from collections.abc import Sequence
 
-from dinogrl_jax.data.problems import SHORT, Problem, settle
-from dinogrl_jax.data.readers.lines import discarded
+from dinogrl_jax.data.problems import SHORT, Problem, raise_or_warn
+from dinogrl_jax.data.readers.lines import discarded_paths
 from dinogrl_jax.data.readers.vcm_files import (
-    ROWS,
+    ROW_FILES,
     Layout,
     Row,
     Rows,
-    find,
-    missing_folders,
-    query_rows,
-    rows_of,
+    find_layout,
+    missing_folder_problems,
+    query_indices,
+    read_rows,
 )
 from dinogrl_jax.data.tracklets import Tracklet
 
 logger = logging.getLogger(__name__)
 
 
-def read(
+def read_splits(
     root: str,
     *,
     minimum_frames: int = 12,
@@ -46,25 +46,25 @@ def read(
     Raises:
         InputError: a folder or file is missing, nothing is left, or lines are wrong: all at once.
     """
-    layout = find(root)
+    layout = find_layout(root)
     found: list[Problem] = []
-    rows = {split: rows_of(layout, split, found) for split in ("train", "test")}
-    queries = query_rows(layout, rows["test"], found)
+    rows = {split: read_rows(layout, split, found) for split in ("train", "test")}
+    queries = query_indices(layout, rows["test"], found)
     for split, folder in layout.frames.items():
-        found += missing_folders(folder, rows[split])
+        found += missing_folder_problems(folder, rows[split])
     if problems is None:
-        settle(found, layout.info)
+        raise_or_warn(found, layout.info)
     roles = {"train": ["train"] * len(rows["train"]), "test": test_roles(rows["test"], queries)}
     discards = {"train": discard_train, "test": discard_test}
     minimum = max(minimum_frames, 1)
     left_out: list[Problem] = []
     train, test = (
-        tracklets_of(layout, split, rows[split], roles[split], discards[split], minimum, left_out)
+        row_tracklets(layout, split, rows[split], roles[split], discards[split], minimum, left_out)
         for split in ("train", "test")
     )
     logger.info("HITSZ-VCM in layout %s, info files in %s", layout.letter, layout.info)
     if problems is None:
-        settle([problem for problem in left_out if problem.fatal], layout.info)
+        raise_or_warn([problem for problem in left_out if problem.fatal], layout.info)
     else:
         problems += found + left_out
     return train, test
@@ -77,7 +77,7 @@ def test_roles(rows: Rows, queries: set[int]) -> list[str]:
     ]
 
 
-def tracklets_of(
+def row_tracklets(
     layout: Layout,
     split: str,
     rows: Rows,
@@ -88,12 +88,12 @@ def tracklets_of(
 ) -> list[Tracklet]:
     """The rows as tracklets, without discarded frames and then without short tracklets."""
     folder = layout.frames[split]
-    gone = discarded(discard, (f"{folder}/", f"{split.title()}/"))
-    file, seen, tracklets = layout.file(ROWS[split]), set(), []
+    gone = discarded_paths(discard, (f"{folder}/", f"{split.title()}/"))
+    file, seen, tracklets = layout.file(ROW_FILES[split]), set(), []
     for (number, row), role in zip(rows, roles, strict=True):
         if row is None:
             continue
-        paths = paths_of(row)
+        paths = frame_paths(row)
         seen.update(gone.intersection(paths))
         kept = tuple(f"{folder}/{path}" for path in paths if path not in gone)
         if len(kept) >= minimum:
@@ -107,7 +107,7 @@ def tracklets_of(
         problems.append(Problem("discard list", text, discard))
     if not tracklets:
         text = f"no {split} tracklet has {minimum} frames: lower data.minimum_frames"
-        problems.append(Problem("no tracklets", f"{text} or check {ROWS[split]}", file))
+        problems.append(Problem("no tracklets", f"{text} or check {ROW_FILES[split]}", file))
     logger.info(
         "%s: %d of %d tracklets have %d frames or more; %d frames discarded",
         split, len(tracklets), len(rows), minimum, len(seen),
@@ -115,7 +115,7 @@ def tracklets_of(
     return tracklets
 
 
-def paths_of(row: Row) -> list[str]:
+def frame_paths(row: Row) -> list[str]:
     return [frame.path for frame in row.frames if frame]
 
 

@@ -18,19 +18,21 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dinogrl_jax.data.problems import Problem, listed
-from dinogrl_jax.data.readers.lines import numbers, parsed
+from dinogrl_jax.data.problems import Problem, enumeration
+from dinogrl_jax.data.readers.lines import integers, parsed_lines
 from dinogrl_jax.interface.errors import InputError
 
-NAMES = {"train": "train_name.txt", "test": "test_name.txt"}
-ROWS = {"train": "track_train_info.txt", "test": "track_test_info.txt"}
-QUERIES = "query_IDX.txt"
+NAME_FILES = {"train": "train_name.txt", "test": "test_name.txt"}
+ROW_FILES = {"train": "track_train_info.txt", "test": "track_test_info.txt"}
+QUERY_FILE = "query_IDX.txt"
 MODALITY = {1: "infrared", 2: "visible"}
-FOLDER = {1: "ir", 2: "rgb"}
+MODALITY_FOLDER = {1: "ir", 2: "rgb"}
 NAME = re.compile(r"(\d+)M(\d+)D(\d+)T\d+F(\d+\.\w+)", re.ASCII)
 CAMERAS = 12
 
-MIXED_ROWS = 0.01  # share that may have some frames of others; the real data are said to have 0.4 %
+MAX_MIXED_ROWS = (
+    0.01  # share that may have some frames of others; the real data are said to have 0.4 %
+)
 
 
 class Layout(NamedTuple):
@@ -68,7 +70,7 @@ class Row(NamedTuple):
 Rows = list[tuple[int, Row | None]]  # the number of the line; None for a wrong one
 
 
-def find(root: str) -> Layout:
+def find_layout(root: str) -> Layout:
     """Where the info files and the identities' folders are."""
     advice = "set data.root to the folder that holds info/, Train/ and Test/"
     root = os.path.normpath(root) if root else root
@@ -76,7 +78,7 @@ def find(root: str) -> Layout:
         raise InputError(f"data.root = {root!r} is not a folder: {advice}")
     bases = [root, os.path.join(root, "data")]
     candidates = [f"{base}{info}" for base in bases for info in ("/info", "/Info", "")]
-    files = [*NAMES.values(), *ROWS.values(), QUERIES]
+    files = [*NAME_FILES.values(), *ROW_FILES.values(), QUERY_FILE]
     info = max(candidates, key=lambda folder: sum(is_file(folder, name) for name in files))
     if missing := [name for name in files if not is_file(info, name)]:
         where = f"{root} or its info/, Info/ or data/" if len(missing) == len(files) else info
@@ -86,7 +88,7 @@ def find(root: str) -> Layout:
         if any(os.path.isdir(folder) for folder in split_roots.values()):
             return Layout("A", info, split_roots)
     for base in bases:
-        if any(name.isdigit() for name in folders_in(base)):
+        if any(name.isdigit() for name in subfolder_names(base)):
             letter = "C" if info == base else "B"
             return Layout(letter, info, {"train": base, "test": base})
     raise InputError(f"neither Train/ and Test/ nor folders like 0001/ in {root}: {advice}")
@@ -96,7 +98,7 @@ def is_file(folder: str, name: str) -> bool:
     return os.path.isfile(os.path.join(folder, name))
 
 
-def folders_in(folder: str) -> list[str]:
+def subfolder_names(folder: str) -> list[str]:
     """The names of a folder's folders; none where there is no such folder."""
     if not os.path.isdir(folder):
         return []
@@ -104,7 +106,7 @@ def folders_in(folder: str) -> list[str]:
     return [name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))]
 
 
-def owner(identity: int, modality: int, camera: int) -> Owner:
+def checked_owner(identity: int, modality: int, camera: int) -> Owner:
     if modality not in MODALITY:
         raise ValueError(f"modality {modality} is neither 1 (infrared) nor 2 (visible)")
     if camera < 1:
@@ -126,34 +128,36 @@ class FrameParser:
         key = tuple(key)
         if key not in self.folders:
             identity, modality, camera = map(int, key)
-            found = owner(identity, modality, camera)
-            self.folders[key] = found, f"{key[0]}/{FOLDER[modality]}/D{key[2]}/"
+            found = checked_owner(identity, modality, camera)
+            self.folders[key] = found, f"{key[0]}/{MODALITY_FOLDER[modality]}/D{key[2]}/"
         found, folder = self.folders[key]
         return Frame(found, folder + file)
 
 
-def rows_of(layout: Layout, split: str, problems: list[Problem]) -> Rows:
+def read_rows(layout: Layout, split: str, problems: list[Problem]) -> Rows:
     """The rows of a split; a few rows with some frames of others are no fatal problem."""
     parse = FrameParser()
-    names = [frame for _, frame in parsed(layout.file(NAMES[split]), parse, problems, "name")]
-    path = layout.file(ROWS[split])
-    parse = functools.partial(row_of, names=names, names_file=NAMES[split])
-    rows = parsed(path, parse, problems, "row")
+    names = [
+        frame for _, frame in parsed_lines(layout.file(NAME_FILES[split]), parse, problems, "name")
+    ]
+    path = layout.file(ROW_FILES[split])
+    parse = functools.partial(parse_row, names=names, names_file=NAME_FILES[split])
+    rows = parsed_lines(path, parse, problems, "row")
     mixed = [(number, row) for number, row in rows if row and row.foreign]
-    many = len(mixed) > MIXED_ROWS * len(rows)
+    many = len(mixed) > MAX_MIXED_ROWS * len(rows)
     for number, row in mixed:
         fatal = many or len(row.foreign) == len(row.frames)
-        text = f"{described(row.owner)}, but it has {row.foreign[0].path}"
+        text = f"{owner_text(row.owner)}, but it has {row.foreign[0].path}"
         problems.append(Problem("frames of others", text, path, number, fatal))
     return rows
 
 
-def described(who: Owner) -> str:
+def owner_text(who: Owner) -> str:
     return f"{who.modality} tracklet of identity {who.identity} and camera {who.camera}"
 
 
-def row_of(text: str, names: Sequence[Frame | None], names_file: str) -> Row:
-    fields = numbers(text)
+def parse_row(text: str, names: Sequence[Frame | None], names_file: str) -> Row:
+    fields = integers(text)
     if len(fields) != 5:
         raise ValueError(f"{len(fields)} numbers, not 5 (modality start end identity camera)")
     modality, start, end, identity, camera = fields
@@ -161,31 +165,31 @@ def row_of(text: str, names: Sequence[Frame | None], names_file: str) -> Row:
         raise ValueError(f"frames {start} to {end}, but {names_file} has 1 to {len(names)}")
     if end < start:
         raise ValueError(f"frames {start} to {end} are none")
-    return Row(owner(identity, modality, camera), names[start - 1 : end])
+    return Row(checked_owner(identity, modality, camera), names[start - 1 : end])
 
 
-def query_rows(layout: Layout, rows: Rows, problems: list[Problem]) -> set[int]:
+def query_indices(layout: Layout, rows: Rows, problems: list[Problem]) -> set[int]:
     """Indices of the rows that are queries, from 0; each has to be an infrared row."""
     queries: set[int] = set()
 
     def parse(text: str) -> None:
-        for number in numbers(text):
+        for number in integers(text):
             if not 1 <= number <= len(rows):
-                raise ValueError(f"row {number}, but {ROWS['test']} has 1 to {len(rows)}")
+                raise ValueError(f"row {number}, but {ROW_FILES['test']} has 1 to {len(rows)}")
             row = rows[number - 1][1]
             if row and row.owner.modality != "infrared":
-                raise ValueError(f"row {number} of {ROWS['test']} is not infrared")
+                raise ValueError(f"row {number} of {ROW_FILES['test']} is not infrared")
             if number - 1 in queries:
                 raise ValueError(f"row {number} is listed twice")
             queries.add(number - 1)
 
-    parsed(layout.file(QUERIES), parse, problems, "query")
+    parsed_lines(layout.file(QUERY_FILE), parse, problems, "query")
     return queries
 
 
-def missing_folders(folder: str, rows: Rows) -> list[Problem]:
+def missing_folder_problems(folder: str, rows: Rows) -> list[Problem]:
     """A problem if identities have no folder: one listing finds a wrong root without 460,000."""
     frames = (frame for _, row in rows if row for frame in row.frames if frame)
     wanted = {frame.path.partition("/")[0] for frame in frames}
-    missing = sorted(wanted - set(folders_in(folder)))
-    return [Problem("folder", f"{folder} has no folder {listed(missing)}")] if missing else []
+    missing = sorted(wanted - set(subfolder_names(folder)))
+    return [Problem("folder", f"{folder} has no folder {enumeration(missing)}")] if missing else []

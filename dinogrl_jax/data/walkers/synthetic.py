@@ -8,17 +8,16 @@ every tracklet (`Nuisance.redrawn`), so that not even one modality can rely on t
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import groupby
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from dinogrl_jax.data.parallel import map_in_processes
 from dinogrl_jax.data.walkers.cameras import CAMERAS, NUISANCE, Nuisance, camera, palette, shot
 from dinogrl_jax.data.walkers.people import in_mood, person
 from dinogrl_jax.data.walkers.render import film
@@ -156,21 +155,12 @@ def write(root: Path, settings: Settings, workers: int) -> None:
     people = [list(group) for _, group in groupby(passages, key=lambda p: p.pid)]
     work = partial(write_person, root, settings)
     with Progress(f"generating {settings.height}x{settings.width}", count(passages), "frames") as p:
-        for frames in mapped(work, people, workers):
+        for frames in map_in_processes(work, people, workers):
             p.add(frames)
 
 
 def count(passages: list[Passage]) -> int:
     return sum(p.frames for p in passages)
-
-
-def mapped(work: partial, items: Iterable, workers: int) -> Iterator[int]:
-    if workers <= 1:
-        yield from map(work, items)
-        return
-    # Spawned, since a forked copy of a process that runs JAX can hang.
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield from pool.map(work, items)
 
 
 def plan(settings: Settings) -> list[Passage]:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from dinogrl_jax.data.frames import opened
+from dinogrl_jax.data.frames import decoder_input
 from dinogrl_jax.retrieval.report.page import Html, element
 
 HEIGHT = 112  # pixels of a frame, at most
@@ -17,7 +17,7 @@ QUALITY = 78  # of JPEG
 def of_frame(frame: str) -> Html | None:
     """A small picture of a frame, None where it cannot be read."""
     try:
-        with Image.open(opened(frame)) as image:
+        with Image.open(decoder_input(frame)) as image:
             picture = image.convert("RGB")
     except Exception:  # a report is worth more than a frame; decoders raise a dozen types
         return None

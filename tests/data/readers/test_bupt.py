@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
-from dinogrl_jax.config import default
+from dinogrl_jax.config import shared
 from dinogrl_jax.data import datasets
 from dinogrl_jax.data.problems import Problem
 from dinogrl_jax.data.readers import bupt
@@ -52,13 +53,13 @@ def campus(tmp_path) -> Campus:
 
 def problem(root: str, **settings) -> str:
     with pytest.raises(InputError) as caught:
-        bupt.read(root, **settings)
+        bupt.read_splits(root, **settings)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_pairs_queries_and_gallery(campus):
-    train, test = bupt.read(campus.write())
+    train, test = bupt.read_splits(campus.write())
     assert [tracklet[1:] for tracklet in train] == [
         ("9", 2, "visible", "train", 0),
         ("9", 2, "infrared", "train", 0),
@@ -76,15 +77,15 @@ def test_pairs_queries_and_gallery(campus):
 @pytest.mark.parametrize("places", [("", ""), ("inversing_bu/txt", "inversing_bu/json")])
 @pytest.mark.parametrize("inner", ["", "DATA"])
 def test_every_layout_gives_the_same(campus, places, inner):
-    expected = bupt.read(campus.write())
+    expected = bupt.read_splits(campus.write())
     for name in [*LINES, "data_paths.json"]:
         (campus.root / name).unlink()
     root = campus.write(*places)
-    assert bupt.read(str(Path(root) / inner)) == expected
+    assert bupt.read_splits(str(Path(root) / inner)) == expected
 
 
 def test_the_auxiliary_set_and_the_made_pictures(campus):
-    train, _ = bupt.read(campus.write(), auxiliary=True, fake_infrared=True)
+    train, _ = bupt.read_splits(campus.write(), auxiliary=True, fake_infrared=True)
     assert [tracklet.identity for tracklet in train[6:8]] == ["20", "20"] and train[6].pair > 2
     made = train[8:]
     assert [tracklet.identity for tracklet in made] == ["9", "10", "10", "20"]
@@ -109,7 +110,7 @@ def test_wrong_lines_are_named_and_can_be_left_out(campus, line, words):
         "data_paths.json has ", ""
     )
     found: list[Problem] = []
-    train, _ = bupt.read(root, problems=found)
+    train, _ = bupt.read_splits(root, problems=found)
     assert [tracklet.pair for tracklet in train] == [0, 0, 1, 1]
     assert [(p.line, p.kind) for p in found] == [(3, "row")] and words.split()[0] in found[0].text
 
@@ -118,7 +119,7 @@ def test_unequal_pairs_and_frames_of_others_are_kept(campus):
     campus.paths["9"]["IR"]["CQ1"]["1"].pop()
     campus.paths["10"]["RGB"]["LS3"]["2"][0] = "9/RGB/CQ1/9_RGB_CQ1_1_1.jpg"
     found: list[Problem] = []
-    train, _ = bupt.read(campus.write(), problems=found)
+    train, _ = bupt.read_splits(campus.write(), problems=found)
     assert len(train) == 6
     assert [(p.kind, p.line, p.fatal) for p in found] == [
         ("unequal pair", 1, False),
@@ -138,7 +139,7 @@ def test_roots_and_files_that_are_none(campus, tmp_path):
 
 
 def test_settings_that_contradict_each_other(campus):
-    config = default().data
+    config = ConfigDict(shared()["data"])
     config.update(dataset="bupt", root=campus.write(), minimum_frames=3)
     assert [len(split) for split in datasets.read(config)] == [6, 5]
     config.minimum_frames = 4

@@ -5,7 +5,7 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
-from dinogrl_jax.config import default, differences, from_dict
+from dinogrl_jax.config import shared
 from dinogrl_jax.data import datasets
 from dinogrl_jax.data.problems import Problem
 from dinogrl_jax.data.readers import manifest
@@ -35,7 +35,7 @@ def written(tmp_path):
 
 
 def config(root: str, **settings) -> ConfigDict:
-    data = default().data
+    data = ConfigDict(shared()["data"])
     data.update(dataset="manifest", root=root, minimum_frames=1, **settings)
     return data
 
@@ -67,9 +67,9 @@ def test_one_name_among_the_identities_makes_all_text(written):
 def test_wrong_lines_are_named_and_can_be_left_out(written, line, words):
     path = written([LINES[0], line, *LINES[1:]])
     with pytest.raises(InputError, match=f"tracklets.jsonl:2: {words}"):
-        manifest.read_sets(path)
+        manifest.read_splits(path)
     found: list[Problem] = []
-    train, test = manifest.read_sets(path, problems=found)
+    train, test = manifest.read_splits(path, problems=found)
     assert len(train) + len(test) == 5 and [problem.line for problem in found] == [2]
 
 
@@ -80,11 +80,3 @@ def test_short_tracklets_and_wrong_roots(written, tmp_path):
     data.root = str(tmp_path)
     with pytest.raises(InputError, match="is a folder: give the manifest"):
         datasets.read(data)
-
-
-def test_a_configuration_of_before_a_setting_existed_has_its_default():
-    stored = json.loads(default().to_json())
-    del stored["data"]["batch_rule"], stored["evaluation"]["camera_filter"]
-    assert differences(from_dict(stored), default()) == []
-    stored["data"]["frames"] = 7
-    assert differences(from_dict(stored), default()) == ["data.frames: 7 → 6"]

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from commands import refusal, script
 from ml_collections import ConfigDict
 
-from dinogrl_jax.config import default
+from dinogrl_jax.config import shared
 from dinogrl_jax.data import datasets, frames, pipeline
 from dinogrl_jax.data.preparation import Encoding, prepare
 from dinogrl_jax.data.readers import prepared
@@ -19,7 +19,7 @@ from dinogrl_jax.interface.errors import InputError
 
 @pytest.fixture
 def config(tree) -> ConfigDict:
-    config = default()
+    config = ConfigDict(shared())
     config.data.update(root=tree.write_with_frames(20, 12), height=16, width=8, frames=3, workers=0)
     config.data.update(identities_per_batch=2, tracklets_per_identity=2)
     config.evaluation.tracklets_per_batch = 4
@@ -75,8 +75,8 @@ def test_filters_work_on_the_prepared_as_on_the_raw(config, tmp_path):
         raw, shards = (datasets.read(c.data) for c in (config, other))
         assert [len(split) for split in raw] == [len(split) for split in shards]
         for a, b in zip(sum(raw, []), sum(shards, []), strict=True):
-            assert a[1:] == b[1:] and list(map(frames.content, a.frames)) == list(
-                map(frames.content, b.frames)
+            assert a[1:] == b[1:] and list(map(frames.file_bytes, a.frames)) == list(
+                map(frames.file_bytes, b.frames)
             )
     discard.write_text("nothing")
     with pytest.raises(InputError, match="no line names a train frame"):
@@ -89,7 +89,7 @@ def test_tensorflow_datasets_opens_the_folder(config, tmp_path):
     assert builder.info.splits["train"].num_examples == sum(len(t.frames) for t in train)
     source = builder.as_data_source("test", decoders={"image": tfds.decode.SkipDecoding()})
     first = source[0]
-    assert first["image"] == frames.content(test[0].frames[0])
+    assert first["image"] == frames.file_bytes(test[0].frames[0])
     assert first["name"] == b"Test/0503/ir/D11/91.jpg"
     assert (first["identity"], first["camera"], first["modality"]) == (b"503", 11, b"infrared")
     assert builder.as_data_source("test")[3]["image"].shape == (20, 12, 3)
@@ -97,7 +97,7 @@ def test_tensorflow_datasets_opens_the_folder(config, tmp_path):
 
 def test_a_stopped_preparation_goes_on(config, tmp_path, monkeypatch):
     whole = prepare(config.data, str(tmp_path / "whole"), frames_per_shard=60, workers=0)
-    out, write, wrote = tmp_path / "out", prepared.facts, []
+    out, write, wrote = tmp_path / "out", prepared.file_facts, []
 
     def stopping(path: str) -> dict:
         wrote.append(path)
@@ -105,7 +105,7 @@ def test_a_stopped_preparation_goes_on(config, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return write(path)
 
-    monkeypatch.setattr(prepared, "facts", stopping)
+    monkeypatch.setattr(prepared, "file_facts", stopping)
     with pytest.raises(KeyboardInterrupt):
         prepare(config.data, str(out), frames_per_shard=60, workers=0)
     assert not prepared.is_prepared(str(out))
@@ -149,7 +149,7 @@ def test_damage_is_named(config, tmp_path):
     other = made(config, tmp_path / "out")
     train, _ = datasets.read(other.data)
     with pytest.raises(InputError, match="#99999 cannot be read"):
-        frames.content(train[0].frames[0].replace("#0", "#99999"))
+        frames.file_bytes(train[0].frames[0].replace("#0", "#99999"))
     other.data.dataset = "bupt"
     with pytest.raises(InputError, match="holds data.dataset = 'vcm'"):
         datasets.read(other.data)
@@ -157,11 +157,11 @@ def test_damage_is_named(config, tmp_path):
     with pytest.raises(InputError, match="prepared with data.auxiliary = False"):
         datasets.read(other.data)
     other.data.auxiliary = False
-    index = tmp_path / "out" / prepared.INDEX
+    index = tmp_path / "out" / prepared.INDEX_FILE
     index.write_text(index.read_text().replace('"first": 12', '"fist": 12', 1))
     with pytest.raises(InputError, match=r"tracklets.jsonl:2: is damaged"):
         datasets.read(other.data)
-    about = tmp_path / "out" / prepared.ABOUT
+    about = tmp_path / "out" / prepared.ABOUT_FILE
     about.write_text(json.dumps({"format": 99}))
     with pytest.raises(InputError, match="format 99"):
         datasets.read(other.data)

@@ -13,7 +13,7 @@ from dinogrl_jax.interface.errors import InputError
 def problem(root, **settings) -> str:
     """The one line that reading ends with."""
     with pytest.raises(InputError) as caught:
-        vcm.read(str(root), **settings)
+        vcm.read_splits(str(root), **settings)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -26,7 +26,7 @@ def test_every_layout_gives_the_same_tracklets(tree_of, layout, nested):
     root = tree.root
     tree.root = root / "data" if nested else root
     tree.write()
-    train, test = vcm.read(str(root))
+    train, test = vcm.read_splits(str(root))
     assert len(train) == len(test) == 12
     assert train[0].frames[:2] == tuple(
         str(tree.folder("train") / "0001" / "ir" / "D11" / name) for name in ("91.jpg", "96.jpg")
@@ -62,7 +62,7 @@ def test_names_of_the_info_files_become_paths(name, path):
 )
 def test_queries_on_one_line_or_many(tree, lines):
     tree.lines["query_IDX.txt"] = lines
-    _, test = vcm.read(tree.write())
+    _, test = vcm.read_splits(tree.write())
     for direction in ("infrared", "visible"):
         queries, gallery = queries_and_gallery(test, direction)
         assert len(queries) == len(gallery) == 6
@@ -72,13 +72,13 @@ def test_queries_on_one_line_or_many(tree, lines):
 
 def test_an_infrared_row_that_is_no_query_stays_in_the_gallery(tree):
     tree.lines["query_IDX.txt"] = ["1 2 3 7 8"]
-    _, test = vcm.read(tree.write())
+    _, test = vcm.read_splits(tree.write())
     assert queries_and_gallery(test, "infrared")[0] == [0, 1, 2, 6, 7]
     assert queries_and_gallery(test, "visible")[1] == [0, 1, 2, 6, 7, 8]
 
 
 def test_blank_lines_commas_and_windows_line_ends_change_nothing(tree):
-    expected = vcm.read(tree.write())
+    expected = vcm.read_splits(tree.write())
     rows = tree.lines["track_train_info.txt"]
     tree.lines["track_train_info.txt"] = [row.replace(" ", ", ") + "\r" for row in rows] + ["", " "]
     tree.lines["track_test_info.txt"].insert(5, "")
@@ -86,16 +86,16 @@ def test_blank_lines_commas_and_windows_line_ends_change_nothing(tree):
     root = tree.write()
     path = tree.info("train_name.txt")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert vcm.read(root) == expected
+    assert vcm.read_splits(root) == expected
 
 
 def test_short_tracklets_are_left_out(tree):
     row = tree.lines["track_train_info.txt"]
     row[0] = "1 1 11 0001 11"
-    train, _ = vcm.read(tree.write())
+    train, _ = vcm.read_splits(tree.write())
     assert len(train) == 11
-    assert len(vcm.read(tree.write(), minimum_frames=11)[0]) == 12
-    assert [len(split) for split in vcm.read(tree.write(), minimum_frames=13)] == [4, 4]
+    assert len(vcm.read_splits(tree.write(), minimum_frames=11)[0]) == 12
+    assert [len(split) for split in vcm.read_splits(tree.write(), minimum_frames=13)] == [4, 4]
     assert "data.minimum_frames" in problem(tree.write(), minimum_frames=15)
 
 
@@ -107,7 +107,7 @@ def test_discarding_comes_before_the_minimum(tree_of, tmp_path, layout):
     prefix = "Train/" if layout == "A" else ""
     lists[0].write_text(f"{prefix}0001/ir/D11/91.jpg\n\n{prefix}0001/ir/D3/96.jpg\n")
     lists[1].write_text(f"{tree.folder('test')}/0503/rgb/D3/91.jpg\n")
-    train, test = vcm.read(root, discard_train=str(lists[0]), discard_test=str(lists[1]))
+    train, test = vcm.read_splits(root, discard_train=str(lists[0]), discard_test=str(lists[1]))
     assert len(train) == 11  # the first track had 12 frames
     assert [len(tracklet.frames) for tracklet in train[:2]] == [12, 13]
     assert not any(frame.endswith("0001/ir/D3/96.jpg") for frame in train[1].frames)
@@ -170,14 +170,14 @@ def test_few_mixed_rows_are_kept_with_a_warning(tree, caplog):
     tree.lines["track_train_info.txt"] *= 20
     tree.lines["track_train_info.txt"][0] = "1 14 25 0001 11"  # ends with a frame of camera 3
     with caplog.at_level(logging.WARNING, logger=problems.__name__):
-        train, _ = vcm.read(tree.write())
+        train, _ = vcm.read_splits(tree.write())
     assert len(train) == 240
     assert train[0].camera == 11 and "/D3/" in train[0].frames[-1]
     assert "track_train_info.txt:1:" in caplog.text
 
 
 @pytest.mark.parametrize(
-    "file", [*vcm_files.NAMES.values(), *vcm_files.ROWS.values(), vcm_files.QUERIES]
+    "file", [*vcm_files.NAME_FILES.values(), *vcm_files.ROW_FILES.values(), vcm_files.QUERY_FILE]
 )
 def test_a_missing_or_empty_file_is_named(tree, file):
     root = tree.write()
@@ -221,6 +221,6 @@ def test_a_quarter_of_the_full_data_set_is_indexed_in_seconds(tree):
     tree.lines["query_IDX.txt"] = [" ".join(infrared)]
     root = tree.write()
     start = time.process_time()
-    train, test = vcm.read(root)
+    train, test = vcm.read_splits(root)
     assert time.process_time() - start < 8  # half a second where annotations are not checked
     assert len(train) + len(test) == 2 * tracks

@@ -19,6 +19,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -35,7 +36,7 @@ from dinogrl_jax.data.batches import (
     IdentityPairs,
     ListedPairs,
     TrainingRecipe,
-    part,
+    process_rows,
 )
 from dinogrl_jax.data.tracklets import MODALITIES, Tracklet, check, check_training
 from dinogrl_jax.interface.errors import InputError, lookup
@@ -63,7 +64,7 @@ def training_batches(
         tracklets: the training set.
         labels: the label of each of its identities, as `tracklets.labels` makes them.
         config: its `data`, `augment` and `seed` are used.
-        process_index, process_count: this process gets its contiguous part of every batch.
+        process_index, process_count: this process gets its contiguous share of every batch.
 
     Raises:
         InputError: at once if the set cannot fill a batch; from `next` for an unreadable image.
@@ -79,11 +80,11 @@ def training_batches(
         ),
         aligned=data.batch_rule == CAMERA_PAIRS,
         frame_rule=lookup(sampling.TRAINING_FRAMES, data.training_frames, "data.training_frames"),
-        part=part(
+        own=process_rows(
             data.identities_per_batch * data.tracklets_per_identity, process_index, process_count
         ),
         shape=ClipShape(data.frames, data.height, data.width),
-        augment=transforms.Augment(**config.augment),
+        augment=transforms.Augment(**config.get("augment", {})),
         seed=config.seed,
         replace=lookup(BAD_FRAMES, data.bad_frames, "data.bad_frames"),
     )
@@ -131,14 +132,68 @@ def evaluation_batches(
         tracklets: the test set, or a modality of it.
         config: its `data` and `evaluation.tracklets_per_batch` are used.
         multiple: of which the size of a batch has to be one; it is rounded up.
-        process_index, process_count: this process gets its contiguous part of every batch.
+        process_index, process_count: this process gets its contiguous share of every batch.
 
     Raises:
         InputError: at once if there is no tracklet; from `next` for an unreadable image.
     """
     check(tracklets, "test")
-    size, data = -(-config.evaluation.tracklets_per_batch // multiple) * multiple, config.data
-    clip_rule = lookup(sampling.TEST_CLIPS, data.test_frames, "data.test_frames")
+    size = round_up(config.evaluation.tracklets_per_batch, multiple)
+    own = process_rows(size, process_index, process_count)
+    return one_by_one(tracklets, config, config.data.test_frames, size=size, own=own)
+
+
+def sweep_batches(
+    tracklets: Sequence[Tracklet],
+    labels: Mapping[int | str, int],
+    config: ConfigDict,
+    size: int,
+    *,
+    multiple: int = 1,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> "Batches":
+    """Every training tracklet once, as one clip that is not augmented: visible ones first.
+
+    Frames are chosen as in a test; where that takes all of them ("dense"), the first of each chunk.
+
+    Args:
+        tracklets: the training set.
+        labels: the label of each of its identities.
+        config: its `data` is used.
+        size: of a batch; rounded up to one of which `multiple` is a divisor.
+        process_index, process_count: this process gets its contiguous share of every batch.
+
+    Raises:
+        InputError: at once if there is no tracklet; from `next` for an unreadable image.
+    """
+    check(tracklets, "training")
+    rule, size = config.data.test_frames, round_up(size, multiple)
+    return one_by_one(
+        tracklets,
+        config,
+        "first-per-chunk" if rule == "dense" else rule,
+        size=size,
+        own=process_rows(size, process_index, process_count),
+        labels=labels,
+        replace=lookup(BAD_FRAMES, config.data.bad_frames, "data.bad_frames"),
+    )
+
+
+def round_up(size: int, multiple: int) -> int:
+    """The smallest multiple that is not below a size."""
+    return -(-size // multiple) * multiple
+
+
+def one_by_one(
+    tracklets: Sequence[Tracklet], config: ConfigDict, rule: str, *, size: int, **options: Any
+) -> "Batches":
+    """The batches of all clips of tracklets by a rule of test frames, visible ones first.
+
+    options: further fields of `EvaluationRecipe`.
+    """
+    data = config.data
+    clip_rule = lookup(sampling.TEST_CLIPS, rule, "data.test_frames")
     rows = []
     for modality in MODALITIES:
         clips = [
@@ -148,14 +203,8 @@ def evaluation_batches(
             for number in range(len(clip_rule(len(tracklet.frames), data.frames)))
         ]
         rows += [clips[i : i + size] for i in range(0, len(clips), size)]
-    recipe = EvaluationRecipe(
-        tracklets=tracklets,
-        rows=rows,
-        clip_rule=data.test_frames,
-        size=size,
-        part=part(size, process_index, process_count),
-        shape=ClipShape(data.frames, data.height, data.width),
-    )
+    shape = ClipShape(data.frames, data.height, data.width)
+    recipe = EvaluationRecipe(tracklets, rows, rule, size, shape=shape, **options)
     batches = Batches(recipe, range(len(rows)), data.workers)
     batches.clips = sum(map(len, rows))
     return batches
@@ -201,7 +250,7 @@ class Batches(Iterator):
             self.replaced[frame] += 1
             if self.replaced[frame] == 1:
                 logger.warning("%s cannot be read: a neighbour stands in for it", frame)
-        return opened(batch, self.shape) if self.folder else batch
+        return with_frames(batch, self.shape) if self.folder else batch
 
     def close(self) -> None:
         if hasattr(self.iterator, "close"):
@@ -252,7 +301,7 @@ def claimed(folder: str, path: str) -> bool:
     return False
 
 
-def opened(batch: Batch | EvaluationBatch, shape: tuple[int, ...]) -> Batch | EvaluationBatch:
+def with_frames(batch: Batch | EvaluationBatch, shape: tuple[int, ...]) -> Batch | EvaluationBatch:
     """The batch with its frames, whose file is free once nothing refers to them any more."""
     with open(batch.frames, "r+b") as file:
         memory = mmap.mmap(file.fileno(), 0)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from dinogrl_jax.data.problems import SHORT, Problem, enumeration, raise_if_any
 from dinogrl_jax.interface.errors import InputError
 
+UNKNOWN = -1  # a camera, or an identity
 MODALITIES = ("visible", "infrared")  # in this order on axis 1 of a training batch
 
 
@@ -24,6 +25,22 @@ def labels(tracklets: Sequence[Tracklet]) -> dict[int | str, int]:
     """The label of each identity: 0, 1, … in sorted order."""
     identities = sorted({tracklet.identity for tracklet in tracklets})
     return {identity: label for label, identity in enumerate(identities)}
+
+
+def cameras(tracklets: Sequence[Tracklet]) -> tuple[int, ...]:
+    """The known cameras, as the data set numbers them, sorted."""
+    return tuple(sorted({tracklet.camera for tracklet in tracklets} - {UNKNOWN}))
+
+
+def check_cameras(tracklets: Sequence[Tracklet], who: str) -> None:
+    """Raise InputError if the camera of a training tracklet is unknown to `who` needs it."""
+    unknown = [tracklet for tracklet in tracklets if tracklet.camera == UNKNOWN]
+    if unknown:
+        more = f" and of {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise InputError(
+            f"{who} needs cameras, and that of the training tracklet {unknown[0].frames[0]}{more} "
+            "is unknown: name the cameras in the data set, or leave these tracklets out"
+        )
 
 
 def queries_and_gallery(

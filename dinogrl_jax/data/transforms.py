@@ -30,13 +30,13 @@ INFRARED_CHANNELS = (0, 0, 1, 1, 2, 2, GREY, ALL)  # equally likely
 
 
 class Augment(NamedTuple):
-    """The configuration's section of the same name."""
+    """The configuration's section of the same name; what it leaves out does nothing."""
 
-    pad: int  # pixels
-    flip: float  # probability
-    erase: float  # probability
-    channels: bool
-    clip_consistent: bool
+    pad: int = 0  # pixels
+    flip: float = 0.0  # probability
+    erase: float = 0.0  # probability
+    channels: bool = False
+    clip_consistent: bool = False
 
 
 class Draw(NamedTuple):

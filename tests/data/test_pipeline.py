@@ -13,18 +13,20 @@ from ml_collections import ConfigDict
 from dinogrl_jax import config as configuration
 from dinogrl_jax.data import pipeline, sampling, transforms
 from dinogrl_jax.data.readers import vcm
-from dinogrl_jax.data.tracklets import Tracklet, labels
+from dinogrl_jax.data.tracklets import Tracklet, cameras, check_cameras, labels
 from dinogrl_jax.interface.errors import InputError
 
 PAIRS = 4  # 2 identities x 2 tracklets
+AUGMENT = {"pad": 2, "flip": 0.5, "erase": 0.5, "channels": True}
+SHARED = ("frames", "cameras", "labels")  # among processes
 
 
 @pytest.fixture
 def config() -> ConfigDict:
-    settings = configuration.default()
+    settings = ConfigDict(configuration.shared())
     settings.data.update(height=16, width=8, frames=3, workers=0)
     settings.data.update(identities_per_batch=2, tracklets_per_identity=2)
-    settings.augment.pad = 2
+    settings.augment = ConfigDict(AUGMENT)
     settings.evaluation.tracklets_per_batch = 4
     return settings
 
@@ -56,6 +58,8 @@ def test_a_training_batch_holds_pairs_of_clips(split, config):
             sampling.members(train, labels(train)), 2, 2, config.seed, step
         )
         np.testing.assert_array_equal(batch.labels, drawn.labels)
+        seen = [[train[i].camera for i in positions] for positions in drawn[1:]]
+        np.testing.assert_array_equal(batch.cameras.T, seen)
         for row, pair in enumerate(zip(drawn.visible, drawn.infrared, strict=True)):
             for clip, position in zip(batch.frames[row], pair, strict=True):
                 # A frame is of one colour, so that each can be found among the tracklet's files.
@@ -116,7 +120,7 @@ def test_processes_share_the_batch_of_one(split, config, count):
         for i in range(count)
     ]
     for whole, *shares in zip(pipeline.evaluation_batches(test, config), *parts, strict=True):
-        for field in ("frames", "positions", "valid"):
+        for field in ("frames", "cameras", "labels", "positions", "valid"):
             joined = np.concatenate([getattr(share, field) for share in shares])
             np.testing.assert_array_equal(joined, getattr(whole, field))
 
@@ -132,6 +136,7 @@ def test_evaluation_takes_every_tracklet_once_and_in_order(split, config):
     assert kept == [3, 4, 5, 9, 10, 11, 0, 1, 2, 6, 7, 8]
     for batch in found:
         assert batch.frames.shape == (4, 1, 3, 16, 8, 3)
+        assert batch.cameras.tolist() == [test[position].camera for position in batch.positions]
         for clip, position in zip(batch.frames[:, 0], batch.positions, strict=True):
             frames = test[position].frames
             chosen = sampling.first_per_chunk(len(frames), 3)
@@ -246,22 +251,25 @@ def test_a_tracklet_without_a_readable_frame_stops(split, config, tree):
         training(split[0], config)
 
 
-SHARE = """
+SHARE = f"""
 import sys
 import numpy as np
+from ml_collections import ConfigDict
 from dinogrl_jax import config
-from dinogrl_jax.data import pipeline, tracklets, vcm
+from dinogrl_jax.data import pipeline, tracklets
+from dinogrl_jax.data.readers import vcm
+AUGMENT = {AUGMENT}
 if __name__ == "__main__":
     root, out, index = sys.argv[1:]
-    settings = config.default()
+    settings = ConfigDict(config.shared() | dict(augment=AUGMENT))
     settings.data.update(height=16, width=8, frames=3, workers=1)
     settings.data.update(identities_per_batch=2, tracklets_per_identity=2)
-    settings.augment.pad = 2
     train, _ = vcm.read_splits(root)
-    share = {"process_index": int(index), "process_count": 2}
+    share = dict(process_index=int(index), process_count=2)
     batches = pipeline.training_batches(train, tracklets.labels(train), settings, steps=5, **share)
     batches = list(batches)
-    np.savez(out, frames=[b.frames for b in batches], labels=[b.labels for b in batches])
+    arrays = dict((name, [getattr(b, name) for b in batches]) for name in {SHARED})
+    np.savez(out, **arrays)
 """
 
 
@@ -276,7 +284,7 @@ def test_two_processes_read_the_batches_of_one(split, config, tree, tmp_path):
     assert [process.wait(timeout=120) for process in started] == [0, 0]
     shares = [np.load(out) for out in outs]
     for step, whole in enumerate(training(split[0], config)):
-        for name in ("frames", "labels"):
+        for name in SHARED:
             joined = np.concatenate([share[name][step] for share in shares])
             np.testing.assert_array_equal(joined, getattr(whole, name))
 
@@ -314,10 +322,12 @@ def test_test_frames_by_other_rules(split, config, rule, clips):
 
 KILLED = """
 import os, signal
+from ml_collections import ConfigDict
 from dinogrl_jax import config
-from dinogrl_jax.data import pipeline, tracklets, vcm
+from dinogrl_jax.data import pipeline, tracklets
+from dinogrl_jax.data.readers import vcm
 if __name__ == "__main__":
-    settings = config.default()
+    settings = ConfigDict(config.shared())
     settings.data.update(height=16, width=8, workers=1, identities_per_batch=2)
     train, _ = vcm.read_splits({root!r})
     batches = pipeline.training_batches(train, tracklets.labels(train), settings, steps=1000)
@@ -338,3 +348,61 @@ def test_a_killed_run_leaves_no_worker_and_no_files(tree, tmp_path):
     while folder.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert folder.name.startswith("dinogrl_") and not folder.exists()
+
+
+@pytest.mark.parametrize("rule", ["uniform", "dense"])
+def test_a_sweep_takes_every_training_tracklet_once(split, config, rule):
+    train, config.data.test_frames = split[0], rule
+    label_of = labels(train)
+    batches = list(pipeline.sweep_batches(train, label_of, config, 5, multiple=4))
+    assert {batch.frames.shape for batch in batches} == {(8, 1, 3, 16, 8, 3)}
+    kept = [int(p) for batch in batches for p in batch.positions[batch.valid]]
+    visible = [t.modality == "visible" for t in train]
+    assert kept == sorted(range(len(train)), key=lambda p: not visible[p])
+    chosen = sampling.uniform if rule == "uniform" else sampling.first_per_chunk
+    for batch in batches:
+        assert all(train[p].modality == batch.modality for p in batch.positions)
+        people = [label_of[train[p].identity] for p in batch.positions]
+        assert batch.labels.tolist() == people
+        assert batch.cameras.tolist() == [train[p].camera for p in batch.positions]
+        names = train[batch.positions[0]].frames
+        expected = [plain_frame(names[i], config) for i in chosen(len(names), 3)]
+        np.testing.assert_array_equal(batch.frames[0, 0], np.stack(expected))
+    halves = [
+        pipeline.sweep_batches(train, label_of, config, 8, process_index=i, process_count=2)
+        for i in range(2)
+    ]
+    for whole, *shares in zip(batches, *halves, strict=True):
+        joined = np.concatenate([share.frames for share in shares])
+        np.testing.assert_array_equal(joined, whole.frames)
+
+
+def test_a_sweep_goes_on_at_an_unreadable_frame_as_training_does(split, config, tree):
+    train = split[0]
+    path = Path(train[0].frames[0])
+    path.write_text("no image")
+    with pytest.raises(InputError, match="is not an image"):
+        list(pipeline.sweep_batches(train, labels(train), config, 4))
+    config.data.bad_frames = "neighbour"
+    batches = pipeline.sweep_batches(train, labels(train), config, 4)
+    assert len(list(batches)) and batches.replaced == {str(path): 1}
+
+
+def test_training_tracklets_of_unknown_cameras_are_refused_where_cameras_are_needed(split):
+    train = split[0]
+    assert cameras(train) == tuple(sorted({t.camera for t in train}))
+    check_cameras(train, "A method")
+    unknown = [t._replace(camera=-1) if i in (2, 5) else t for i, t in enumerate(train)]
+    assert -1 not in cameras(unknown)
+    with pytest.raises(InputError, match="A method needs cameras") as caught:
+        check_cameras(unknown, "A method")
+    assert f"{unknown[2].frames[0]} and of 1 more is unknown" in str(caught.value)
+
+
+def test_what_augmentation_leaves_out_does_nothing(split, config):
+    config.augment = ConfigDict({})
+    plain = training(split[0], config)
+    del config.augment
+    assert_same(training(split[0], config), plain)
+    config.augment = ConfigDict(dict.fromkeys(("pad", "flip", "erase"), 0) | {"channels": False})
+    assert_same(training(split[0], config), plain)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.weights.rules import Dropped, Layout, Rule, filled, matched
-from dinogrl_jax.weights.torch_pickle import shown
+from dinogrl_jax.weights.rules import Dropped, Layout, Rule, fields_of_name, filled_template
+from dinogrl_jax.weights.torch_pickle import printable
 
 LONGEST_LIST = 30  # reasons in a message; the others are counted
 
@@ -45,7 +45,7 @@ class ConversionError(InputError):
         lines = []
         for reason, count in Counter(reason for _, reason in self.problems).items():
             others = f" and {count - 1} more" if count > 1 else ""
-            lines.append(f"{shown(first[reason])}{others}: {reason}")
+            lines.append(f"{printable(first[reason])}{others}: {reason}")
         if len(lines) > LONGEST_LIST:
             lines[LONGEST_LIST:] = [f"and {len(lines) - LONGEST_LIST} more reasons"]
         super().__init__(f"{name}: cannot be converted: " + "\n  ".join(lines))
@@ -74,19 +74,19 @@ def to_variables(
     values, moves, problems = {}, [], []
     for key, array in state.items():
         try:
-            rule, fields = _only(rules, lambda rule, key=key: rule.match_key(key))
+            rule, fields = _single_rule(rules, lambda rule, key=key: rule.match_key(key))
             if isinstance(rule, Dropped):
                 _check_shape(array.shape, array.shape if rule.shape is None else rule.shape)
                 moves.append(Move(rule, key, "", array.size))
                 continue
-            for path in (filled(template, fields) for template in rule.paths):
+            for path in (filled_template(template, fields) for template in rule.paths):
                 _check_vacant(path, targets, values)
                 values[path] = _converted(array, rule.layout, targets[path])
                 moves.append(Move(rule, key, path, array.size))
         except _Problem as problem:
             problems.append((key, str(problem)))
     refused = {key for key, _ in problems}
-    missing = [_missing(path, rules) for path in targets if path not in values]
+    missing = [_reason_of_missing(path, rules) for path in targets if path not in values]
     problems += [(where, reason) for where, reason in missing if where not in refused]
     if problems:
         raise ConversionError(source_name, problems)
@@ -107,15 +107,18 @@ def to_state(
     state, moves, problems = {}, [], []
     for path, value in _leaves(variables):
         try:
-            rule, fields = _only(places, lambda rule, path=path: rule.match_path(path))
-            key, array = filled(rule.key, fields), _laid_out(rule.layout, np.asarray(value))
+            rule, fields = _single_rule(places, lambda rule, path=path: rule.match_path(path))
+            key, array = (
+                filled_template(rule.key, fields),
+                _in_torch_layout(rule.layout, np.asarray(value)),
+            )
             if key in state and not np.array_equal(state[key], array, equal_nan=True):
                 raise _Problem(f"differs from another value of {key}")
             state[key] = array
             moves.append(Move(rule, key, path, array.size))
         except _Problem as problem:
             problems.append((path, str(problem)))
-    for rule, key in _dropped(rules, state):
+    for rule, key in _dropped_keys(rules, state):
         if key in state:
             problems.append((key, "is written and dropped"))
         state[key] = rule.initial(rule.shape)
@@ -125,7 +128,7 @@ def to_state(
     return state, Report(name, moves)
 
 
-def table(report: Report) -> list[str]:
+def report_lines(report: Report) -> list[str]:
     """What went where: a line with the totals, then one for each rule."""
     groups: dict[Rule | Dropped, list[Move]] = {}
     for move in report.moves:
@@ -141,7 +144,7 @@ def table(report: Report) -> list[str]:
     return lines
 
 
-def _only(rules: Sequence, match: Callable) -> tuple[Any, dict[str, str]]:
+def _single_rule(rules: Sequence, match: Callable) -> tuple[Any, dict[str, str]]:
     found = [(rule, fields) for rule in rules if (fields := match(rule)) is not None]
     if not found:
         raise _Problem("no rule takes it")
@@ -164,7 +167,7 @@ def _check_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
 
 def _converted(array: np.ndarray, layout: Layout, target: Any) -> np.ndarray:
     empty = np.broadcast_to(np.int8(0), target.shape)  # a shape that takes no memory
-    _check_shape(array.shape, _laid_out(layout, empty).shape)
+    _check_shape(array.shape, _in_torch_layout(layout, empty).shape)
     # ml_dtypes' floats have the kind V.
     if array.dtype != target.dtype and {array.dtype.kind, target.dtype.kind} - {"f", "V"}:
         raise _Problem(f"has dtype {array.dtype}, the model takes {target.dtype}")
@@ -178,28 +181,30 @@ def _converted(array: np.ndarray, layout: Layout, target: Any) -> np.ndarray:
     return converted
 
 
-def _laid_out(layout: Layout, array: np.ndarray) -> np.ndarray:
+def _in_torch_layout(layout: Layout, array: np.ndarray) -> np.ndarray:
     try:
         return layout.to_torch(array)
     except ValueError:
         raise _Problem(f"shape {array.shape} of the model cannot be {layout.name}") from None
 
 
-def _missing(path: str, rules: Sequence[Rule | Dropped]) -> tuple[str, str]:
+def _reason_of_missing(path: str, rules: Sequence[Rule | Dropped]) -> tuple[str, str]:
     for rule in rules:
         if isinstance(rule, Rule) and (fields := rule.match_path(path)) is not None:
-            return filled(rule.key, fields), "is missing"
+            return filled_template(rule.key, fields), "is missing"
     return path, "no rule fills it"
 
 
-def _dropped(rules: Sequence[Rule | Dropped], state: Mapping) -> list[tuple[Dropped, str]]:
+def _dropped_keys(rules: Sequence[Rule | Dropped], state: Mapping) -> list[tuple[Dropped, str]]:
     """Each dropped rule and the keys it writes; counters may stand beside dropped statistics."""
     dropped = [r for r in rules if isinstance(r, Dropped) and r.shape is not None]
     keys = [(rule, rule.key) for rule in dropped if not rule.beside]
     present = [*state, *(key for _, key in keys)]
     for rule in dropped:
-        matches = (matched(rule.beside, key, rule.key) for key in present if rule.beside)
-        keys += [(rule, filled(rule.key, fields)) for fields in matches if fields is not None]
+        matches = (fields_of_name(rule.beside, key, rule.key) for key in present if rule.beside)
+        keys += [
+            (rule, filled_template(rule.key, fields)) for fields in matches if fields is not None
+        ]
     return keys
 
 

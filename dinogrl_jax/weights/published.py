@@ -65,7 +65,7 @@ MASK_BRANCH = [
 ]
 
 
-def dinov2(embedding: int) -> list[Rule | Dropped]:
+def dinov2_rules(embedding: int) -> list[Rule | Dropped]:
     """The rules of DINOv2's dinov2_vit{s,b,l,g}14[_reg4]_pretrain.pth."""
     block = [
         *under(AFFINE, "norm{n:[12]}.", "norm{n}/"),

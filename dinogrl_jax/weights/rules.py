@@ -64,11 +64,11 @@ class Rule:
 
     def match_key(self, key: str) -> dict[str, str] | None:
         """The fields of a key, None if the rule is not for it."""
-        return matched(self.key, key, *self.paths)
+        return fields_of_name(self.key, key, *self.paths)
 
     def match_path(self, path: str) -> dict[str, str] | None:
         """The fields of a path, None if the rule is not for it."""
-        matches = (matched(template, path, self.key, *self.paths) for template in self.paths)
+        matches = (fields_of_name(template, path, self.key, *self.paths) for template in self.paths)
         return next((fields for fields in matches if fields is not None), None)
 
 
@@ -96,11 +96,11 @@ class Dropped:
 
     def match_key(self, key: str) -> dict[str, str] | None:
         """The fields of a key, None if the rule is not for it."""
-        return matched(self.key, key, self.beside)
+        return fields_of_name(self.key, key, self.beside)
 
 
 def under(rules: Iterable[Rule | Dropped], key: str = "", path: str = "") -> list[Rule | Dropped]:
-    """The rules of a part as rules of the whole.
+    """The rules of a module as rules of the model around it.
 
     `key` goes in front of PyTorch's keys, `path` between the collection and the rest of a path:
     under(RULES, "image_encoder1.", "appearance/visible/").
@@ -115,12 +115,18 @@ def under(rules: Iterable[Rule | Dropped], key: str = "", path: str = "") -> lis
     return [placed(rule) for rule in rules]
 
 
-def filled(template: str, fields: Mapping[str, str]) -> str:
+def rule_collections(rules: Iterable[Rule | Dropped]) -> set[str]:
+    """The collections of variables that rules name: what their paths begin with."""
+    rules = (rule for rule in rules if isinstance(rule, Rule))
+    return {path.split("/")[0] for rule in rules for path in rule.paths}
+
+
+def filled_template(template: str, fields: Mapping[str, str]) -> str:
     """The name that a template gives with these fields."""
     return FIELD.sub(lambda field: fields[field[1]], template)
 
 
-def matched(template: str, name: str, *others: str) -> dict[str, str] | None:
+def fields_of_name(template: str, name: str, *others: str) -> dict[str, str] | None:
     """The fields of a name, None if it does not fit; `others` may hold fields' expressions too."""
     match = _pattern(template, *others).fullmatch(name)
     return match and match.groupdict()

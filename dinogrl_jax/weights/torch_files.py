@@ -21,7 +21,7 @@ import safetensors
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import atomic_write
 from dinogrl_jax.weights import torch_pickle
-from dinogrl_jax.weights.torch_pickle import ONLY_TENSORS, TYPES, Storage, Tensor, shown
+from dinogrl_jax.weights.torch_pickle import ONLY_TENSORS, TYPES, Storage, Tensor, printable
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher")
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
@@ -43,8 +43,8 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     try:
-        data = _mapped(path)
-        state = (_archived if _kind(data) == "zip" else _safetensors)(path, data)
+        data = _mapped_bytes(path)
+        state = (_archive_state if _file_format(data) == "zip" else _safetensors_state)(path, data)
         if not state:
             raise InputError("holds no tensors")
     except InputError as error:
@@ -52,7 +52,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     return _without_prefix(state)
 
 
-def _mapped(path: Path) -> np.ndarray:
+def _mapped_bytes(path: Path) -> np.ndarray:
     try:
         if not path.is_file():
             raise InputError("is a folder, not a file" if path.is_dir() else "no such file")
@@ -63,7 +63,7 @@ def _mapped(path: Path) -> np.ndarray:
         raise InputError(f"cannot be read ({error.strerror})") from error
 
 
-def _kind(data: np.ndarray) -> str:
+def _file_format(data: np.ndarray) -> str:
     head = data[:512].tobytes()
     if head.startswith(b"PK\x03\x04"):
         return "zip"
@@ -88,16 +88,19 @@ class _Record(NamedTuple):
     crc: int  # 0: torch was told not to compute it
 
 
-def _archived(path: Path, data: np.ndarray) -> dict[str, np.ndarray]:
+def _archive_state(path: Path, data: np.ndarray) -> dict[str, np.ndarray]:
     records = _records(path, data)
-    if "byteorder" in records and _verified(records, "byteorder").tobytes() != b"little":
+    if "byteorder" in records and _checked_bytes(records, "byteorder").tobytes() != b"little":
         raise InputError("is not little-endian; save it again on an x86 or ARM machine")
-    description = _verified(records, "data.pkl")
+    description = _checked_bytes(records, "data.pkl")
     if description.size > LARGEST_HEADER:
         raise InputError(f"data.pkl has {description.size} bytes; {ONLY_TENSORS}")
     largest = max(data.size, LARGEST_EXPANDED)
     tensors = _state_dict(torch_pickle.loads(description.tobytes()))
-    return {key: _named(key, _array, tensors[key], records, largest) for key in tensors}
+    return {
+        key: _with_name_in_errors(key, _tensor_array, tensors[key], records, largest)
+        for key in tensors
+    }
 
 
 def _records(path: Path, data: np.ndarray) -> dict[str, _Record]:
@@ -108,16 +111,16 @@ def _records(path: Path, data: np.ndarray) -> dict[str, _Record]:
             ends = [entry.header_offset for entry in entries[1:]] + [archive.start_dir]
     except Exception as error:  # zipfile answers damage with exceptions of many kinds
         raise InputError("is a truncated or damaged zip archive") from error
-    folder = _folder([entry.filename for entry in entries])
+    folder = _archive_folder([entry.filename for entry in entries])
     records = {}
     for entry, end in zip(entries, ends, strict=True):
-        record = _named(f"record {entry.filename}", _record, entry, data, end)
+        record = _with_name_in_errors(f"record {entry.filename}", _record, entry, data, end)
         if entry.filename.startswith(folder):
             records[entry.filename.removeprefix(folder)] = record
     return records
 
 
-def _folder(names: list[str]) -> str:
+def _archive_folder(names: list[str]) -> str:
     pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise InputError("is a zip archive that torch.save did not write (it has no data.pkl)")
@@ -126,7 +129,7 @@ def _folder(names: list[str]) -> str:
         raise InputError("is TorchScript; torch.save(torch.jit.load(f).state_dict(), f) helps")
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        raise InputError(f"record {shown(twice[0])}: is there twice")
+        raise InputError(f"record {printable(twice[0])}: is there twice")
     return folder
 
 
@@ -142,12 +145,12 @@ def _record(entry: zipfile.ZipInfo, data: np.ndarray, end: int) -> _Record:
     return _Record(data[start : start + entry.file_size], entry.CRC)
 
 
-def _verified(records: dict[str, _Record], name: str) -> np.ndarray:
+def _checked_bytes(records: dict[str, _Record], name: str) -> np.ndarray:
     if name not in records:
-        raise InputError(f"has no record {shown(name)}")
+        raise InputError(f"has no record {printable(name)}")
     data, crc = records[name]
     if crc and zlib.crc32(data) != crc:
-        raise InputError(f"record {shown(name)} is damaged: its checksum differs")
+        raise InputError(f"record {printable(name)} is damaged: its checksum differs")
     records[name] = _Record(data, 0)  # tensors may share a storage; once is enough
     return data
 
@@ -158,35 +161,35 @@ def _state_dict(value: object) -> dict[str, Tensor]:
             break
         tensors = {key: item for key, item in value.items() if isinstance(item, Tensor)}
         if tensors:
-            return _named_tensors(value, tensors)
+            return _checked_names(value, tensors)
         inner = [name for name in WRAPPERS if isinstance(value.get(name), dict)]
         if len(inner) != 1:
-            found = ", ".join(shown(key) for key in list(value)[:8])
+            found = ", ".join(printable(key) for key in list(value)[:8])
             raise InputError(f"holds no state dict, or several, among: {found}; {ONLY_TENSORS}")
         value = value[inner[0]]
     raise InputError(f"holds no dictionary of tensors; {ONLY_TENSORS}")
 
 
-def _named_tensors(value: dict, tensors: dict) -> dict[str, Tensor]:
+def _checked_names(value: dict, tensors: dict) -> dict[str, Tensor]:
     for key, item in value.items():
         nested = isinstance(item, dict) and any(isinstance(x, Tensor) for x in item.values())
         if nested or (key in tensors and not isinstance(key, str)):
-            raise InputError(f"{shown(key)}: is nested or no name; {ONLY_TENSORS}")
+            raise InputError(f"{printable(key)}: is nested or no name; {ONLY_TENSORS}")
     return tensors
 
 
-def _named(name: str, function, *arguments):
+def _with_name_in_errors(name: str, function, *arguments):
     try:
         return function(*arguments)
     except InputError as error:
-        raise InputError(f"{shown(name)}: {error}") from error.__cause__
+        raise InputError(f"{printable(name)}: {error}") from error.__cause__
 
 
-def _array(tensor: Tensor, records: dict[str, _Record], largest: int) -> np.ndarray:
-    raw = _stored(tensor.storage, records)
+def _tensor_array(tensor: Tensor, records: dict[str, _Record], largest: int) -> np.ndarray:
+    raw = _storage_bytes(tensor.storage, records)
     dtype = tensor.storage.dtype if tensor.dtype is None else tensor.dtype
     size, stride, offset = tensor.size, tensor.stride, tensor.offset
-    if not isinstance(dtype, np.dtype) or not all(map(_counts, (size, stride, (offset,)))):
+    if not isinstance(dtype, np.dtype) or not all(map(_are_counts, (size, stride, (offset,)))):
         raise InputError("has a type, size, stride or offset that cannot be")
     if len(size) != len(stride):
         raise InputError(f"has {len(size)} axes and {len(stride)} strides")
@@ -203,50 +206,53 @@ def _array(tensor: Tensor, records: dict[str, _Record], largest: int) -> np.ndar
     return np.ndarray(size, dtype, raw, offset * dtype.itemsize, steps)
 
 
-def _stored(storage: object, records: dict[str, _Record]) -> np.ndarray:
+def _storage_bytes(storage: object, records: dict[str, _Record]) -> np.ndarray:
     if not isinstance(storage, Storage) or not isinstance(storage.dtype, np.dtype):
         raise InputError("has no storage that can be read")
-    if not isinstance(storage.name, str) or not _counts((storage.count,)):
+    if not isinstance(storage.name, str) or not _are_counts((storage.count,)):
         raise InputError("has a storage without name or size")
-    raw = _verified(records, f"data/{storage.name}")
+    raw = _checked_bytes(records, f"data/{storage.name}")
     declared = storage.count * storage.dtype.itemsize
     if declared != raw.size:
         raise InputError(f"declares a storage of {declared} bytes, the file has {raw.size}")
     return raw
 
 
-def _counts(values: object) -> bool:
+def _are_counts(values: object) -> bool:
     if not isinstance(values, tuple) or len(values) > 32:
         return False
     return all(type(value) is int and 0 <= value < 1 << 48 for value in values)
 
 
-def _safetensors(path: Path, data: np.ndarray) -> dict[str, np.ndarray]:
+def _safetensors_state(path: Path, data: np.ndarray) -> dict[str, np.ndarray]:
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
     if start > LARGEST_HEADER:
         raise InputError(f"has a header of {start} bytes")
     try:
         with safetensors.safe_open(path, "numpy"):  # checks the header, but has no 8-bit floats
-            header = json.loads(data[8:start].tobytes(), object_pairs_hook=_distinct)
+            header = json.loads(data[8:start].tobytes(), object_pairs_hook=_distinct_keys)
         header.pop("__metadata__", None)
-        return {key: _named(key, _slice, header[key], data[start:]) for key in header}
+        return {
+            key: _with_name_in_errors(key, _tensor_slice, header[key], data[start:])
+            for key in header
+        }
     except InputError:
         raise
     except Exception as error:  # its own, and numpy's for shapes such as [0, 1 << 60, 1 << 60]
-        raise InputError(f"is not a valid safetensors file ({shown(error)})") from error
+        raise InputError(f"is not a valid safetensors file ({printable(error)})") from error
 
 
-def _distinct(pairs: list[tuple]) -> dict:
+def _distinct_keys(pairs: list[tuple]) -> dict:
     names = [name for name, _ in pairs]
     if len(set(names)) != len(names):
         raise InputError("has a key twice in its header")
     return dict(pairs)
 
 
-def _slice(entry: dict, payload: np.ndarray) -> np.ndarray:
+def _tensor_slice(entry: dict, payload: np.ndarray) -> np.ndarray:
     dtype = next((kind.numpy for kind in TYPES if kind.safetensors == entry["dtype"]), None)
     if dtype is None:
-        raise InputError(f"has the type {shown(entry['dtype'])}, which numpy lacks")
+        raise InputError(f"has the type {printable(entry['dtype'])}, which numpy lacks")
     start, stop = entry["data_offsets"]
     return payload[start:stop].view(dtype).reshape(entry["shape"])
 
@@ -263,18 +269,18 @@ def write(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
     tensors = {}
     for key, array in state.items():
         if array.dtype.newbyteorder("<") not in kinds:
-            raise InputError(f"{path}: {shown(key)}: PyTorch has no type {array.dtype}")
+            raise InputError(f"{path}: {printable(key)}: PyTorch has no type {array.dtype}")
         tensors[key] = (kinds[array.dtype.newbyteorder("<")], tuple(array.shape))
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
-        _store(archive, file, "data.pkl", torch_pickle.dumps(tensors))
-        _store(archive, file, "byteorder", b"little")
+        _write_record(archive, file, "data.pkl", torch_pickle.dumps(tensors))
+        _write_record(archive, file, "byteorder", b"little")
         for index, (key, array) in enumerate(state.items()):
             flat = np.ascontiguousarray(array, tensors[key][0].numpy).reshape(-1)
-            _store(archive, file, f"data/{index}", flat.view(np.uint8))
-        _store(archive, file, "version", b"3\n")
+            _write_record(archive, file, f"data/{index}", flat.view(np.uint8))
+        _write_record(archive, file, "version", b"3\n")
 
 
-def _store(archive: zipfile.ZipFile, file: BinaryIO, name: str, payload) -> None:
+def _write_record(archive: zipfile.ZipFile, file: BinaryIO, name: str, payload) -> None:
     entry = zipfile.ZipInfo(f"archive/{name}")
     start = file.tell() + 30 + len(entry.filename) + 20 + 4  # headers: entry, zip64, the padding's
     padding = -start % 64  # PyTorch maps storages, so they have to be aligned

@@ -69,7 +69,7 @@ class Tensor(NamedTuple):
     flags: dict | None  # conjugated or negated on reading
 
 
-def shown(text: object) -> str:
+def printable(text: object) -> str:
     """A name from a file on one line: escaped, and short enough for a message."""
     return ascii(str(text))[1:-1][:120]
 
@@ -91,36 +91,36 @@ def _tensor(storage, offset, size, stride, _grad, _hooks, flags=None):
     return Tensor(storage, offset, size, stride, None, flags)
 
 
-def _untyped_tensor(storage, offset, size, stride, _grad, _hooks, dtype, flags=None):
+def _tensor_with_dtype(storage, offset, size, stride, _grad, _hooks, dtype, flags=None):
     return Tensor(storage, offset, size, stride, dtype, flags)
 
 
-def _parameter(tensor, *_):
+def _tensor_of_parameter(tensor, *_):
     return tensor
 
 
-def _ordered_dict():
+def _empty_dict():
     return {}
 
 
-def _left_out(*_):
+def _ignored_value(*_):
     return None
 
 
 VALUES = "torch.Size torch.device collections.Counter _codecs.encode"
 BUILTINS = "complex set frozenset bytearray slice"
 GLOBALS = {
-    "collections.OrderedDict": _ordered_dict,
+    "collections.OrderedDict": _empty_dict,
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _untyped_tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._utils._rebuild_tensor_v3": _tensor_with_dtype,
+    "torch._utils._rebuild_parameter": _tensor_of_parameter,
+    "torch._utils._rebuild_parameter_with_state": _tensor_of_parameter,
     "torch.storage.UntypedStorage": np.dtype("u1"),
     **{f"torch.{kind.storage}": kind.numpy for kind in TYPES if kind.storage},
     **{f"torch.{kind.torch}": kind.numpy for kind in TYPES},
-    **dict.fromkeys(VALUES.split(), _left_out),
-    **dict.fromkeys([f"__builtin__.{name}" for name in BUILTINS.split()], _left_out),
-    **dict.fromkeys([f"builtins.{name}" for name in BUILTINS.split()], _left_out),
+    **dict.fromkeys(VALUES.split(), _ignored_value),
+    **dict.fromkeys([f"__builtin__.{name}" for name in BUILTINS.split()], _ignored_value),
+    **dict.fromkeys([f"builtins.{name}" for name in BUILTINS.split()], _ignored_value),
 }
 OPCODES = (
     "PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL BINPERSID NONE NEWTRUE NEWFALSE BININT BININT1 "
@@ -147,7 +147,7 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module, name):
         full = f"{module}.{name}"
         if full not in GLOBALS:
-            reason = f"refers to {shown(full)}, which is no part of a state dict"
+            reason = f"refers to {printable(full)}, which no state dict has"
             raise InputError(f"{reason}; {ONLY_TENSORS}")
         return GLOBALS[full]
 
@@ -178,7 +178,7 @@ class _Unpickler(pickle._Unpickler):
         if type(key) not in (str, int, float, bool, type(None)):
             raise InputError(f"has a dictionary whose keys are no names; {ONLY_TENSORS}")
         if key in self.stack[-1]:
-            raise InputError(f"{shown(key)}: is there twice")
+            raise InputError(f"{printable(key)}: is there twice")
         self.stack[-1][key] = value
 
     dispatch[ord(pickle.REDUCE)] = load_reduce
@@ -199,12 +199,12 @@ def dumps(tensors: dict[str, tuple[Type, tuple[int, ...]]]) -> bytes:
 def _pickled_tensor(name: str, kind: Type, shape: tuple[int, ...]) -> bytes:
     bytes_or_entries = math.prod(shape) * (1 if kind.storage else kind.numpy.itemsize)
     owner = ("torch", kind.storage) if kind.storage else ("torch.storage", "UntypedStorage")
-    storage = _pickled(("storage", _global(*owner), name, "cpu", bytes_or_entries))
+    storage = _pickled(("storage", _pickled_global(*owner), name, "cpu", bytes_or_entries))
     strides = tuple(math.prod(max(n, 1) for n in shape[i + 1 :]) for i in range(len(shape)))
     arguments = (storage + pickle.BINPERSID, 0, shape, strides, False, ORDERED_DICT)
     if kind.storage:
-        return _called("_rebuild_tensor_v2", arguments)
-    return _called("_rebuild_tensor_v3", (*arguments, _global("torch", kind.torch)))
+        return _pickled_call("_rebuild_tensor_v2", arguments)
+    return _pickled_call("_rebuild_tensor_v3", (*arguments, _pickled_global("torch", kind.torch)))
 
 
 def _pickled(value: object) -> bytes:
@@ -223,12 +223,12 @@ def _pickled(value: object) -> bytes:
     raise TypeError(type(value))
 
 
-def _global(module: str, name: str) -> bytes:
+def _pickled_global(module: str, name: str) -> bytes:
     return pickle.GLOBAL + f"{module}\n{name}\n".encode()
 
 
-def _called(function: str, arguments: tuple) -> bytes:
-    return _global("torch._utils", function) + _pickled(arguments) + pickle.REDUCE
+def _pickled_call(function: str, arguments: tuple) -> bytes:
+    return _pickled_global("torch._utils", function) + _pickled(arguments) + pickle.REDUCE
 
 
-ORDERED_DICT = _global("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
+ORDERED_DICT = _pickled_global("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE

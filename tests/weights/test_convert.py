@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dinogrl_jax.weights import torch_files
-from dinogrl_jax.weights.conversion import ConversionError, table, to_state, to_variables
+from dinogrl_jax.weights.conversion import ConversionError, report_lines, to_state, to_variables
 from dinogrl_jax.weights.rules import CONV, CONV1D, IDENTITY, LINEAR, Dropped, Rule, reshaped, under
 
 MANIFEST = Path(__file__).parents[1] / "golden" / "dinogrl_manifest.json"
@@ -117,7 +117,7 @@ def test_back_gives_the_same_state():
     assert back.keys() == source.keys()
     assert all(np.array_equal(back[key], source[key]) for key in source)
     assert back["block1.bn2.num_batches_tracked"].dtype == np.int64
-    assert "7 dropped" not in table(report)[0] and "2 dropped" in table(report)[0]
+    assert "7 dropped" not in report_lines(report)[0] and "2 dropped" in report_lines(report)[0]
 
 
 def test_all_problems_come_together():
@@ -206,12 +206,12 @@ def test_float64_that_was_float32_is_taken():
     assert problems({"a": values * 1e300}, [Rule("a", "params/a")], shapes)
 
 
-def test_one_part_of_a_model():
-    parts = under(NORM, "net.", "norms/")
+def test_one_module_of_a_model():
+    rules = under(NORM, "net.", "norms/")
     source = {"net.bn.weight": random((2,)), "net.bn.bias": random((2,))}
     shapes = {"params": {"norms": {"bn": {"scale": leaf(2), "bias": leaf(2)}}}}
-    variables, _ = to_variables(source, parts, shapes, source_name="part")
-    assert to_state(variables, parts)[0].keys() == source.keys()
+    variables, _ = to_variables(source, rules, shapes, source_name="module")
+    assert to_state(variables, rules)[0].keys() == source.keys()
 
 
 def test_paths_of_one_key_have_to_agree():
@@ -286,6 +286,6 @@ def test_all_keys_of_the_published_files(tmp_path):
     back, _ = to_state(variables, rules)
     assert back.keys() == source.keys() and len(back) == 963
     assert all(np.array_equal(back[key], source[key]) for key in source)
-    lines = table(report)
+    lines = report_lines(report)
     assert len(lines) == len(rules) + 1 < 400
     assert sum(int(line.split()[0]) for line in lines[1:]) == 963

@@ -250,7 +250,6 @@ def test_writes_all_or_nothing(tmp_path):
 
 
 def test_needs_neither_torch_nor_jax():
-    code = (
-        "import sys, dinogrl_jax.torch_files; sys.exit(bool({'torch', 'jax'} & set(sys.modules)))"
-    )
+    code = "import sys, dinogrl_jax.weights.torch_files\n"
+    code += "sys.exit(bool({'torch', 'jax'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

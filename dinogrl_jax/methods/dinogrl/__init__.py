@@ -8,4 +8,8 @@ from dinogrl_jax.methods.dinogrl.model import (  # noqa: F401
     part_names,
     training_loss,
 )
-from dinogrl_jax.methods.dinogrl.weights import published_files, published_parts  # noqa: F401
+from dinogrl_jax.methods.dinogrl.weights import (  # noqa: F401
+    released_facts,
+    released_files,
+    starting_weights,
+)

@@ -1,16 +1,17 @@
 """DinoGRL's three PyTorch files as path rules, and the published weights that training starts from.
 
-Source: the manifest of a released model, 963 entries (../tests/golden/dinogrl_manifest.json).
+Source: the manifest of a released model, 963 entries (tests/golden/dinogrl_manifest.json).
 """
 
 import zlib
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from dinogrl_jax.weights import published
+from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.methods.contract import Facts, ReleasedFile, StartingWeights
 from dinogrl_jax.weights.published import (
     BATCH_NORM,
     BOTTLENECK,
@@ -19,65 +20,71 @@ from dinogrl_jax.weights.published import (
     RESNET,
     STATISTICS,
     counter,
+    dinov2_rules,
+    dinov2_settings,
     ones,
     unused_statistics,
 )
 from dinogrl_jax.weights.rules import CONV, Dropped, Rule, reshaped, under
 
 
-class File(NamedTuple):
-    """One file of a released model."""
-
-    name: str
-    modules: tuple[str, ...]  # of the model, at the top
-    rules: list[Rule | Dropped]
-
-
-class Part(NamedTuple):
-    """Published weights of a part of the model, in a file of their own."""
-
-    title: str
-    source: str  # where people get the file
-    modules: dict[str, tuple[str, ...]]  # of the file ("" is all of it) → of the model
-    rules: list[Rule | Dropped]
-
-
-def published_files(config: ConfigDict) -> dict[str, File]:
-    """The three files; `best_model.pth` decides how many identities a model knows.
-
-    config: the section `model` of `dinogrl_jax.config`.
-    """
+def released_files(config: ConfigDict) -> dict[str, ReleasedFile]:
+    """The three files of a released model."""
+    model = config.model
     return {
-        "model": File("best_model.pth", APPEARANCE_MODULES, APPEARANCE),
-        "pbmge": File("best_model2.pth", ("pbmge",), pbmge(config)),
-        "gait": File("best_shape.pth", GAIT_MODULES, gait(config)),
+        "model": ReleasedFile("best_model.pth", APPEARANCE_MODULES, APPEARANCE),
+        "pbmge": ReleasedFile("best_model2.pth", ("pbmge",), pbmge_rules(model)),
+        "gait": ReleasedFile("best_shape.pth", GAIT_MODULES, gait_rules(model)),
     }
 
 
-def published_parts(config: ConfigDict) -> dict[str, Part]:
-    """What `config.pretrained` can name.
+def released_facts(states: Mapping[str, Mapping[str, np.ndarray]], config: ConfigDict) -> Facts:
+    """How many identities the classifier in best_model.pth knows.
 
-    config: the section `model` of `dinogrl_jax.config`.
+    states: the state dicts, by the names of `released_files`.
+
+    Raises InputError if there is no such classifier.
     """
+    classifier = states.get("model", {}).get(CLASSIFIER)
+    if classifier is None or classifier.ndim != 3 or not classifier.shape[2]:
+        shape = "[parts, channels, identities]"
+        raise InputError(f"best_model.pth (--model) has no {CLASSIFIER} {shape}")
+    return Facts(identities=classifier.shape[2])
+
+
+def starting_weights(config: ConfigDict) -> dict[str, StartingWeights]:
+    """The files of published weights that the section `pretrained` can name."""
     stems = ("appearance/stem_visible", "appearance/stem_infrared")
-    resnet = {"stem": stems, "stages": ("appearance/stages", "gait/stages")}
-    dinov2 = published.dinov2(config.dinov2.embedding)
     return {
-        "dinov2": Part("DINOv2", DINOV2_SOURCE, {"": ("dinov2",)}, dinov2),
-        "resnet50": Part("ResNet-50", RESNET_SOURCE, resnet, RESNET),
-        "mask_branch": Part(
-            "mask branch", MASK_BRANCH_SOURCE, {"": ("branches/mask_branch",)}, MASK_BRANCH
+        "dinov2": StartingWeights(
+            title="DINOv2",
+            source="dinov2_vits14_pretrain.pth of https://github.com/facebookresearch/dinov2",
+            modules={"": ("dinov2",)},
+            rules=dinov2_rules(config.model.dinov2.embedding),
+            section="model.dinov2",
+            recognised=dinov2_settings,
+            advised=("height", "width", "antialias", "offset", "taps"),
+        ),
+        "resnet50": StartingWeights(
+            title="ResNet-50",
+            source="https://download.pytorch.org/models/resnet50-0676ba61.pth (torchvision, "
+            "ImageNet)",
+            modules={"stem": stems, "stages": ("appearance/stages", "gait/stages")},
+            rules=RESNET,
+        ),
+        "mask_branch": StartingWeights(
+            title="mask branch",
+            source="MaskBranch_vits14.pt of BigGait, https://github.com/ShiqiYu/OpenGait",
+            modules={"": ("branches/mask_branch",)},
+            rules=MASK_BRANCH,
         ),
     }
 
 
-DINOV2_SOURCE = "dinov2_vits14_pretrain.pth of https://github.com/facebookresearch/dinov2"
-RESNET_SOURCE = "https://download.pytorch.org/models/resnet50-0676ba61.pth (torchvision, ImageNet)"
-MASK_BRANCH_SOURCE = "MaskBranch_vits14.pt of BigGait, https://github.com/ShiqiYu/OpenGait"
 CLASSIFIER = "BNNecks.fc_bin"  # of best_model.pth: [parts, channels, identities]
 
 
-def stages(key: str, path: str) -> list[Rule | Dropped]:
+def stage_rules(key: str, path: str) -> list[Rule | Dropped]:
     """layer1 … layer4 in a torch.nn.Sequential, which counts them from 0."""
     return [
         rule
@@ -88,7 +95,7 @@ def stages(key: str, path: str) -> list[Rule | Dropped]:
     ]
 
 
-def head(stream: str) -> list[Rule | Dropped]:
+def head_rules(stream: str) -> list[Rule | Dropped]:
     """Per-part linears and the classifier of a stream."""
     return [
         Rule("FCs.fc_bin", f"params/{stream}_parts/kernel"),
@@ -107,14 +114,15 @@ STEM = [
 APPEARANCE = [
     *under(STEM, "image_encoder1.", "appearance/stem_visible/"),
     *under(STEM, "image_encoder2.", "appearance/stem_infrared/"),
-    *stages("share_encoder.resnet_conv.", "appearance/stages/"),
+    *stage_rules("share_encoder.resnet_conv.", "appearance/stages/"),
     *under([GENERALISED_MEAN], "share_encoder."),
-    *head("appearance"),
+    *head_rules("appearance"),
 ]
 
 
-def pbmge(config: ConfigDict) -> list[Rule | Dropped]:
-    n = config.embedding
+def pbmge_rules(model: ConfigDict) -> list[Rule | Dropped]:
+    """The rules of best_model2.pth; model: the section of the settings."""
+    n = model.embedding
     lift, product = reshaped((n, 1, 1), (n,)), reshaped((1, n, 1), (n,))
     enhance = [
         Rule("{name:theta|phi}.weight", "params/{name}_weight", lift),
@@ -141,22 +149,23 @@ def pbmge(config: ConfigDict) -> list[Rule | Dropped]:
 GAIT_MODULES = ("dinov2", "branches", "gait", "gait_parts", "gait_classifier")
 
 
-def gait(config: ConfigDict) -> list[Rule | Dropped]:
+def gait_rules(model: ConfigDict) -> list[Rule | Dropped]:
+    """The rules of best_shape.pth; model: the section of the settings."""
     network = [
         *under(PRE_BLOCK, "pre_part.forward_block.", "gait/pre_denoising/"),
         *under(PRE_BLOCK, "pre_rgb.forward_block.", "gait/pre_appearance/"),
         *under(FUSION, "fusion.conv.forward_block.", "gait/fusion/"),
-        *stages("post_backbone.resnet_conv.", "gait/stages/"),
+        *stage_rules("post_backbone.resnet_conv.", "gait/stages/"),
         *under([GENERALISED_MEAN], "post_backbone."),
-        *graph_convolution("gcn_s", sum(config.parts), 32 * config.resnet.width),
-        *graph_convolution("gcn_a", sum(config.parts), 32 * config.resnet.width),
-        *head("gait"),
+        *unused_graph_convolution("gcn_s", sum(model.parts), 32 * model.resnet.width),
+        *unused_graph_convolution("gcn_a", sum(model.parts), 32 * model.resnet.width),
+        *head_rules("gait"),
     ]
     return [
-        *under(published.dinov2(config.dinov2.embedding), "dinov2.dinov2.", "dinov2/"),
+        *under(dinov2_rules(model.dinov2.embedding), "dinov2.dinov2.", "dinov2/"),
         *under(MASK_BRANCH, "dinov2.Mask_Branch.", "branches/mask_branch/"),
         *under(DENOISING_BRANCH, "dinov2.Denoising_Branch.", "branches/denoising_branch/"),
-        *under(unused_statistics(config.sasgl.map_channels), "dinov2.Denoising_Branch.bn_t."),
+        *under(unused_statistics(model.sasgl.map_channels), "dinov2.Denoising_Branch.bn_t."),
         *under(APPEARANCE_BRANCH, "dinov2.Appearance_Branch.", "branches/appearance_branch/"),
         *under(network, "dinov2.gait_net."),
     ]
@@ -187,7 +196,7 @@ FUSION = [
 ]
 
 
-def graph_convolution(name: str, nodes: int, channels: int) -> list[Dropped]:
+def unused_graph_convolution(name: str, nodes: int, channels: int) -> list[Dropped]:
     """A graph convolution of five scales, as the published code initialises it; nothing uses it."""
     layer = uniform(name, (5 * channels) ** -0.5)  # PyTorch's bound for its weight and its bias
     return under(
@@ -203,12 +212,12 @@ def graph_convolution(name: str, nodes: int, channels: int) -> list[Dropped]:
     )
 
 
-def uniform(name: str, bound: float):
+def uniform(name: str, bound: float) -> Callable[[tuple[int, ...]], np.ndarray]:
     """Shape → float32 numbers between −bound and bound, the same in every export."""
-    return partial(_uniform, seed=zlib.crc32(name.encode()), bound=bound)
+    return partial(_uniform_numbers, seed=zlib.crc32(name.encode()), bound=bound)
 
 
-def _uniform(shape: tuple[int, ...], seed: int, bound: float) -> np.ndarray:
+def _uniform_numbers(shape: tuple[int, ...], seed: int, bound: float) -> np.ndarray:
     values = np.random.default_rng([seed, len(shape)]).random(shape, np.float32)
     values -= np.float32(0.5)
     values *= np.float32(2 * bound)

@@ -55,8 +55,8 @@ from dinogrl_jax.models import arithmetic
 from dinogrl_jax.models.arithmetic import Work
 from dinogrl_jax.models.dinov2 import DINOv2
 from dinogrl_jax.retrieval.embedding import make_embed
-from dinogrl_jax.retrieval.gallery import tracklets
-from dinogrl_jax.retrieval.metrics import both_ways
+from dinogrl_jax.retrieval.gallery import descriptor_set
+from dinogrl_jax.retrieval.metrics import both_directions
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.train import State, initial_state, initial_variables, make_step
 
@@ -317,10 +317,10 @@ def evaluate(setup: Setup, _: dict) -> dict:
     for seed, (name, count) in enumerate((("q", QUERIES.value), ("g", GALLERY.value))):
         ids = benchmark_metrics.ids(count, GALLERY.value, seed)
         empty = np.empty((count, benchmark_metrics.PARTS, benchmark_metrics.WIDTH), np.float32)
-        kinds[name] = tracklets(benchmark_metrics.descriptors(ids[0], empty, seed), *ids)
+        kinds[name] = descriptor_set(benchmark_metrics.descriptors(ids[0], empty, seed), *ids)
 
     def call() -> Any:
-        return both_ways(kinds["q"], kinds["g"])
+        return both_directions(kinds["q"], kinds["g"])
 
     call()
     size = benchmark_metrics.PARTS * benchmark_metrics.WIDTH

@@ -150,8 +150,8 @@ def in_memory(x: np.ndarray, dtype, order: str) -> np.ndarray:
 
 
 def published_size(queries: int, gallery: int, rounds: int) -> None:
-    from dinogrl_jax.retrieval.gallery import tracklets
-    from dinogrl_jax.retrieval.metrics import both_ways
+    from dinogrl_jax.retrieval.gallery import descriptor_set
+    from dinogrl_jax.retrieval.metrics import both_directions
 
     qids, gids = ids(queries, gallery, 1), ids(gallery, gallery, 2)
     q = descriptors(qids[0], np.empty((queries, PARTS, WIDTH), np.float32), 3)
@@ -161,7 +161,7 @@ def published_size(queries: int, gallery: int, rounds: int) -> None:
 
     def timed() -> tuple[tuple[float, float], np.ndarray]:
         clock = Clock()
-        results = both_ways(tracklets(q, *qids), tracklets(g, *gids))
+        results = both_directions(descriptor_set(q, *qids), descriptor_set(g, *gids))
         return clock.lap(), np.array([np.append(r.cmc, (r.mAP, r.mINP)) for r in results])
 
     memory = Memory()
@@ -199,8 +199,8 @@ def published_size(queries: int, gallery: int, rounds: int) -> None:
 
 
 def large(queries: int, gallery: int, folder: Path) -> None:
-    from dinogrl_jax.retrieval.gallery import tracklets
-    from dinogrl_jax.retrieval.metrics import one_way
+    from dinogrl_jax.retrieval.gallery import descriptor_set
+    from dinogrl_jax.retrieval.metrics import one_direction
 
     file = folder / "gallery.npy"
     for count in (gallery // 4, gallery // 2, gallery):
@@ -210,7 +210,7 @@ def large(queries: int, gallery: int, folder: Path) -> None:
         q = descriptors(qids[0], np.empty((queries, PARTS, WIDTH), np.float32), 3)
         g = np.load(file, mmap_mode="r")
         memory, clock = Memory(), Clock()
-        result = one_way(tracklets(q, *qids), tracklets(g, *gids))
+        result = one_direction(descriptor_set(q, *qids), descriptor_set(g, *gids))
         wall, cpu = clock.lap()
         anonymous, everything = memory.over_start()
         print(

@@ -52,20 +52,20 @@ FRAMES = flags.DEFINE_string("frames", "", "folder that paths in --features star
 REPORT = flags.DEFINE_bool("report", True, "write report.html")
 
 
-def method(protocol: str, camera_filter: str) -> scoring.Method:
+def method(protocol: str, camera_filter: str) -> scoring.ScoringOptions:
     """The flags, and where they say nothing the given names."""
     protocol = PROTOCOL.value or protocol
     filtered = filters_cameras(protocol, CAMERA_FILTER.value or camera_filter)
     rerank = "temporal" if TEMPORAL.value else "k_reciprocal" if RERANK.value else "none"
-    return scoring.Method(protocol, filtered, DISTANCE.value, rerank)
+    return scoring.ScoringOptions(protocol, filtered, DISTANCE.value, rerank)
 
 
 def of_features(path: str) -> tuple[scoring.Evaluation, Subject, dict, Path]:
     """What was found, what the report shows, where it came from, and the file to write."""
-    features = feature_file.read(path)
+    features = feature_file.read_features(path)
     how = method("vcm", "protocol")
-    found = scoring.evaluated(features.embedding, features.columns, how, features.halves)
-    subject = subjects.of_features(features, FRAMES.value or str(Path(path).parent))
+    found = scoring.evaluation_of(features.embedding, features.label_columns, how, features.halves)
+    subject = subjects.subject_of_features(features, FRAMES.value or str(Path(path).parent))
     out = Path(OUT.value or Path(path).with_suffix(""))
     return found, subject, {"features": Path(path).name}, out / "results.json"
 
@@ -85,8 +85,8 @@ def of_checkpoint(config, folder: str) -> tuple[scoring.Evaluation, Subject, dic
         embeddings(embed, variables, tracklets, config, mesh)
         for tracklets in (test_set, *(halves(test_set) if TEMPORAL.value else ()))
     )
-    found = scoring.evaluated(made, columns(test_set), how, tuple(parts) or None)
-    subject = subjects.of_tracklets(test_set, config.data.root)
+    found = scoring.evaluation_of(made, columns(test_set), how, tuple(parts) or None)
+    subject = subjects.subject_of_tracklets(test_set, config.data.root)
     subject = subject._replace(part_names=METHODS[config.method].part_names(config.model))
     if "gait" in config.model.streams:
         show = partial(maps_pictures, make_maps(model), variables, config=config)
@@ -106,13 +106,13 @@ def main() -> None:
         found, subject, about, file = of_features(FEATURES.value)
     else:
         found, subject, about, file = of_checkpoint(config, command_line.workdir_of(config))
-    results = {**scoring.figures(found), **scoring.described(found), **about}
+    results = {**scoring.direction_figures(found), **scoring.evaluation_facts(found), **about}
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, results)
     print(table(results, scoring.headline(results)), *scoring.skipped_lines(results), sep="\n")
     if REPORT.value:
         report = file.with_name("report.html")
-        write.report(report, found, subject, results)
+        write.write_report(report, found, subject, results)
         print(f"{report}: what was retrieved, opens in a browser")
 
 

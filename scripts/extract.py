@@ -15,7 +15,7 @@ from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.data.tracklets import MODALITIES
 from dinogrl_jax.devices import compiling, memory, sharding
 from dinogrl_jax.interface.errors import run
-from dinogrl_jax.retrieval import feature_file, features
+from dinogrl_jax.retrieval import extraction, feature_file
 from dinogrl_jax.retrieval.embedding import embeddings, halves, loaded, make_embed
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.weights import pretrained
@@ -39,7 +39,7 @@ def flags() -> argparse.Namespace:
 def main() -> None:
     options = flags()
     memory.keep_freed()
-    features.check_writable(options.out)
+    feature_file.check_writable(options.out)
     listed = manifest.read_tracklets(options.tracklets, options.modality)
     manager = pretrained.checkpoints_of(options.checkpoint)
     step = checkpoint.chosen_step(manager, options.which)
@@ -47,7 +47,7 @@ def main() -> None:
     compiling.keep_compiled()
     mesh = sharding.device_mesh()
     model, variables, metadata = loaded(manager, step, mesh)
-    config = features.extraction_config(
+    config = extraction.extraction_config(
         metadata.config, len(listed), mesh.size, options.batch, options.workers
     )
     tracklets = [tracklet for tracklet, _ in listed]
@@ -56,7 +56,7 @@ def main() -> None:
     if options.halves:
         for name, half in zip(feature_file.HALVES, halves(tracklets), strict=True):
             made[name] = embeddings(embed, variables, half, config, mesh)
-    features.write(options.out, **made, **features.columns(listed))
+    feature_file.write_features(options.out, **made, **extraction.tracklet_columns(listed))
     shape = made["embedding"].shape[1:]
     print(f"{options.out}: {len(listed)} tracklets, descriptors {shape}, step {step}")
 

@@ -22,7 +22,7 @@ from dinogrl_jax.retrieval.embedding import (
     maps_picture,
     mean_mAP,
 )
-from dinogrl_jax.retrieval.protocols import described
+from dinogrl_jax.retrieval.protocols import protocol_lines
 from dinogrl_jax.training import checkpoint, workdir
 from dinogrl_jax.training.guard import Guard
 from dinogrl_jax.training.interruption import STOPPED, Interruption
@@ -101,7 +101,7 @@ def main() -> int:
     if hosts.first():
         write_json(folder / "results.json", results)
     e, found = config.evaluation, {name: results[name] for name in DIRECTIONS if name in results}
-    print(results_table(results), *described(e.protocol, e.camera_filter, found), sep="\n")
+    print(results_table(results), *protocol_lines(e.protocol, e.camera_filter, found), sep="\n")
     return 0
 
 

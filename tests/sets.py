@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dinogrl_jax.retrieval.gallery import tracklets
+from dinogrl_jax.retrieval.gallery import descriptor_set
 
 
 def drawn(seed, query=13, gallery=37, integers=False):
@@ -13,7 +13,9 @@ def drawn(seed, query=13, gallery=37, integers=False):
         x = rng.standard_normal((n, 2, 8))
         if integers:
             x = rng.integers(0, 3, x.shape) * (np.arange(8) == 0)
-        sides.append(tracklets(x.astype(np.float32), rng.integers(0, 6, n), rng.integers(0, 3, n)))
+        sides.append(
+            descriptor_set(x.astype(np.float32), rng.integers(0, 6, n), rng.integers(0, 3, n))
+        )
     return sides
 
 

@@ -1,7 +1,7 @@
 """Distances of descriptors: float32 for every pair, float64 for the few whose order matters.
 
-A descriptor is [p, d] (parts) or [d], kept as one part. `block` is what an accelerator computes
-for all pairs, `exact` what the host computes for chosen ones, and `tolerance` says how far the
+A descriptor is [p, d] (parts) or [d], kept as one part. `block_distances` is what an accelerator computes
+for all pairs, `exact_distances` what the host computes for chosen ones, and `tolerance` says how far the
 first may be from the second.
 """
 
@@ -49,7 +49,7 @@ FORMULAS: dict[str, Callable] = {
 EUCLIDEAN = ("part_euclidean", "euclidean", "squared_euclidean")
 
 
-def formula(name: str) -> Callable:
+def distance_formula(name: str) -> Callable:
     """The named entry of FORMULAS.
 
     Errors: InputError for a name that is not there.
@@ -59,7 +59,7 @@ def formula(name: str) -> Callable:
     return FORMULAS[name]
 
 
-def centre(name: str, embedding: Float[ArrayLike, "n p d"]) -> Float[np.ndarray, "p d"]:
+def centring_offset(name: str, embedding: Float[ArrayLike, "n p d"]) -> Float[np.ndarray, "p d"]:
     """A vector to subtract from all descriptors: near their mean, 0 where that changes distances.
 
     Without it a common offset drowns their differences in rounding.
@@ -70,8 +70,10 @@ def centre(name: str, embedding: Float[ArrayLike, "n p d"]) -> Float[np.ndarray,
     return np.nan_to_num(rows.mean(0), posinf=0, neginf=0)
 
 
-def operand(embedding: Float[ArrayLike, "n p d"], offset: Float[ArrayLike, "p d"]) -> Operand:
-    """Descriptors less an offset, in its dtype, ready for `block`."""
+def centred_operand(
+    embedding: Float[ArrayLike, "n p d"], offset: Float[ArrayLike, "p d"]
+) -> Operand:
+    """Descriptors less an offset, in its dtype, ready for `block_distances`."""
     embedding, offset = jnp.asarray(embedding), jnp.asarray(offset)
     return Operand(embedding, offset, _squared_lengths(embedding, offset))
 
@@ -81,7 +83,7 @@ def _squared_lengths(embedding, offset):
     return ((embedding.astype(offset.dtype) - offset) ** 2).sum(-1).T
 
 
-def block(name: str, query: Operand, gallery: Operand) -> Float[Array, "q g"]:
+def block_distances(name: str, query: Operand, gallery: Operand) -> Float[Array, "q g"]:
     """Distances of every query to every gallery entry in the dtype of the operands.
 
     One matmul per part; one [q, g] product lives beside two sums over parts. Accurate to
@@ -89,7 +91,7 @@ def block(name: str, query: Operand, gallery: Operand) -> Float[Array, "q g"]:
 
     Source: arXiv 2511.04281 ranks by the mean over parts of Euclidean distances.
     """
-    apart, combine = name == "part_euclidean", formula(name)
+    apart, combine = name == "part_euclidean", distance_formula(name)
     parts, n = query.squared.shape
     zero = jnp.zeros((n, gallery.squared.shape[1]), query.offset.dtype)
 
@@ -112,29 +114,31 @@ def block(name: str, query: Operand, gallery: Operand) -> Float[Array, "q g"]:
     return combine(query.squared.sum(0)[:, None], gallery.squared.sum(0)[None, :], total)
 
 
-def matrix(
+def distance_matrix(
     name: str, query: Float[ArrayLike, "q *d"], gallery: Float[ArrayLike, "g *d"]
 ) -> Float[Array, "q g"]:
     """The whole matrix of float32 distances, for sets that are small; descriptors [p, d] or [d].
 
     Errors: InputError for an unknown name.
     """
-    formula(name)
+    distance_formula(name)
     query, gallery = (x if x.ndim == 3 else x[:, None] for x in (query, gallery))
-    offset = centre(name, query)
-    return _jitted_block(name, operand(query, offset), operand(gallery, offset))
+    offset = centring_offset(name, query)
+    return _block_distances_jitted(
+        name, centred_operand(query, offset), centred_operand(gallery, offset)
+    )
 
 
-_jitted_block = jax.jit(block, static_argnums=0)
+_block_distances_jitted = jax.jit(block_distances, static_argnums=0)
 
 
 @jax.jit
-def length(operand: Operand) -> Float[Array, " n"]:
+def descriptor_lengths(operand: Operand) -> Float[Array, " n"]:
     """The Euclidean length of whole descriptors: root of the sum over parts of squares."""
     return operand.squared.sum(0) ** 0.5
 
 
-def exact(
+def exact_distances(
     name: str,
     query: Float[ArrayLike, "q p d"],
     gallery: Float[ArrayLike, "g p d"],
@@ -143,16 +147,18 @@ def exact(
     """Float64 distances of every query to every gallery entry: for tens of them, in NumPy."""
     a, b = (x - offset.astype(np.float64) for x in (query, gallery))
     aa, bb = (np.vecdot(x, x).T for x in (a, b))
-    return _whole(name, aa[:, :, None], bb[:, None, :], a.transpose(1, 0, 2) @ b.transpose(1, 2, 0))
+    return _combined(
+        name, aa[:, :, None], bb[:, None, :], a.transpose(1, 0, 2) @ b.transpose(1, 2, 0)
+    )
 
 
-def exact_pair(
+def exact_distance(
     name: str,
     query: Float[np.ndarray, "p d"],
     gallery: Float[np.ndarray, "p d"],
     offset: Float[np.ndarray, "p d"],
 ) -> float:
-    """One distance of `exact`, to rounding; two descriptors stay in a core's cache."""
+    """One distance of `exact_distances`, to rounding; two descriptors stay in a core's cache."""
     if name in EUCLIDEAN:  # from the difference, which needs one pass over the numbers
         apart = query.astype(np.float64)
         apart -= gallery
@@ -161,27 +167,27 @@ def exact_pair(
             return float(np.sqrt(squared).mean())
         return float(squared.sum() ** (0.5 if name == "euclidean" else 1))
     a, b = (x - offset.astype(np.float64) for x in (query, gallery))
-    return float(_whole(name, np.vecdot(a, a), np.vecdot(b, b), np.vecdot(a, b)))
+    return float(_combined(name, np.vecdot(a, a), np.vecdot(b, b), np.vecdot(a, b)))
 
 
-def exact_block(
+def exact_distances_by_xla(
     name: str,
     query: Float[ArrayLike, "q p d"],
     gallery: Float[ArrayLike, "g p d"],
     offset: Float[np.ndarray, "p d"],
 ) -> Float[np.ndarray, "q g"]:
-    """The same as `exact` for a thousand of them, by XLA on the host."""
+    """The same as `exact_distances` for a thousand of them, by XLA on the host."""
     cpu = jax.local_devices(backend="cpu")[0]  # a TPU has no float64
     with jax.enable_x64(True), jax.default_device(cpu):
-        sides = (operand(x, offset.astype(np.float64)) for x in (query, gallery))
-        return np.asarray(_jitted_block(name, *sides))
+        sides = (centred_operand(x, offset.astype(np.float64)) for x in (query, gallery))
+        return np.asarray(_block_distances_jitted(name, *sides))
 
 
-def _whole(name: str, aa, bb, ab):
+def _combined(name: str, aa, bb, ab):
     """The distance of descriptors from what their parts, the first axis, have."""
     if name == "part_euclidean":
-        return formula(name)(aa, bb, ab).mean(0)
-    return formula(name)(aa.sum(0), bb.sum(0), ab.sum(0))
+        return distance_formula(name)(aa, bb, ab).mean(0)
+    return distance_formula(name)(aa.sum(0), bb.sum(0), ab.sum(0))
 
 
 def tolerance(name: str, distance, scale, parts: int, dtype):

@@ -113,7 +113,7 @@ def one_ahead(items: Iterable) -> Iterator:
 
 
 def columns(tracklets: Sequence[Tracklet]) -> dict[str, np.ndarray]:
-    """identity, camera, modality and role of the tracklets, as `scoring.evaluated` takes them."""
+    """identity, camera, modality and role of the tracklets, as `scoring.evaluation_of` takes them."""
     names = ("identity", "camera", "modality", "role")
     return {name: np.array([getattr(t, name) for t in tracklets]) for name in names}
 
@@ -121,10 +121,10 @@ def columns(tracklets: Sequence[Tracklet]) -> dict[str, np.ndarray]:
 def figures(
     embedding: Float[np.ndarray, "n p d"], tracklets: Sequence[Tracklet], config: ConfigDict
 ) -> dict[str, dict]:
-    """`scoring.figures` of both directions by the configured protocol."""
+    """`scoring.direction_figures` of both directions by the configured protocol."""
     rule = config.evaluation.protocol, config.evaluation.camera_filter
-    method = scoring.Method(rule[0], protocols.filters_cameras(*rule))
-    return scoring.figures(scoring.evaluated(embedding, columns(tracklets), method))
+    method = scoring.ScoringOptions(rule[0], protocols.filters_cameras(*rule))
+    return scoring.direction_figures(scoring.evaluation_of(embedding, columns(tracklets), method))
 
 
 def halves(tracklets: Sequence[Tracklet]) -> tuple[list[Tracklet], list[Tracklet]]:

@@ -1,14 +1,16 @@
-"""Descriptors that anyone exported: an .npz, read and checked."""
+"""Files of descriptors: an .npz, which scripts/extract.py or anyone else wrote."""
 
 import os
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.files import atomic_write
 
 BLOCK = 1024  # tracklets that are checked at a time
 HALVES = ("embedding_first", "embedding_second")
@@ -27,12 +29,12 @@ class Features(NamedTuple):
     halves: tuple[Float[np.ndarray, "n ..."], Float[np.ndarray, "n ..."]] | None
 
     @property
-    def columns(self) -> dict[str, Shaped[np.ndarray, " n"] | None]:
-        """What `scoring.evaluated` takes beside the embedding."""
+    def label_columns(self) -> dict[str, Shaped[np.ndarray, " n"] | None]:
+        """What `scoring.evaluation_of` takes beside the embedding."""
         return {name: getattr(self, name) for name in ("identity", "camera", "modality", "role")}
 
 
-def read(path: str) -> Features:
+def read_features(path: str) -> Features:
     """The features of an .npz: `embedding` [n, p, d] or [n, d], `identity`, `modality`.
 
     Optional are `camera`, `role` ("both" without it), `path`, and `embedding_first` and
@@ -41,7 +43,7 @@ def read(path: str) -> Features:
     Errors: InputError for a file that is none, arrays that miss, disagree or hold objects,
     descriptors that are no finite numbers, and tracklets that are there twice.
     """
-    arrays = _arrays(path)
+    arrays = _load_arrays(path)
     for name in ("embedding", "identity", "modality"):
         if name not in arrays:
             raise InputError(f"{path}: has no array {name!r}; there is {', '.join(arrays)}")
@@ -53,25 +55,45 @@ def read(path: str) -> Features:
         )
     count = len(embedding)
     text = {
-        name: _text(arrays.get(name, np.full(count, default)))
+        name: _as_text(arrays.get(name, np.full(count, default)))
         for name, default in (("modality", ""), ("role", "both"), ("path", ""))
     }
-    columns = {"identity": _text(arrays["identity"]), "camera": arrays.get("camera"), **text}
+    columns = {"identity": _as_text(arrays["identity"]), "camera": arrays.get("camera"), **text}
     for name, column in columns.items():
         if column is not None and column.shape != (count,):
             raise InputError(f"{path}: {name} has shape {column.shape}, the embedding {count} rows")
-    names = _known(columns.pop("identity"))
+    names = _identity_names(columns.pop("identity"))
     if columns["camera"] is not None and columns["camera"].dtype.kind == "S":
-        columns["camera"] = _text(columns["camera"])
+        columns["camera"] = _as_text(columns["camera"])
     features = Features(
-        embedding, _numbers(names), names, halves=_halves(path, arrays, embedding.shape), **columns
+        embedding,
+        _identity_numbers(names),
+        names,
+        halves=_checked_halves(path, arrays, embedding.shape),
+        **columns,
     )
     _check_finite(path, features)
     _check_duplicates(path, features)
     return features
 
 
-def _arrays(path: str) -> dict[str, np.ndarray]:
+def check_writable(path: str) -> None:
+    """Raise InputError if a file cannot be written: better before hours of work than after them."""
+    file = Path(path)
+    if file.is_dir() or not os.access(file.absolute().parent, os.W_OK):
+        raise InputError(f"{path}: cannot be written; its folder has to exist, and it is a file")
+
+
+def write_features(path: str, /, **arrays: np.ndarray) -> None:
+    """Write an .npz, which appears when it is complete and replaces an older one.
+
+    Raises InputError if it cannot be written.
+    """
+    with atomic_write(Path(path)) as file:
+        np.savez(file, **arrays)
+
+
+def _load_arrays(path: str) -> dict[str, np.ndarray]:
     """The arrays; nothing in the file is ever unpickled."""
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder, not an .npz of features")
@@ -83,10 +105,10 @@ def _arrays(path: str) -> dict[str, np.ndarray]:
     if isinstance(file, np.ndarray):
         raise InputError(f"{path}: holds one array without a name: save it with np.savez")
     with file:
-        return {name: _array(path, file, name) for name in file.files}
+        return {name: _load_array(path, file, name) for name in file.files}
 
 
-def _array(path: str, file, name: str) -> np.ndarray:
+def _load_array(path: str, file, name: str) -> np.ndarray:
     try:
         return file[name]
     except ValueError as error:
@@ -98,13 +120,13 @@ def _array(path: str, file, name: str) -> np.ndarray:
         raise InputError(f"{path}: {name} is damaged ({error})") from error
 
 
-def _text(column: np.ndarray) -> np.ndarray:
+def _as_text(column: np.ndarray) -> np.ndarray:
     if column.dtype.kind == "S":
         return np.char.decode(column, "utf-8", "replace")
     return column.astype(str) if column.dtype.kind in "iub" else column
 
 
-def _known(identity: np.ndarray) -> Shaped[np.ndarray, " n"]:
+def _identity_names(identity: np.ndarray) -> Shaped[np.ndarray, " n"]:
     """Identities as text; "" where they are −1, empty or NaN."""
     if identity.dtype.kind == "f":
         whole = np.array([f"{x:.0f}" if x == x and x == round(x) else str(x) for x in identity])
@@ -112,13 +134,13 @@ def _known(identity: np.ndarray) -> Shaped[np.ndarray, " n"]:
     return np.where(np.isin(identity, ("-1", "nan")), "", identity)
 
 
-def _numbers(names: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+def _identity_numbers(names: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """Equal numbers for equal names; every unknown tracklet has a number of its own."""
     numbers = np.unique(names, return_inverse=True)[1]
     return np.where(names == "", len(names) + np.arange(len(names)), numbers)
 
 
-def _halves(path: str, arrays: dict, shape: tuple[int, ...]):
+def _checked_halves(path: str, arrays: dict, shape: tuple[int, ...]):
     found = [arrays[name] for name in HALVES if name in arrays]
     if not found:
         return None
@@ -127,7 +149,7 @@ def _halves(path: str, arrays: dict, shape: tuple[int, ...]):
     return tuple(found)
 
 
-def _blocks(count: int) -> Iterator[slice]:
+def _row_blocks(count: int) -> Iterator[slice]:
     return (slice(start, start + BLOCK) for start in range(0, count, BLOCK))
 
 
@@ -135,10 +157,10 @@ def _check_finite(path: str, features: Features) -> None:
     arrays = features.embedding, *(features.halves or ())
     for name, array in zip(("embedding", *HALVES), arrays, strict=False):
         flat = array.reshape(len(array), -1)
-        finite = [np.isfinite(flat[rows]).all(1) for rows in _blocks(len(flat))]
+        finite = [np.isfinite(flat[rows]).all(1) for rows in _row_blocks(len(flat))]
         bad = np.flatnonzero(~np.concatenate(finite))
         if len(bad):
-            first = f"tracklet {bad[0]}{_called(features.path[bad[0]])}"
+            first = f"tracklet {bad[0]}{_path_suffix(features.path[bad[0]])}"
             more = f", and {len(bad) - 1} more tracklets" if len(bad) > 1 else ""
             raise InputError(f"{path}: {name} of {first}{more} has NaN or infinite values")
 
@@ -158,11 +180,11 @@ def _check_duplicates(path: str, features: Features) -> None:
             roles = {str(features.role[row]), str(features.role[other])}
             if roles != {"query", "gallery"} and np.array_equal(embedding[row], embedding[other]):
                 raise InputError(
-                    f"{path}: tracklets {other} and {row}{_called(key[3])} are the same; "
+                    f"{path}: tracklets {other} and {row}{_path_suffix(key[3])} are the same; "
                     "remove one, or its rank counts twice"
                 )
         seen[key].append(row)
 
 
-def _called(path: str) -> str:
+def _path_suffix(path: str) -> str:
     return f" ({str(path)!r})" if path else ""

@@ -28,7 +28,7 @@ def same_camera(identity, camera, gallery_identity, gallery_camera):
     return (identity == gallery_identity) & (camera == gallery_camera)
 
 
-class Tracklets(NamedTuple):
+class DescriptorSet(NamedTuple):
     """Rows of a descriptor array, which may be larger, and who and where they are.
 
     Descriptors are float32: narrower ones are widened block by block, wider ones rounded.
@@ -50,11 +50,11 @@ class Tracklets(NamedTuple):
         return np.atleast_2d(np.asarray(self.embedding[self.rows[place]], np.float32))
 
 
-def tracklets(
+def descriptor_set(
     embedding: Shaped[ArrayLike, "n ..."],
     identity: Shaped[ArrayLike, " m"],
     camera: Shaped[ArrayLike, " c"] | None = None,
-) -> Tracklets:
+) -> DescriptorSet:
     """All rows of a descriptor array; without cameras, all come from one.
 
     Errors: InputError for columns of different length.
@@ -64,10 +64,10 @@ def tracklets(
     for name, column in (("identity", np.asarray(identity)), ("camera", camera)):
         if column.shape != (count,):
             raise InputError(f"{name} has shape {column.shape}, the embedding {count} rows")
-    return Tracklets(embedding, np.arange(count), np.asarray(identity), camera)
+    return DescriptorSet(embedding, np.arange(count), np.asarray(identity), camera)
 
 
-def comparable(query: Tracklets, gallery: Tracklets) -> tuple[Tracklets, Tracklets]:
+def comparable(query: DescriptorSet, gallery: DescriptorSet) -> tuple[DescriptorSet, DescriptorSet]:
     """Both sets with identities and cameras numbered alike.
 
     Errors: InputError for an empty set and for descriptors of different shape.
@@ -99,25 +99,27 @@ class Task(NamedTuple):
 def task(
     name: str,
     junk: Junk,
-    query: Tracklets,
+    query: DescriptorSet,
     size: int = 1024,
     devices: Sequence[jax.Device] | None = None,
 ) -> Task:
     """A comparison with these queries, on all local devices if none are named."""
-    distances.formula(name)
+    distances.distance_formula(name)
     some = query.take(np.arange(0, len(query.rows), max(1, len(query.rows) // 256)))
     mesh = Mesh(np.array(devices or jax.local_devices()), ("gallery",))
-    return Task(name, junk, distances.centre(name, some), mesh, size)
+    return Task(name, junk, distances.centring_offset(name, some), mesh, size)
 
 
-def ignored(junk: Junk, query: Tracklets, gallery: Tracklets, q, g) -> Bool[np.ndarray, "..."]:
+def ignored(
+    junk: Junk, query: DescriptorSet, gallery: DescriptorSet, q, g
+) -> Bool[np.ndarray, "..."]:
     """Whether the queries at places q ignore the gallery entries at places g, broadcast."""
     own = query.identity[q], query.camera[q]
     return junk(*own, gallery.identity[g], gallery.camera[g])
 
 
 def exact(
-    t: Task, query: Tracklets, gallery: Tracklets, q, g, step: int = 32
+    t: Task, query: DescriptorSet, gallery: DescriptorSet, q, g, step: int = 32
 ) -> Float[np.ndarray, "q g"]:
     """Float64 distances between places, few at a time: larger products start BLAS threads."""
     out = np.empty((len(q), len(g)))
@@ -125,18 +127,20 @@ def exact(
         a = query.take(q[i : i + step])
         for j in range(0, len(g), step):
             b = gallery.take(g[j : j + step])
-            out[i : i + step, j : j + step] = distances.exact(t.name, a, b, t.offset)
+            out[i : i + step, j : j + step] = distances.exact_distances(t.name, a, b, t.offset)
     return out
 
 
-def exact_block(t: Task, query: Tracklets, gallery: Tracklets, q, g) -> Float[np.ndarray, "q g"]:
+def exact_block(
+    t: Task, query: DescriptorSet, gallery: DescriptorSet, q, g
+) -> Float[np.ndarray, "q g"]:
     """Float64 distances between places at once; memory: four times the float32 descriptors."""
-    return distances.exact_block(t.name, query.take(q), gallery.take(g), t.offset)
+    return distances.exact_distances_by_xla(t.name, query.take(q), gallery.take(g), t.offset)
 
 
-def exact_pair(t: Task, query: Tracklets, gallery: Tracklets, q, g) -> float:
+def exact_pair(t: Task, query: DescriptorSet, gallery: DescriptorSet, q, g) -> float:
     """The float64 distance between two places."""
-    return distances.exact_pair(t.name, query.one(q), gallery.one(g), t.offset)
+    return distances.exact_distance(t.name, query.one(q), gallery.one(g), t.offset)
 
 
 class Side(NamedTuple):
@@ -151,7 +155,7 @@ class Side(NamedTuple):
 
 
 def sides(
-    x: Tracklets, matched: Float[np.ndarray, "n m"], t: Task, sharded: bool
+    x: DescriptorSet, matched: Float[np.ndarray, "n m"], t: Task, sharded: bool
 ) -> Iterator[tuple[Int[np.ndarray, " n"], Side]]:
     """Blocks of equal size as (places, Side), over the devices (`sharded`) or on each.
 
@@ -165,9 +169,9 @@ def sides(
     columns = x.identity, x.camera, matched.astype(np.float32)
     for start in range(0, count, size):
         places = np.arange(start, min(start + size, count))
-        operand = distances.operand(fill(x.take(places)), t.offset)
+        operand = distances.centred_operand(fill(x.take(places)), t.offset)
         real = fill(np.ones(len(places), bool))
-        length = distances.length(operand) * real
+        length = distances.descriptor_lengths(operand) * real
         _check_finite(np.asarray(length)[: len(places)], places, "gallery" if sharded else "query")
         yield places, Side(operand, length, real, *(fill(c[places]) for c in columns))
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.retrieval.gallery import Junk, Tracklets, comparable, same_camera, task
+from dinogrl_jax.retrieval.gallery import DescriptorSet, Junk, comparable, same_camera, task
 from dinogrl_jax.retrieval.search import count_negatives
 
 
@@ -31,7 +31,7 @@ class Result(NamedTuple):
         return np.flatnonzero(~self.valid)
 
 
-def figures(
+def result_from_counts(
     negatives: Int[np.ndarray, "q m"],
     match: Bool[np.ndarray, "q m"],
     gallery: int,
@@ -84,7 +84,7 @@ def negatives_before(
     return jax.lax.map(one, places.T).T
 
 
-def from_matrix(
+def result_from_matrix(
     distance: Float[ArrayLike, "q g"],
     match: Bool[np.ndarray, "_ _"],  # [q, g] too, but that is for the message below
     junk: Bool[np.ndarray, "_ _"],
@@ -105,7 +105,7 @@ def from_matrix(
     places = _places(match & ~junk)
     with jax.enable_x64(distance.dtype == np.float64):
         counts = negatives_before(distance, places, ~match & ~junk)
-    return figures(np.asarray(counts), places >= 0, distance.shape[1], max_rank)
+    return result_from_counts(np.asarray(counts), places >= 0, distance.shape[1], max_rank)
 
 
 def _places(match: Bool[np.ndarray, "q g"]) -> Int[np.ndarray, "q m"]:
@@ -117,9 +117,9 @@ def _places(match: Bool[np.ndarray, "q g"]) -> Int[np.ndarray, "q m"]:
     return places
 
 
-def one_way(
-    query: Tracklets,
-    gallery: Tracklets,
+def one_direction(
+    query: DescriptorSet,
+    gallery: DescriptorSet,
     junk: Junk = same_camera,
     distance: str = "part_euclidean",
     max_rank: int = 20,
@@ -135,24 +135,24 @@ def one_way(
     query, gallery = comparable(query, gallery)
     t = task(distance, junk, query, **options)
     (counts,) = count_negatives(query, gallery, t)
-    return figures(*counts, len(gallery.rows), max_rank)
+    return result_from_counts(*counts, len(gallery.rows), max_rank)
 
 
-def both_ways(
-    query: Tracklets,
-    gallery: Tracklets,
+def both_directions(
+    query: DescriptorSet,
+    gallery: DescriptorSet,
     junk: Junk = same_camera,
     distance: str = "part_euclidean",
     max_rank: int = 20,
     **options,
 ) -> tuple[Result, Result]:
-    """`one_way` and the same with the sets exchanged, from one pass over the distances."""
+    """`one_direction` and the same with the sets exchanged, from one pass over the distances."""
     query, gallery = comparable(query, gallery)
     t = task(distance, junk, query, **options)
     there, back = count_negatives(query, gallery, t, both=True)
     return (
-        figures(*there, len(gallery.rows), max_rank),
-        figures(*back, len(query.rows), max_rank),
+        result_from_counts(*there, len(gallery.rows), max_rank),
+        result_from_counts(*back, len(query.rows), max_rank),
     )
 
 
@@ -161,7 +161,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap(
+def bootstrap_intervals(
     result: Result, samples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> dict[str, Interval]:
     """Percentile intervals of mAP, mINP, rank-1, 5, 10 and 20 over resampled valid queries.

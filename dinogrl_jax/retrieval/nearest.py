@@ -10,10 +10,10 @@ from jaxtyping import Array, Float, Int
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval import distances
 from dinogrl_jax.retrieval.gallery import (
+    DescriptorSet,
     Junk,
     Side,
     Task,
-    Tracklets,
     comparable,
     exact,
     same_camera,
@@ -22,9 +22,9 @@ from dinogrl_jax.retrieval.gallery import (
 )
 
 
-def nearest(
-    query: Tracklets,
-    gallery: Tracklets,
+def nearest_entries(
+    query: DescriptorSet,
+    gallery: DescriptorSet,
     k: int,
     junk: Junk = same_camera,
     distance: str = "part_euclidean",
@@ -33,7 +33,7 @@ def nearest(
     """The k nearest gallery entries of each query without its junk, and their float64 distances.
 
     Nearest first, equal distances (to float64 rounding) in gallery order; where fewer are left,
-    entry −1 at distance inf. `options` are those of `dinogrl_jax.metrics.one_way`.
+    entry −1 at distance inf. `options` are those of `dinogrl_jax.metrics.one_direction`.
 
     Errors: InputError for an empty set, widths that disagree, NaN, k below 1.
     """
@@ -49,7 +49,7 @@ def nearest(
         spare *= 8  # many entries about as far as the k-th: duplicates, for instance
 
 
-def _attempt(query: Tracklets, gallery: Tracklets, k: int, keep: int, t: Task):
+def _attempt(query: DescriptorSet, gallery: DescriptorSet, k: int, keep: int, t: Task):
     """The result, or None if entries beyond the `keep` nearest in float32 may belong to it."""
     none = np.zeros((max(len(query.rows), len(gallery.rows)), 0))
     queries = list(sides(query, none, t, sharded=False))
@@ -81,7 +81,7 @@ def _merged(
     name: str, junk: Junk, query: Side, gallery: Side, start, best: Array, place: Array
 ) -> tuple[Array, Array]:
     """The nearest of those so far and those of one block, by float32 distance."""
-    distance = distances.block(name, query.operand, gallery.operand)
+    distance = distances.block_distances(name, query.operand, gallery.operand)
     own = query.identity[:, None], query.camera[:, None]
     other = gallery.identity[None, :], gallery.camera[None, :]
     distance = jnp.where(junk(*own, *other) | ~gallery.real[None, :], jnp.inf, distance)

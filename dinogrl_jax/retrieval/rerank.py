@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.retrieval.distances import matrix
+from dinogrl_jax.retrieval.distances import distance_matrix
 
 
-def k_reciprocal(
+def k_reciprocal_distances(
     distance: Float[ArrayLike, "n n"],
     queries: int,
     k1: int = 20,
@@ -111,7 +111,7 @@ def _jaccard(
     return jax.lax.map(one, query)
 
 
-class Clips(NamedTuple):
+class HalvedDescriptors(NamedTuple):
     """Descriptors of whole tracklets and of their halves."""
 
     whole: Float[ArrayLike, "n *pd"]
@@ -119,8 +119,12 @@ class Clips(NamedTuple):
     second: Float[ArrayLike, "n *pd"]
 
 
-def temporal(
-    query: Clips, gallery: Clips, distance: str = "euclidean", k1: int = 5, k2: int = 3
+def temporal_distances(
+    query: HalvedDescriptors,
+    gallery: HalvedDescriptors,
+    distance: str = "euclidean",
+    k1: int = 5,
+    k2: int = 3,
 ) -> Float[np.ndarray, "q g"]:
     """AuxNet's distances: 0.8 · plain + 0.2 · re-ranked + 0.1 · both re-rankings across halves.
 
@@ -132,8 +136,10 @@ def temporal(
 
     def reranked(a, b):
         both = np.concatenate([a, b])
-        return k_reciprocal(matrix(distance, both, both), len(a), k1, k2, weight=0.0)
+        return k_reciprocal_distances(
+            distance_matrix(distance, both, both), len(a), k1, k2, weight=0.0
+        )
 
-    plain = np.asarray(matrix(distance, query.whole, gallery.whole))
+    plain = np.asarray(distance_matrix(distance, query.whole, gallery.whole))
     across = reranked(query.first, gallery.second) + reranked(query.second, gallery.first)
     return 0.8 * plain + 0.2 * reranked(query.whole, gallery.whole) + 0.1 * across

@@ -7,19 +7,22 @@ from jaxtyping import Float, Shaped
 
 from dinogrl_jax.data.problems import enumeration
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.retrieval import protocols
-from dinogrl_jax.retrieval.distances import matrix
-from dinogrl_jax.retrieval.gallery import Tracklets, comparable, ignored
-from dinogrl_jax.retrieval.metrics import Result, bootstrap, from_matrix
-from dinogrl_jax.retrieval.protocols import Direction
-from dinogrl_jax.retrieval.rerank import Clips, k_reciprocal, temporal
+from dinogrl_jax.retrieval.directions import Direction, direction_results, directions
+from dinogrl_jax.retrieval.distances import distance_matrix
+from dinogrl_jax.retrieval.gallery import DescriptorSet, comparable, ignored, same_camera
+from dinogrl_jax.retrieval.metrics import Result, bootstrap_intervals, result_from_matrix
+from dinogrl_jax.retrieval.rerank import (
+    HalvedDescriptors,
+    k_reciprocal_distances,
+    temporal_distances,
+)
 from dinogrl_jax.retrieval.search import same_identity
 
 RANKS = (1, 5, 10, 20)
 RERANKINGS = ("none", "k_reciprocal", "temporal")
 
 
-class Method(NamedTuple):
+class ScoringOptions(NamedTuple):
     """How descriptors are compared."""
 
     protocol: str = "vcm"  # an entry of protocols.PROTOCOLS
@@ -31,37 +34,40 @@ class Method(NamedTuple):
 class Evaluation(NamedTuple):
     """What a comparison found, and what it compared."""
 
-    method: Method
+    options: ScoringOptions
     directions: dict[str, Direction]
     results: dict[str, Result]
     reranked: dict[str, Float[np.ndarray, "q g"]]  # distances; empty without re-ranking
 
 
-def evaluated(
+def evaluation_of(
     embedding: Shaped[np.ndarray, "n ..."],
     columns: dict[str, Shaped[np.ndarray, " n"] | None],
-    method: Method,
+    options: ScoringOptions,
     halves: tuple[Shaped[np.ndarray, "n ..."], Shaped[np.ndarray, "n ..."]] | None = None,
 ) -> Evaluation:
     """The results of both directions, as far as there are queries.
 
-    columns: identity, camera (or None), modality and role, as `protocols.directions` takes them.
+    columns: identity, camera (or None), modality and role, as `directions` takes them.
     halves: descriptors of the first and of the second half of each tracklet, for "temporal".
 
-    Errors: InputError as `protocols.score`; for a re-ranking that is unknown, misses halves or is
+    Errors: InputError as `directions`; for a re-ranking that is unknown, misses halves or is
     given a distance that may be negative.
     """
-    _check_rerank(method, halves)
-    rule = method.protocol, method.camera_filter
-    found = protocols.directions(embedding, **columns, protocol=rule[0], camera_filter=rule[1])
-    if method.rerank == "none":
-        return Evaluation(method, found, protocols.results(found, distance=method.distance), {})
-    distances = {name: _reranked(d, method, halves) for name, d in found.items()}
-    results = {name: from_matrix(distances[name], *_masks(d)) for name, d in found.items()}
-    return Evaluation(method, found, results, distances)
+    _check_rerank(options, halves)
+    rule = options.protocol, options.camera_filter
+    found = directions(embedding, **columns, protocol=rule[0], camera_filter=rule[1])
+    if options.rerank == "none":
+        return Evaluation(options, found, direction_results(found, distance=options.distance), {})
+    distances = {name: _reranked_distances(d, options, halves) for name, d in found.items()}
+    results = {
+        name: result_from_matrix(distances[name], *match_and_junk_masks(d))
+        for name, d in found.items()
+    }
+    return Evaluation(options, found, results, distances)
 
 
-def figures(evaluation: Evaluation) -> dict[str, dict]:
+def direction_figures(evaluation: Evaluation) -> dict[str, dict]:
     """The figures of each direction as fractions of 1.
 
     Keys of a direction: rank1, rank5, rank10, rank20, mAP, mINP, queries, gallery, chance_rank1.
@@ -79,19 +85,22 @@ def figures(evaluation: Evaluation) -> dict[str, dict]:
     }
 
 
-def described(evaluation: Evaluation) -> dict:
+def evaluation_facts(evaluation: Evaluation) -> dict:
     """What results.json says beside the figures: the method, 95 % intervals, skipped queries.
 
     `skipped` lists the rows of the descriptors that had no match to find; `intervals` are those of
-    `metrics.bootstrap` as [low, high].
+    `metrics.bootstrap_intervals` as [low, high].
     """
     results = evaluation.results.items()
-    filters = [d.junk is protocols.same_camera for d in evaluation.directions.values()]
+    filters = [d.junk is same_camera for d in evaluation.directions.values()]
     return {
-        **evaluation.method._asdict(),
+        **evaluation.options._asdict(),
         "camera_filter": any(filters),
         "intervals": {
-            name: {key.replace("-", ""): list(low_high) for key, low_high in bootstrap(r).items()}
+            name: {
+                key.replace("-", ""): list(low_high)
+                for key, low_high in bootstrap_intervals(r).items()
+            }
             for name, r in results
         },
         "skipped": {
@@ -101,7 +110,7 @@ def described(evaluation: Evaluation) -> dict:
 
 
 def headline(results: dict) -> str:
-    """What was scored, in a line: of results.json as `described` and evaluate.py fill it."""
+    """What was scored, in a line: of results.json as `evaluation_facts` and evaluate.py fill it."""
     if "features" in results:
         source = results["features"]
     else:
@@ -133,35 +142,41 @@ def chance_rank1(direction: Direction) -> float:
     return float((matches[valid] / (len(gallery.rows) - junk[valid])).mean())
 
 
-def _check_rerank(method: Method, halves) -> None:
-    if method.rerank not in RERANKINGS:
-        raise InputError(f"re-ranking {method.rerank!r}: choose one of {', '.join(RERANKINGS)}")
-    if method.rerank != "none" and method.distance == "dot":
+def _check_rerank(options: ScoringOptions, halves) -> None:
+    if options.rerank not in RERANKINGS:
+        raise InputError(f"re-ranking {options.rerank!r}: choose one of {', '.join(RERANKINGS)}")
+    if options.rerank != "none" and options.distance == "dot":
         raise InputError("re-ranking needs distances of 0 and more: choose another than dot")
-    if method.rerank == "temporal" and halves is None:
+    if options.rerank == "temporal" and halves is None:
         raise InputError(
             "temporal re-ranking needs descriptors of both halves of each tracklet: the arrays "
             "embedding_first and embedding_second (scripts/extract.py --halves)"
         )
 
 
-def _all(x: Tracklets) -> Float[np.ndarray, "n p d"]:
+def _all_descriptors(x: DescriptorSet) -> Float[np.ndarray, "n p d"]:
     return x.take(np.arange(len(x.rows)))
 
 
-def _reranked(direction: Direction, method: Method, halves) -> Float[np.ndarray, "q g"]:
+def _reranked_distances(
+    direction: Direction, options: ScoringOptions, halves
+) -> Float[np.ndarray, "q g"]:
     query, gallery = direction.query, direction.gallery
-    if method.rerank == "k_reciprocal":
-        both = np.concatenate([_all(query), _all(gallery)])
-        return k_reciprocal(matrix(method.distance, both, both), len(query.rows))
+    if options.rerank == "k_reciprocal":
+        both = np.concatenate([_all_descriptors(query), _all_descriptors(gallery)])
+        return k_reciprocal_distances(
+            distance_matrix(options.distance, both, both), len(query.rows)
+        )
     clips = (
-        Clips(_all(x), *(_all(x._replace(embedding=half)) for half in halves))
+        HalvedDescriptors(
+            _all_descriptors(x), *(_all_descriptors(x._replace(embedding=half)) for half in halves)
+        )
         for x in (query, gallery)
     )
-    return temporal(*clips, distance=method.distance)
+    return temporal_distances(*clips, distance=options.distance)
 
 
-def _masks(direction: Direction) -> tuple[np.ndarray, np.ndarray]:
+def match_and_junk_masks(direction: Direction) -> tuple[np.ndarray, np.ndarray]:
     """Which gallery entries match and which are ignored, [q, g] each."""
     query, gallery = comparable(direction.query, direction.gallery)
     everyone = np.arange(len(query.rows))[:, None], np.arange(len(gallery.rows))[None, :]

@@ -19,10 +19,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from dinogrl_jax.retrieval import distances
 from dinogrl_jax.retrieval.gallery import (
+    DescriptorSet,
     Junk,
     Side,
     Task,
-    Tracklets,
     exact,
     exact_block,
     exact_pair,
@@ -50,7 +50,7 @@ class Compared(NamedTuple):
 
 
 def count_negatives(
-    query: Tracklets, gallery: Tracklets, t: Task, both: bool = False
+    query: DescriptorSet, gallery: DescriptorSet, t: Task, both: bool = False
 ) -> list[tuple[Int[np.ndarray, "n m"], Bool[np.ndarray, "n m"]]]:
     """How many negatives precede each match of each query, and which entries are matches.
 
@@ -72,7 +72,9 @@ def count_negatives(
     return [(c, x.place >= 0) for c, x in zip(counts, found, strict=True)][: 1 + both]
 
 
-def matches(query: Tracklets, gallery: Tracklets, t: Task, both: bool) -> tuple[Matches, Matches]:
+def matches(
+    query: DescriptorSet, gallery: DescriptorSet, t: Task, both: bool
+) -> tuple[Matches, Matches]:
     """The matches of every query and, for `both`, those of every gallery entry as a query."""
     pairs = list(same_identity(query, gallery))
     forward = _no_matches(query, max((len(g) for _, g in pairs), default=0))
@@ -86,7 +88,7 @@ def matches(query: Tracklets, gallery: Tracklets, t: Task, both: bool) -> tuple[
     return forward, backward
 
 
-def same_identity(query: Tracklets, gallery: Tracklets) -> Iterator[tuple]:
+def same_identity(query: DescriptorSet, gallery: DescriptorSet) -> Iterator[tuple]:
     """The places in both sets, ascending, of each identity that both have."""
     order = [np.argsort(x.identity, kind="stable") for x in (query, gallery)]
     for identity in np.intersect1d(query.identity, gallery.identity):
@@ -96,7 +98,7 @@ def same_identity(query: Tracklets, gallery: Tracklets) -> Iterator[tuple]:
         )
 
 
-def _no_matches(x: Tracklets, width: int) -> Matches:
+def _no_matches(x: DescriptorSet, width: int) -> Matches:
     shape = (len(x.rows), -(-width // 8) * 8)  # few shapes, so that programs are compiled once
     return Matches(np.full(shape, -np.inf), np.full(shape, -1))
 
@@ -107,7 +109,7 @@ def _fill(found: Matches, t: Task, query, gallery, own, other, distance) -> None
     found.place[own, : len(other)] = np.where(junk, -1, other)
 
 
-def _one_ahead(query: Tracklets, gallery: Tracklets, found, t: Task) -> Iterator[tuple]:
+def _one_ahead(query: DescriptorSet, gallery: DescriptorSet, found, t: Task) -> Iterator[tuple]:
     """Every pair of blocks, compared; the devices work on the next while the host uses this."""
     queries = list(sides(query, found[0].distance, t, sharded=False))
     pending = None
@@ -132,7 +134,7 @@ def _prefetched(items: Iterator) -> Iterator:
 @partial(jax.jit, static_argnames=("name", "junk"))
 def _compare(name: str, junk: Junk, query: Side, gallery: Side) -> tuple:
     """Distances of a block, and what they say of each query and of each gallery entry."""
-    distance = distances.block(name, query.operand, gallery.operand)
+    distance = distances.block_distances(name, query.operand, gallery.operand)
     there = _negatives(name, junk, distance, query, gallery)
     back = _negatives(name, junk, distance.T, gallery, query)
     return distance, there, back

@@ -18,7 +18,7 @@ def mean_colour(variables, frames, modality):
 
 
 @pytest.fixture(scope="module")
-def tracklets(tmp_path_factory):
+def descriptor_set(tmp_path_factory):
     folder, rng, made = tmp_path_factory.mktemp("frames"), np.random.default_rng(0), []
     for number, length in enumerate(LENGTHS):
         paths = []

@@ -25,11 +25,11 @@ def saved(folder, without=(), **changed):
 
 
 def test_what_is_optional(tmp_path):
-    features = feature_file.read(saved(tmp_path, without=("camera",)))
+    features = feature_file.read_features(saved(tmp_path, without=("camera",)))
     assert features.camera is None and features.halves is None
     assert set(features.role) == {"both"} and set(features.path) == {""}
     np.testing.assert_array_equal(features.embedding, arrays()["embedding"])
-    assert list(features.columns) == ["identity", "camera", "modality", "role"]
+    assert list(features.label_columns) == ["identity", "camera", "modality", "role"]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_unknown_identities_match_nobody(identity, tmp_path):
     embedding = np.eye(4, dtype=np.float32)
     modality = np.array([b"visible", b"infrared"] * 2)
     path = saved(tmp_path, ("camera",), embedding=embedding, identity=identity, modality=modality)
-    features = feature_file.read(path)
+    features = feature_file.read_features(path)
     assert features.names.tolist() == ["7", "", "7", ""]
     assert features.identity[0] == features.identity[2]
     assert len(set(features.identity.tolist())) == 3
@@ -54,7 +54,9 @@ def test_unknown_identities_match_nobody(identity, tmp_path):
 
 def test_halves(tmp_path):
     half = arrays()["embedding"] + 1
-    features = feature_file.read(saved(tmp_path, embedding_first=half, embedding_second=half))
+    features = feature_file.read_features(
+        saved(tmp_path, embedding_first=half, embedding_second=half)
+    )
     np.testing.assert_array_equal(features.halves[1], half)
 
 
@@ -102,7 +104,7 @@ BAD = {
 @pytest.mark.parametrize("message", BAD)
 def test_bad_files(message, tmp_path):
     with pytest.raises(InputError, match=message) as caught:
-        feature_file.read(saved(tmp_path, **BAD[message]))
+        feature_file.read_features(saved(tmp_path, **BAD[message]))
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path / "features.npz"))
 
@@ -110,20 +112,20 @@ def test_bad_files(message, tmp_path):
 def test_a_query_may_be_listed_as_a_gallery_entry_too(tmp_path):
     role = np.array(["both", "query"] + ["both"] * 7 + ["gallery", "both", "both"])
     columns = twins(role=role.copy()) | {"role": role}
-    assert len(feature_file.read(saved(tmp_path, **columns)).role) == 12
+    assert len(feature_file.read_features(saved(tmp_path, **columns)).role) == 12
 
 
 def test_files_that_are_none(tmp_path):
     with pytest.raises(InputError, match="is a folder"):
-        feature_file.read(str(tmp_path))
+        feature_file.read_features(str(tmp_path))
     with pytest.raises(InputError, match="No such file"):
-        feature_file.read(str(tmp_path / "none.npz"))
+        feature_file.read_features(str(tmp_path / "none.npz"))
     (tmp_path / "text.npz").write_text("text")
     with pytest.raises(InputError, match="it is no .npz"):
-        feature_file.read(str(tmp_path / "text.npz"))
+        feature_file.read_features(str(tmp_path / "text.npz"))
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(InputError, match="one array without a name"):
-        feature_file.read(str(tmp_path / "one.npy"))
+        feature_file.read_features(str(tmp_path / "one.npy"))
 
 
 def test_damaged_files(tmp_path):
@@ -132,8 +134,8 @@ def test_damaged_files(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="it is no .npz"):
-        feature_file.read(str(path))
+        feature_file.read_features(str(path))
     # bits flipped in the data of the first array
     path.write_bytes(whole[:300] + bytes(b ^ 255 for b in whole[300:400]) + whole[400:])
     with pytest.raises(InputError, match="embedding is damaged"):
-        feature_file.read(str(path))
+        feature_file.read_features(str(path))

@@ -14,9 +14,15 @@ from hypothesis import strategies as st
 from sets import drawn, masks
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.retrieval.distances import matrix
-from dinogrl_jax.retrieval.gallery import no_junk, same_camera, tracklets
-from dinogrl_jax.retrieval.metrics import bootstrap, both_ways, figures, from_matrix, one_way
+from dinogrl_jax.retrieval.distances import distance_matrix
+from dinogrl_jax.retrieval.gallery import descriptor_set, no_junk, same_camera
+from dinogrl_jax.retrieval.metrics import (
+    bootstrap_intervals,
+    both_directions,
+    one_direction,
+    result_from_counts,
+    result_from_matrix,
+)
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "components.npz")
 seeds = st.integers(0, 2**32 - 1)
@@ -25,7 +31,7 @@ few = settings(max_examples=20, deadline=None)
 
 def golden_side(name):
     embedding = GOLDEN[f"metric_{name}"].transpose(0, 2, 1)
-    return tracklets(embedding, GOLDEN[f"metric_{name}_pid"], GOLDEN[f"metric_{name}_cam"])
+    return descriptor_set(embedding, GOLDEN[f"metric_{name}_pid"], GOLDEN[f"metric_{name}_cam"])
 
 
 @pytest.mark.parametrize("rule, junk", [("vcm", same_camera), ("bupt", no_junk)])
@@ -33,9 +39,9 @@ def golden_side(name):
 def test_golden(rule, junk, how):
     query, gallery = golden_side("query"), golden_side("gallery")
     if how == "features":
-        result = one_way(query, gallery, junk)
+        result = one_direction(query, gallery, junk)
     else:
-        result = from_matrix(GOLDEN["metric_distance"], *masks(query, gallery, junk))
+        result = result_from_matrix(GOLDEN["metric_distance"], *masks(query, gallery, junk))
     # both are float64 means of the same ranks
     np.testing.assert_allclose(result.cmc, GOLDEN[f"metric_{rule}_cmc"], rtol=1e-12)
     np.testing.assert_allclose(result.mAP, GOLDEN[f"metric_{rule}_map"], rtol=1e-12)
@@ -70,16 +76,16 @@ def assert_same(a, b):
 def test_oracle(seed, integers, camera_filter):
     query, gallery = drawn(seed, integers=integers)
     junk = same_camera if camera_filter else no_junk
-    there, back = both_ways(query, gallery, junk)
+    there, back = both_directions(query, gallery, junk)
     assert_agree(there, judged(query, gallery, camera_filter))
     assert_agree(back, judged(gallery, query, camera_filter))
-    assert_same(there, one_way(query, gallery, junk))
+    assert_same(there, one_direction(query, gallery, junk))
 
 
 @pytest.mark.parametrize("name", ["euclidean", "squared_euclidean", "cosine", "dot"])
 def test_oracle_of_other_distances(name):
     query, gallery = drawn(1, 40, 80)
-    result = one_way(query, gallery, distance=name)
+    result = one_direction(query, gallery, distance=name)
     assert_agree(result, judged(query, gallery, True, name))
 
 
@@ -90,7 +96,7 @@ def test_matrix_against_oracle(seed, integers, dtype):
     distance = np.random.default_rng(seed).uniform(0, 5, (13, 37)).astype(dtype)
     distance = np.floor(distance) if integers else distance
     ids = query.identity, query.camera, gallery.identity, gallery.camera
-    result = from_matrix(distance, *masks(query, gallery, same_camera))
+    result = result_from_matrix(distance, *masks(query, gallery, same_camera))
     assert_agree(result, oracle.figures(distance, *ids))
 
 
@@ -99,16 +105,16 @@ def test_matrix_against_oracle(seed, integers, dtype):
 def test_gallery_order_does_not_matter_without_ties(seed):
     query, gallery = drawn(seed)
     order = np.random.default_rng(seed).permutation(37)
-    shuffled = tracklets(*(x[order] for x in (gallery[0], *gallery[2:])))
-    assert_same(one_way(query, gallery), one_way(query, shuffled))
+    shuffled = descriptor_set(*(x[order] for x in (gallery[0], *gallery[2:])))
+    assert_same(one_direction(query, gallery), one_direction(query, shuffled))
 
 
 def test_ties_go_to_the_earlier_entry():
-    query = tracklets(np.zeros((1, 4), np.float32), np.array([7]))
+    query = descriptor_set(np.zeros((1, 4), np.float32), np.array([7]))
     gallery = np.ones((5, 4), np.float32)
     for place in range(5):
         identity = np.where(np.arange(5) == place, 7, 0)
-        assert one_way(query, tracklets(gallery, identity), no_junk).first == [place + 1]
+        assert one_direction(query, descriptor_set(gallery, identity), no_junk).first == [place + 1]
 
 
 @pytest.mark.parametrize("offset", [0, 3000])
@@ -117,17 +123,17 @@ def test_neighbours_that_float32_cannot_tell_apart(offset):
     rng = np.random.default_rng(0)
     points = rng.standard_normal((200, 64))
     points *= 100 / np.linalg.norm(points, axis=1, keepdims=True)
-    query = tracklets(np.full((3, 64), offset, np.float32), np.array([0, 1, 2]))
-    gallery = tracklets((points + offset).astype(np.float32), rng.integers(0, 4, 200))
-    assert_agree(one_way(query, gallery, no_junk), judged(query, gallery, False))
+    query = descriptor_set(np.full((3, 64), offset, np.float32), np.array([0, 1, 2]))
+    gallery = descriptor_set((points + offset).astype(np.float32), rng.integers(0, 4, 200))
+    assert_agree(one_direction(query, gallery, no_junk), judged(query, gallery, False))
 
 
 def test_perfect_and_worst_ranking():
     place = np.arange(10)[None].astype(np.float32)
     none = np.zeros((1, 10), bool)
-    perfect = from_matrix(place, place < 3, none)
+    perfect = result_from_matrix(place, place < 3, none)
     assert (perfect.mAP, perfect.mINP, perfect.cmc[0]) == (1, 1, 1)
-    worst = from_matrix(place, place >= 7, none)
+    worst = result_from_matrix(place, place >= 7, none)
     assert worst.mAP == pytest.approx((1 / 8 + 2 / 9 + 3 / 10) / 3, abs=1e-15)
     assert worst.mINP == pytest.approx(3 / 10, abs=1e-15)
     assert list(worst.cmc) == [0.0] * 7 + [1.0] * 13
@@ -136,7 +142,7 @@ def test_perfect_and_worst_ranking():
 def test_by_hand():
     """Matches at ranks 1 and 4; a query without matches is skipped and listed."""
     negatives, match = np.array([[2, 0, 9], [0, 0, 0]]), np.array([[1, 1, 0], [0, 0, 0]], bool)
-    result = figures(negatives, match, gallery=6, max_rank=3)
+    result = result_from_counts(negatives, match, gallery=6, max_rank=3)
     assert result.mAP == (1 + 2 / 4) / 2
     assert result.mINP == 2 / 4
     assert (list(result.cmc), list(result.first), list(result.skipped)) == ([1, 1, 1], [1, 0], [1])
@@ -146,7 +152,9 @@ def test_by_hand():
 @pytest.mark.parametrize("size", [7, 16, 64])
 def test_blocks_do_not_matter(size):
     query, gallery = drawn(2, 50, 130)
-    for a, b in zip(both_ways(query, gallery), both_ways(query, gallery, size=size), strict=True):
+    for a, b in zip(
+        both_directions(query, gallery), both_directions(query, gallery, size=size), strict=True
+    ):
         assert_same(a, b)
 
 
@@ -154,8 +162,8 @@ def test_jit_does_not_matter():
     query, gallery = drawn(3, 5, 9)
 
     def result():
-        distance = matrix("part_euclidean", query.embedding, gallery.embedding)
-        return from_matrix(distance, *masks(query, gallery, same_camera))
+        distance = distance_matrix("part_euclidean", query.embedding, gallery.embedding)
+        return result_from_matrix(distance, *masks(query, gallery, same_camera))
 
     with jax.disable_jit():
         plain = result()
@@ -166,16 +174,16 @@ def test_jit_does_not_matter():
 def test_undecided_pairs_one_by_one_or_all_at_once(share, monkeypatch):
     monkeypatch.setattr(search, "ONE_BY_ONE", share)
     query, gallery = drawn(9, integers=True)
-    assert_agree(one_way(query, gallery), judged(query, gallery, True))
+    assert_agree(one_direction(query, gallery), judged(query, gallery, True))
 
 
 EIGHT = """
 import sys, jax, numpy as np
 sys.path.insert(0, sys.argv[1])
-from dinogrl_jax.retrieval.metrics import both_ways
+from dinogrl_jax.retrieval.metrics import both_directions
 from sets import drawn
 assert jax.device_count() == 8
-there, back = (r._asdict() for r in both_ways(*drawn(2, 50, 130), size=48))
+there, back = (r._asdict() for r in both_directions(*drawn(2, 50, 130), size=48))
 np.savez(
     sys.argv[2],
     **{f"0_{k}": v for k, v in there.items()},
@@ -188,7 +196,7 @@ def test_eight_devices_do_not_matter(tmp_path):
     command = [sys.executable, "-c", EIGHT, str(Path(__file__).parents[1]), str(tmp_path / "r.npz")]
     subprocess.run(command, env=os.environ | flags, check=True)
     stored = np.load(tmp_path / "r.npz")
-    for i, result in enumerate(both_ways(*drawn(2, 50, 130))):
+    for i, result in enumerate(both_directions(*drawn(2, 50, 130))):
         assert_same(result, [stored[f"{i}_{field}"] for field in result._fields])
 
 
@@ -196,13 +204,13 @@ def test_gallery_from_a_file(tmp_path):
     query, gallery = drawn(4, 20, 60)
     np.save(tmp_path / "g.npy", gallery.embedding)
     mapped = gallery._replace(embedding=np.load(tmp_path / "g.npy", mmap_mode="r"))
-    assert_same(one_way(query, gallery), one_way(query, mapped, size=16))
+    assert_same(one_direction(query, gallery), one_direction(query, mapped, size=16))
 
 
 def test_bootstrap():
-    result = one_way(*drawn(5, 200, 100))
-    intervals = bootstrap(result, samples=2000)
-    assert intervals == bootstrap(result, samples=2000)
+    result = one_direction(*drawn(5, 200, 100))
+    intervals = bootstrap_intervals(result, samples=2000)
+    assert intervals == bootstrap_intervals(result, samples=2000)
     for name, value in (("mAP", result.mAP), ("mINP", result.mINP), ("rank-5", result.cmc[4])):
         assert intervals[name].low < value < intervals[name].high
     # the normal approximation, which 200 queries allow to a tenth
@@ -222,21 +230,25 @@ def with_nan(side):
 
 
 BAD = {
-    "gallery tracklet 5": lambda q, g: one_way(q, with_nan(g)),
-    "query tracklet 5": lambda q, g: one_way(with_nan(q), g),
-    "gallery set is empty": lambda q, g: one_way(q, tracklets(np.zeros((0, 2, 8)), np.zeros(0))),
-    "query set is empty": lambda q, g: one_way(tracklets(np.zeros((0, 2, 8)), np.zeros(0)), g),
-    r"\(2, 8\), gallery descriptors \(2, 7\)": lambda q, g: one_way(
+    "gallery tracklet 5": lambda q, g: one_direction(q, with_nan(g)),
+    "query tracklet 5": lambda q, g: one_direction(with_nan(q), g),
+    "gallery set is empty": lambda q, g: one_direction(
+        q, descriptor_set(np.zeros((0, 2, 8)), np.zeros(0))
+    ),
+    "query set is empty": lambda q, g: one_direction(
+        descriptor_set(np.zeros((0, 2, 8)), np.zeros(0)), g
+    ),
+    r"\(2, 8\), gallery descriptors \(2, 7\)": lambda q, g: one_direction(
         q, g._replace(embedding=g.embedding[:, :, :7])
     ),
-    "identity has shape": lambda q, g: tracklets(g.embedding, np.zeros(3)),
-    "camera has shape": lambda q, g: tracklets(g.embedding, g.identity, np.zeros(3)),
-    "none of 13 queries": lambda q, g: one_way(q._replace(identity=q.identity + 100), g),
-    "distance 'x'": lambda q, g: one_way(q, g, distance="x"),
-    "row 0 of the distance matrix": lambda q, g: from_matrix(
+    "identity has shape": lambda q, g: descriptor_set(g.embedding, np.zeros(3)),
+    "camera has shape": lambda q, g: descriptor_set(g.embedding, g.identity, np.zeros(3)),
+    "none of 13 queries": lambda q, g: one_direction(q._replace(identity=q.identity + 100), g),
+    "distance 'x'": lambda q, g: one_direction(q, g, distance="x"),
+    "row 0 of the distance matrix": lambda q, g: result_from_matrix(
         np.full((1, 2), np.nan), np.ones((1, 2), bool), np.zeros((1, 2), bool)
     ),
-    "disagree": lambda q, g: from_matrix(
+    "disagree": lambda q, g: result_from_matrix(
         np.ones((1, 2)), np.ones((2, 2), bool), np.zeros((1, 2), bool)
     ),
 }
@@ -251,8 +263,8 @@ def test_bad_input(message):
 
 def test_one_tracklet_gallery():
     query, gallery = drawn(7)
-    one = tracklets(gallery.embedding[:1], query.identity[:1], query.camera[:1] + 1)
-    result = one_way(query, one)
+    one = descriptor_set(gallery.embedding[:1], query.identity[:1], query.camera[:1] + 1)
+    result = one_direction(query, one)
     assert result.mAP == 1 and set(result.skipped) == set(
         np.flatnonzero((query.identity != query.identity[0]) | (query.camera == one.camera))
     )

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.retrieval.gallery import Tracklets, no_junk, same_camera
-from dinogrl_jax.retrieval.metrics import one_way
-from dinogrl_jax.retrieval.protocols import described, filters_cameras, score
+from dinogrl_jax.retrieval.directions import score
+from dinogrl_jax.retrieval.gallery import DescriptorSet, no_junk, same_camera
+from dinogrl_jax.retrieval.metrics import one_direction
+from dinogrl_jax.retrieval.protocols import filters_cameras, protocol_lines
 
 
 def columns(n=60, roles=("both",)):
@@ -22,7 +23,7 @@ def columns(n=60, roles=("both",)):
 
 def subset(c, modality, role):
     rows = np.flatnonzero((c["modality"] == modality) & np.isin(c["role"], (role, "both")))
-    return Tracklets(c["embedding"], rows, c["identity"][rows], c["camera"][rows])
+    return DescriptorSet(c["embedding"], rows, c["identity"][rows], c["camera"][rows])
 
 
 def assert_same(a, b):
@@ -38,7 +39,7 @@ def test_directions(roles, protocol, junk):
     assert list(results) == ["visible_to_infrared", "infrared_to_visible"]
     for name, result in results.items():
         a, b = name.split("_to_")
-        assert_same(result, one_way(subset(c, a, "query"), subset(c, b, "gallery"), junk))
+        assert_same(result, one_direction(subset(c, a, "query"), subset(c, b, "gallery"), junk))
 
 
 def test_camera_filter_overrides():
@@ -109,12 +110,12 @@ def test_cameras_may_be_missing_where_no_filter_needs_them():
 
 def test_a_protocol_says_what_it_scores():
     found = {"visible_to_infrared": {"queries": 512, "gallery": 2422}}
-    junk, sizes = described("bupt-official-drop64", "protocol", found)
+    junk, sizes = protocol_lines("bupt-official-drop64", "protocol", found)
     assert "bupt-official-drop64" in junk and "ignores: none" in junk and "multiple of 64" in junk
     assert sizes == "  visible to infrared: 512 queries, 2422 in the gallery"
-    assert "its own identity and camera" in described("vcm", "protocol", {})[0]
-    assert "its own identity and camera" in described("bupt-full", "on", {})[0]
-    assert "ignores: none" in described("vcm", "off", {})[0]
+    assert "its own identity and camera" in protocol_lines("vcm", "protocol", {})[0]
+    assert "its own identity and camera" in protocol_lines("bupt-full", "on", {})[0]
+    assert "ignores: none" in protocol_lines("vcm", "off", {})[0]
 
 
 def test_the_setting_of_the_camera_filter():

@@ -7,7 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.retrieval.rerank import Clips, k_reciprocal, temporal
+from dinogrl_jax.retrieval.rerank import (
+    HalvedDescriptors,
+    k_reciprocal_distances,
+    temporal_distances,
+)
 
 
 def points(n, seed, integers=False):
@@ -24,7 +28,7 @@ def test_oracle(k1, k2, weight, seed, integers):
     expected = oracle.k_reciprocal(distance, 15, k1, k2, weight)
     # float64 sums of at most 45 terms
     np.testing.assert_allclose(
-        k_reciprocal(distance, 15, k1, k2, weight), expected, rtol=0, atol=1e-13
+        k_reciprocal_distances(distance, 15, k1, k2, weight), expected, rtol=0, atol=1e-13
     )
 
 
@@ -32,12 +36,14 @@ def test_float32():
     distance = points(45, 0)
     expected = oracle.k_reciprocal(distance, 15, 20, 6, 0.3)
     # sums of up to 45 weights below 1 in float32; no neighbours are that close here
-    np.testing.assert_allclose(k_reciprocal(distance.astype(np.float32), 15), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        k_reciprocal_distances(distance.astype(np.float32), 15), expected, atol=1e-6
+    )
 
 
 def test_rows_at_a_time_do_not_matter():
     distance = points(45, 1)
-    few, many = (k_reciprocal(distance, 15, rows=rows) for rows in (7, 64))
+    few, many = (k_reciprocal_distances(distance, 15, rows=rows) for rows in (7, 64))
     # XLA may add in another order
     np.testing.assert_allclose(few, many, rtol=0, atol=1e-15)
 
@@ -48,14 +54,16 @@ def test_it_helps_where_neighbours_agree():
     cluster = rng.normal(0, 0.3, (12, 2))
     x = np.concatenate([[[1.0, 0]], [[1.9, 0]], cluster, rng.normal([4, 0], 0.3, (12, 2))])
     distance = np.linalg.norm(x[:, None] - x, axis=-1)
-    reranked = k_reciprocal(distance, 1, k1=10, k2=3)
+    reranked = k_reciprocal_distances(distance, 1, k1=10, k2=3)
     own, stray = reranked[0, 1:13].mean(), reranked[0, 13:].mean()
     assert own < stray
 
 
 def test_temporal_variant():
     rng = np.random.default_rng(2)
-    query, gallery = (Clips(*rng.standard_normal((3, n, 6)).astype(np.float32)) for n in (10, 20))
+    query, gallery = (
+        HalvedDescriptors(*rng.standard_normal((3, n, 6)).astype(np.float32)) for n in (10, 20)
+    )
 
     def reranked(a, b):
         x = np.concatenate([a, b]).astype(np.float64)
@@ -68,10 +76,10 @@ def test_temporal_variant():
         + 0.1 * reranked(query.second, gallery.first)
     )
     # float32 distances of about 3 and weights
-    np.testing.assert_allclose(temporal(query, gallery), expected, atol=3e-6)
+    np.testing.assert_allclose(temporal_distances(query, gallery), expected, atol=3e-6)
 
 
 @pytest.mark.parametrize("queries, k1, k2", [(0, 3, 1), (20, 3, 1), (5, 20, 1), (5, 3, 5)])
 def test_bad_input(queries, k1, k2):
     with pytest.raises(InputError, match="re-ranking 20 tracklets"):
-        k_reciprocal(points(20, 0), queries, k1, k2)
+        k_reciprocal_distances(points(20, 0), queries, k1, k2)

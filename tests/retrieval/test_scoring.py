@@ -31,8 +31,8 @@ def expected(distance, rows, other, c):
 def test_against_the_oracle(rerank):
     c, embedding = columns(), descriptors()
     halves = descriptors(seed=2), descriptors(seed=3)
-    method = scoring.Method(rerank=rerank)
-    found = scoring.evaluated(embedding, c, method, halves)
+    method = scoring.ScoringOptions(rerank=rerank)
+    found = scoring.evaluation_of(embedding, c, method, halves)
     assert list(found.results) == ["visible_to_infrared", "infrared_to_visible"]
     for name, result in found.results.items():
         rows, other = (np.flatnonzero(c["modality"] == m) for m in name.split("_to_"))
@@ -54,7 +54,7 @@ def test_against_the_oracle(rerank):
         # random distances are further apart than float32 re-ranking errs
         np.testing.assert_allclose(result.ap, per_query[:, 0], rtol=1e-12)
         np.testing.assert_allclose(result.cmc, cmc, rtol=1e-12)
-        row = scoring.figures(found)[name]
+        row = scoring.direction_figures(found)[name]
         assert (row["queries"], row["gallery"]) == (valid, len(other))
         assert row["mAP"] == pytest.approx(mean_ap) and row["mINP"] == pytest.approx(mean_inp)
         assert row["rank5"] == result.cmc[4]
@@ -63,13 +63,13 @@ def test_against_the_oracle(rerank):
 @pytest.mark.parametrize("camera_filter", [True, False])
 def test_chance_is_what_random_orders_reach(camera_filter):
     c = columns(40)
-    method = scoring.Method(camera_filter=camera_filter)
-    found = scoring.evaluated(descriptors(40), c, method)
+    method = scoring.ScoringOptions(camera_filter=camera_filter)
+    found = scoring.evaluation_of(descriptors(40), c, method)
     direction = found.directions["visible_to_infrared"]
-    match, junk = scoring._masks(direction)
+    match, junk = scoring.match_and_junk_masks(direction)
     rng = np.random.default_rng(0)
     random = [
-        metrics.from_matrix(rng.random(match.shape, np.float32), match, junk).cmc[0]
+        metrics.result_from_matrix(rng.random(match.shape, np.float32), match, junk).cmc[0]
         for _ in range(300)
     ]
     # the mean of 300 · about 20 draws of a chance near 0.13
@@ -79,8 +79,8 @@ def test_chance_is_what_random_orders_reach(camera_filter):
 def test_what_results_say_beside_the_figures():
     c = columns()
     c["identity"][:3] = 100 + np.arange(3)
-    found = scoring.evaluated(descriptors(), c, scoring.Method())
-    about = scoring.described(found)
+    found = scoring.evaluation_of(descriptors(), c, scoring.ScoringOptions())
+    about = scoring.evaluation_facts(found)
     assert about["camera_filter"] is True and about["distance"] == "part_euclidean"
     skipped = sum(about["skipped"].values(), [])
     assert {0, 1, 2} <= set(skipped)
@@ -112,29 +112,32 @@ def test_one_tracklet_galleries():
     c["camera"][0] = 9
     c["identity"][1] = c["identity"][0]
     c["role"] = np.array(["gallery"] + ["query"] * 19)
-    result = scoring.evaluated(descriptors(20), c, scoring.Method()).results
+    result = scoring.evaluation_of(descriptors(20), c, scoring.ScoringOptions()).results
     assert list(result) == ["visible_to_infrared"]
     assert result["visible_to_infrared"].mAP == 1
     assert result["visible_to_infrared"].gallery == 1
 
 
 BAD = {
-    "re-ranking 'x': choose one of none, k_reciprocal": (scoring.Method(rerank="x"), {}),
-    "choose another than dot": (scoring.Method(rerank="k_reciprocal", distance="dot"), {}),
-    "embedding_first and embedding_second": (scoring.Method(rerank="temporal"), {}),
-    "distance 'x'": (scoring.Method(distance="x"), {}),
-    "re-ranking 8 tracklets": (scoring.Method(rerank="k_reciprocal"), {"n": 8}),
-    "none of": (scoring.Method(), {"identity": np.arange(70)}),
+    "re-ranking 'x': choose one of none, k_reciprocal": (scoring.ScoringOptions(rerank="x"), {}),
+    "choose another than dot": (scoring.ScoringOptions(rerank="k_reciprocal", distance="dot"), {}),
+    "embedding_first and embedding_second": (scoring.ScoringOptions(rerank="temporal"), {}),
+    "distance 'x'": (scoring.ScoringOptions(distance="x"), {}),
+    "re-ranking 8 tracklets": (scoring.ScoringOptions(rerank="k_reciprocal"), {"n": 8}),
+    "none of": (scoring.ScoringOptions(), {"identity": np.arange(70)}),
     "cameras mix numbers and names: tracklet 0 has '1', tracklet 1 has 'D1'": (
-        scoring.Method(),
+        scoring.ScoringOptions(),
         {"camera": np.array(["1", "D1"] * 35)},
     ),
     "tracklet 1 has no camera.*--camera_filter off": (
-        scoring.Method(),
+        scoring.ScoringOptions(),
         {"camera": np.array([1, -1] * 35)},
     ),
-    "no infrared tracklet has the role": (scoring.Method(), {"modality": np.full(70, "visible")}),
-    'no tracklet has the role "query"': (scoring.Method(), {"role": np.full(70, "train")}),
+    "no infrared tracklet has the role": (
+        scoring.ScoringOptions(),
+        {"modality": np.full(70, "visible")},
+    ),
+    'no tracklet has the role "query"': (scoring.ScoringOptions(), {"role": np.full(70, "train")}),
 }
 
 
@@ -143,5 +146,5 @@ def test_bad_input(message):
     method, changed = BAD[message]
     c = columns(**changed)
     with pytest.raises(InputError, match=message) as caught:
-        scoring.evaluated(descriptors(len(c["identity"])), c, method)
+        scoring.evaluation_of(descriptors(len(c["identity"])), c, method)
     assert "\n" not in str(caught.value)

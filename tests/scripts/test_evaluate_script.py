@@ -35,11 +35,11 @@ def test_features_get_figures_and_a_report(features, tmp_path):
     embedding = columns.pop("embedding")
     columns["identity"][1] = 1000  # nobody else is
     columns["role"] = np.full(60, "both")
-    method = scoring.Method("bupt-full", False, "cosine", "k_reciprocal")
-    found = scoring.evaluated(embedding, columns, method)
-    for direction, row in scoring.figures(found).items():
+    method = scoring.ScoringOptions("bupt-full", False, "cosine", "k_reciprocal")
+    found = scoring.evaluation_of(embedding, columns, method)
+    for direction, row in scoring.direction_figures(found).items():
         assert results[direction] == pytest.approx(row)
-    assert results | scoring.described(found) == results
+    assert results | scoring.evaluation_facts(found) == results
     assert results["features"] == "theirs.npz"
     assert sorted(sum(results["skipped"].values(), [])) == [0, 1]
     assert "bupt-full, theirs.npz; cosine, without camera filter, k_reciprocal" in done.output

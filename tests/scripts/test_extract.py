@@ -12,7 +12,7 @@ from PIL import Image
 from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.devices import sharding
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.retrieval import features
+from dinogrl_jax.retrieval import extraction, feature_file
 from dinogrl_jax.retrieval.embedding import embeddings, loaded, make_embed
 from dinogrl_jax.training import checkpoint, train
 from dinogrl_jax.weights import pretrained
@@ -111,7 +111,7 @@ def restored(model_folder):
 def descriptors(restored, listed, batch, workers=0):
     model, variables, metadata = restored
     mesh = sharding.device_mesh()
-    config = features.extraction_config(metadata.config, len(listed), mesh.size, batch, workers)
+    config = extraction.extraction_config(metadata.config, len(listed), mesh.size, batch, workers)
     tracklets = [tracklet for tracklet, _ in listed]
     return embeddings(make_embed(model, config, mesh), variables, tracklets, config, mesh)
 
@@ -140,7 +140,7 @@ def test_settings_of_an_extraction():
     config = small.get_config()
 
     def settings(tracklets, devices, batch, workers=None):
-        made = features.extraction_config(config, tracklets, devices, batch, workers)
+        made = extraction.extraction_config(config, tracklets, devices, batch, workers)
         return made.evaluation.tracklets_per_batch, made.data.workers
 
     config.data.workers = 3
@@ -184,7 +184,7 @@ def test_a_manifest_in_all_its_forms(frames):
     listed = manifest.read_tracklets(str(written(frames, lines)), VISIBLE)
     assert [t.modality for t, _ in listed] == [VISIBLE] * 3 + [INFRARED]
     assert [t.identity for t, _ in listed] == ["Anna", 3, -1, -1]
-    columns = features.columns(listed)
+    columns = extraction.tracklet_columns(listed)
     assert columns["identity"].tolist() == ["Anna", "3", "", ""]
     assert columns["camera"].tolist() == [-1] * 4
 
@@ -256,7 +256,7 @@ def test_refusals(model_folder, frames, tmp_path):
 )
 def test_a_place_that_cannot_be_written_is_refused(path, reason, tmp_path):
     with pytest.raises(InputError, match=reason):
-        features.check_writable(str(tmp_path / path))
+        feature_file.check_writable(str(tmp_path / path))
 
 
 def test_a_folder_that_holds_no_checkpoints(tmp_path):

@@ -23,7 +23,7 @@ class Axis(NamedTuple):
     log: bool = False
     percent: bool = False
 
-    def share(self, value: float | np.ndarray) -> float | np.ndarray:
+    def position(self, value: float | np.ndarray) -> float | np.ndarray:
         """Where values lie between the axis's ends, 0 to 1."""
         low, high = self.low, self.high
         if self.log:
@@ -42,70 +42,72 @@ class Axis(NamedTuple):
         # + 0.0: no minus zero
         return [float(t) + 0.0 for t in np.arange(first, self.high + step * 1e-6, step)]
 
-    def word(self, tick: float) -> str:
+    def tick_label(self, tick: float) -> str:
         return f"{100 * tick:.4g} %" if self.percent else f"{tick:.4g}"
 
 
-def across(axis: Axis, value: float | np.ndarray) -> float | np.ndarray:
-    return LEFT + axis.share(value) * (WIDTH - LEFT - RIGHT)
+def x_position(axis: Axis, value: float | np.ndarray) -> float | np.ndarray:
+    return LEFT + axis.position(value) * (WIDTH - LEFT - RIGHT)
 
 
-def upward(axis: Axis, value: float | np.ndarray) -> float | np.ndarray:
-    return HEIGHT - BOTTOM - axis.share(value) * (HEIGHT - TOP - BOTTOM)
+def y_position(axis: Axis, value: float | np.ndarray) -> float | np.ndarray:
+    return HEIGHT - BOTTOM - axis.position(value) * (HEIGHT - TOP - BOTTOM)
 
 
-def frame(x: Axis, y: Axis, keys: Sequence[str], *marks: Html) -> Html:
+def chart(x: Axis, y: Axis, keys: Sequence[str], *marks: Html) -> Html:
     """A chart: grid, axes, a key of the series, and the marks."""
     left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
-    parts = []
+    elements = []
     for tick in x.ticks():
-        at = f"{across(x, tick):.1f}"
-        parts.append(element("line", class_="grid", x1=at, x2=at, y1=top, y2=bottom))
-        parts.append(element("text", x.word(tick), x=at, y=bottom + 15, text_anchor="middle"))
+        at = f"{x_position(x, tick):.1f}"
+        elements.append(element("line", class_="grid", x1=at, x2=at, y1=top, y2=bottom))
+        elements.append(
+            element("text", x.tick_label(tick), x=at, y=bottom + 15, text_anchor="middle")
+        )
     for tick in y.ticks():
-        at = f"{upward(y, tick):.1f}"
-        parts.append(element("line", class_="grid", x1=left, x2=right, y1=at, y2=at))
+        at = f"{y_position(y, tick):.1f}"
+        elements.append(element("line", class_="grid", x1=left, x2=right, y1=at, y2=at))
         place = {"x": left - 5, "y": f"{float(at) + 4:.1f}"}
-        parts.append(element("text", y.word(tick), **place, text_anchor="end"))
-    parts.append(element("path", class_="axis", d=f"M{left} {top}V{bottom}H{right}"))
+        elements.append(element("text", y.tick_label(tick), **place, text_anchor="end"))
+    elements.append(element("path", class_="axis", d=f"M{left} {top}V{bottom}H{right}"))
     middle = (left + right) / 2
     soft = {"class_": "soft", "text_anchor": "middle"}
-    parts.append(element("text", x.label, x=middle, y=HEIGHT - 6, **soft))
-    return drawing(HEIGHT, f"{y.label} by {x.label}", *parts, *marks, key(keys, y.label))
+    elements.append(element("text", x.label, x=middle, y=HEIGHT - 6, **soft))
+    return svg(HEIGHT, f"{y.label} by {x.label}", *elements, *marks, legend(keys, y.label))
 
 
-def drawing(height: int, title: str, *parts: Html) -> Html:
-    return element("svg", *parts, viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=title)
+def svg(height: int, title: str, *elements: Html) -> Html:
+    return element("svg", *elements, viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=title)
 
 
-def key(names: Sequence[str], label: str) -> Html:
+def legend(names: Sequence[str], label: str) -> Html:
     """What the vertical axis is, and which colour is which series."""
-    parts, at = [element("text", label, class_="soft", x=2, y=14)], WIDTH
+    elements, at = [element("text", label, class_="soft", x=2, y=14)], WIDTH
     for name, class_ in reversed([*zip(names, CLASSES, strict=False)]):
         if name:
             at -= 6.2 * len(name) + 24  # about as wide as the text is
-            parts.append(
+            elements.append(
                 element("rect", class_=f"key {class_}", x=f"{at:.1f}", y=6, width=10, height=8)
             )
-            parts.append(element("text", name, x=f"{at + 14:.1f}", y=14))
-    return join(*parts)
+            elements.append(element("text", name, x=f"{at + 14:.1f}", y=14))
+    return join(*elements)
 
 
-def path(x: Axis, y: Axis, points: Float[np.ndarray, "n 2"]) -> str:
-    where = zip(across(x, points[:, 0]), upward(y, points[:, 1]), strict=True)
+def svg_path(x: Axis, y: Axis, points: Float[np.ndarray, "n 2"]) -> str:
+    where = zip(x_position(x, points[:, 0]), y_position(y, points[:, 1]), strict=True)
     return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in where)
 
 
-def curves(x: Axis, y: Axis, series: Mapping[str, Float[np.ndarray, "n 2"]]) -> Html:
+def line_chart(x: Axis, y: Axis, series: Mapping[str, Float[np.ndarray, "n 2"]]) -> Html:
     """A curve for each series of points (x, y)."""
     marks = [
-        element("path", class_=f"curve {class_}", d=path(x, y, points))
+        element("path", class_=f"curve {class_}", d=svg_path(x, y, points))
         for points, class_ in zip(series.values(), CLASSES, strict=False)
     ]
-    return frame(x, y, list(series), *marks)
+    return chart(x, y, list(series), *marks)
 
 
-def histogram(
+def histogram_chart(
     label: str, edges: Float[np.ndarray, " n1"], series: Mapping[str, Float[np.ndarray, " n"]]
 ) -> Html:
     """Shares of each series in the bins between the edges, as overlaid steps."""
@@ -116,21 +118,21 @@ def histogram(
     for shares, class_ in zip(series.values(), CLASSES, strict=False):
         corners = np.stack([np.repeat(edges, 2)[1:-1], np.repeat(shares, 2)], 1)
         closed = np.concatenate([[[edges[0], 0]], corners, [[edges[-1], 0]]])
-        marks.append(element("path", class_=f"area {class_}", d=path(x, y, closed)))
-    return frame(x, y, list(series), *marks)
+        marks.append(element("path", class_=f"area {class_}", d=svg_path(x, y, closed)))
+    return chart(x, y, list(series), *marks)
 
 
-def bars(values: Float[np.ndarray, " n"], names: Sequence[str]) -> Html:
+def bar_chart(values: Float[np.ndarray, " n"], names: Sequence[str]) -> Html:
     """A bar for each value, up and green from 0 or down and red; names show on hovering.
 
     Names like "gait, band 1" make groups by what stands before the comma; each has its label.
     """
     high, low = max(float(values.max()), 0.0), min(float(values.min()), 0.0)
     scale = BARS / max(high - low, 1e-12)
-    zero, step, parts = 6 + high * scale, WIDTH / len(values), []
+    zero, step, elements = 6 + high * scale, WIDTH / len(values), []
     for i, (value, name) in enumerate(zip(values.tolist(), names, strict=True)):
         size = abs(value) * scale
-        parts.append(
+        elements.append(
             element(
                 "rect",
                 element("title", f"{name}: {value:+.4f}"),
@@ -141,26 +143,26 @@ def bars(values: Float[np.ndarray, " n"], names: Sequence[str]) -> Html:
                 height=f"{size:.1f}",
             )
         )
-    parts.append(element("path", class_="axis", d=f"M0 {zero:.1f}H{WIDTH}"))
-    return drawing(BARS + 30, "contribution of parts", *parts, *_groups(names, step))
+    elements.append(element("path", class_="axis", d=f"M0 {zero:.1f}H{WIDTH}"))
+    return svg(BARS + 30, "contribution of parts", *elements, *_bar_groups(names, step))
 
 
-def _groups(names: Sequence[str], step: float) -> list[Html]:
+def _bar_groups(names: Sequence[str], step: float) -> list[Html]:
     """A line where a group of bars begins, and its label below."""
-    parts, before = [], None
+    elements, before = [], None
     for i, name in enumerate(names):
         group, comma, _ = name.partition(",")
         if comma and group != before:
             at = f"{i * step:.1f}"
-            parts.append(element("path", class_="axis", d=f"M{at} 6V{BARS + 24}"))
-            parts.append(
+            elements.append(element("path", class_="axis", d=f"M{at} 6V{BARS + 24}"))
+            elements.append(
                 element("text", group, class_="soft", x=f"{i * step + 4:.1f}", y=BARS + 22)
             )
             before = group
-    return parts
+    return elements
 
 
-def scatter(
+def scatter_chart(
     points: Float[np.ndarray, "n 2"],
     hues: Sequence[float],
     round_: Sequence[bool],
@@ -171,13 +173,13 @@ def scatter(
     span = max(float((high - low).max()), 1e-9)
     size = WIDTH - 20
     placed = 10 + (points - low + (span - (high - low)) / 2) / span * size
-    parts = []
+    elements = []
     for (x, y), hue, circle, name in zip(placed.tolist(), hues, round_, names, strict=True):
         title = element("title", name)
         look = {"class_": "point", "style": f"fill: hsl({hue:.0f} 65% var(--hue))"}
         if circle:
-            parts.append(element("circle", title, cx=f"{x:.1f}", cy=f"{y:.1f}", r=4, **look))
+            elements.append(element("circle", title, cx=f"{x:.1f}", cy=f"{y:.1f}", r=4, **look))
         else:
             corners = f"M{x:.1f} {y - 5:.1f}l4.6 8.5h-9.2z"
-            parts.append(element("path", title, d=corners, **look))
-    return drawing(WIDTH, "t-SNE of descriptors", *parts)
+            elements.append(element("path", title, d=corners, **look))
+    return svg(WIDTH, "t-SNE of descriptors", *elements)

@@ -28,7 +28,7 @@ th { font-weight: 600; }
 td small { display: block; color: var(--soft); }
 .matrix td, .matrix th { text-align: center; padding: .3rem .45rem; }
 .charts { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
-figure, .part { margin: 0; min-width: 0; }
+figure, .block { margin: 0; min-width: 0; }
 svg { display: block; width: 100%; height: auto; max-width: 40rem; }
 svg text { fill: var(--text); font: 11px system-ui, sans-serif; }
 svg .soft { fill: var(--soft); font-size: 11px; }
@@ -83,9 +83,9 @@ def element(name: str, /, *children: object, **attributes: object) -> Html:
     )
 
 
-def join(*parts: object) -> Html:
-    """Parts one after the other, escaped unless they are markup."""
-    return Html("".join(p if isinstance(p, Html) else html.escape(str(p)) for p in parts))
+def join(*pieces: object) -> Html:
+    """The pieces one after the other; text is escaped, markup is not."""
+    return Html("".join(p if isinstance(p, Html) else html.escape(str(p)) for p in pieces))
 
 
 def table(heads: list[object], rows: list[list[object]], class_: str | None = None) -> Html:

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from dinogrl_jax.retrieval import distances
+from dinogrl_jax.retrieval.directions import Direction
 from dinogrl_jax.retrieval.gallery import comparable, ignored
-from dinogrl_jax.retrieval.protocols import Direction
 
 LIMIT = 25_000_000  # pairs; 100 MB of distances, and HITSZ-VCM fits as a whole
 BLOCK = 2048  # tracklets a side of what is computed at a time
@@ -28,7 +28,7 @@ class Pairs(NamedTuple):
     everyone: int  # queries before the limit
 
 
-def pairs(
+def direction_pairs(
     direction: Direction,
     name: str,
     reranked: Float[np.ndarray, "_ _"] | None = None,
@@ -47,7 +47,7 @@ def pairs(
             own = query.take(chosen[i : i + BLOCK])
             for j in range(0, distance.shape[1], BLOCK):
                 other = gallery.take(np.arange(j, min(j + BLOCK, len(gallery.rows))))
-                made = distances.matrix(name, own, other)
+                made = distances.distance_matrix(name, own, other)
                 distance[i : i + BLOCK, j : j + BLOCK] = made
     same = query.identity[places[0]] == gallery.identity[places[1]]
     counted = ~ignored(direction.junk, query, gallery, *places)
@@ -90,7 +90,7 @@ def threshold(v: Verification, false_accepts: float) -> Threshold | None:
     return Threshold(false_accepts, float(distance), float(accepted))
 
 
-def roc(v: Verification, points: int = 200) -> Float[np.ndarray, "n 2"]:
+def roc_points(v: Verification, points: int = 200) -> Float[np.ndarray, "n 2"]:
     """(false accepts, true accepts), shares of the pairs, at false accepts evenly spread in log."""
     count = len(v.different)
     places = np.unique(np.geomspace(1, count, points).astype(int)) - 1
@@ -98,7 +98,7 @@ def roc(v: Verification, points: int = 200) -> Float[np.ndarray, "n 2"]:
     return np.stack([(places + 1) / count, reached], 1)
 
 
-def area(v: Verification) -> float:
+def roc_area(v: Verification) -> float:
     """The chance that a pair of one person is nearer than one of different people; ties half."""
     below, upto = (np.searchsorted(v.different, v.same, side=side) for side in ("left", "right"))
     return float(1 - (below + upto).mean() / (2 * len(v.different)))
@@ -116,7 +116,7 @@ class CameraMatrix(NamedTuple):
 def camera_matrix(p: Pairs, camera: Sequence[str]) -> CameraMatrix:
     """The matrix; `camera` names that of each row of the descriptors."""
     of_query, of_gallery = (np.array([camera[row] for row in r]) for r in (p.query, p.gallery))
-    rows, columns = (sorted(set(x.tolist()), key=_by_number) for x in (of_query, of_gallery))
+    rows, columns = (sorted(set(x.tolist()), key=_natural_key) for x in (of_query, of_gallery))
     mean = np.full((len(rows), len(columns)), np.nan)
     count = np.zeros(mean.shape, int)
     for j, b in enumerate(columns):
@@ -142,6 +142,6 @@ def average_precision(
     return (precision * hit).sum(1) / found.clip(1), found > 0
 
 
-def _by_number(name: str) -> tuple:
+def _natural_key(name: str) -> tuple:
     digits = "".join(c for c in name if c.isdecimal())
     return (int(digits) if digits else -1, name)

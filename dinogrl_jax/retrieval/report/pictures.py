@@ -14,7 +14,7 @@ HEIGHT = 112  # pixels of a frame, at most
 QUALITY = 78  # of JPEG
 
 
-def of_frame(frame: str) -> Html | None:
+def frame_image(frame: str) -> Html | None:
     """A small picture of a frame, None where it cannot be read."""
     try:
         with Image.open(decoder_input(frame)) as image:
@@ -22,15 +22,15 @@ def of_frame(frame: str) -> Html | None:
     except Exception:  # a report is worth more than a frame; decoders raise a dozen types
         return None
     width = max(1, round(picture.width * HEIGHT / picture.height))
-    return image_element(picture.resize((width, HEIGHT)) if picture.height > HEIGHT else picture)
+    return jpeg_element(picture.resize((width, HEIGHT)) if picture.height > HEIGHT else picture)
 
 
-def of_array(picture: UInt8[np.ndarray, "h w 3"]) -> Html:
+def array_image(picture: UInt8[np.ndarray, "h w 3"]) -> Html:
     """The picture as it is."""
-    return image_element(Image.fromarray(picture))
+    return jpeg_element(Image.fromarray(picture))
 
 
-def image_element(picture: Image.Image) -> Html:
+def jpeg_element(picture: Image.Image) -> Html:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=QUALITY)
     data = base64.b64encode(buffer.getvalue()).decode()

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from dinogrl_jax.retrieval import distances
-from dinogrl_jax.retrieval.protocols import Direction
+from dinogrl_jax.retrieval.directions import Direction
 
 IDENTITIES = 12  # colours that can be told apart
 EACH = 40  # tracklets of an identity, at most
@@ -20,7 +20,7 @@ class Projection(NamedTuple):
     identity: Int[np.ndarray, " n"]  # 0, 1, …
 
 
-def projection(
+def tsne_projection(
     directions: Sequence[Direction], identity: Sequence[str], name: str
 ) -> Projection | None:
     """The points of evenly chosen identities, None for fewer than 4 tracklets.
@@ -31,12 +31,12 @@ def projection(
 
     rows = np.unique(np.concatenate([x.rows for d in directions for x in (d.query, d.gallery)]))
     names = np.array([identity[row] for row in rows])
-    places = _chosen(names)
+    places = _shown_places(names)
     if len(places) < 4:
         return None
     embedding = directions[0].query._replace(rows=rows).take(places)
     name = "euclidean" if name == "dot" else name
-    distance = np.array(distances.matrix(name, embedding, embedding), np.float64).clip(0)
+    distance = np.array(distances.distance_matrix(name, embedding, embedding), np.float64).clip(0)
     np.fill_diagonal(distance, 0)
     tsne = TSNE(
         metric="precomputed",
@@ -48,7 +48,7 @@ def projection(
     return Projection(tsne.fit_transform((distance + distance.T) / 2), rows[places], numbers)
 
 
-def _chosen(names: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
+def _shown_places(names: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
     """Places of evenly spaced identities that have more than one tracklet."""
     known, count = np.unique(names[names != ""], return_counts=True)
     known = known[count > 1]

@@ -6,14 +6,14 @@ import numpy as np
 
 from dinogrl_jax.retrieval import scoring
 from dinogrl_jax.retrieval.metrics import Result
-from dinogrl_jax.retrieval.report.charts import Axis, curves, histogram, scatter
+from dinogrl_jax.retrieval.report.charts import Axis, histogram_chart, line_chart, scatter_chart
 from dinogrl_jax.retrieval.report.page import Html, element, figure, join, section, table
 from dinogrl_jax.retrieval.report.pairs import (
     CameraMatrix,
     Pairs,
     Verification,
-    area,
-    roc,
+    roc_area,
+    roc_points,
     threshold,
 )
 from dinogrl_jax.retrieval.report.projection import Projection
@@ -31,15 +31,15 @@ FALSE_ACCEPTS = (0.1, 0.01, 0.001, 0.0001)
 BINS = 60
 
 
-def words(direction: str) -> str:
+def direction_words(direction: str) -> str:
     return direction.replace("_to_", " → ")
 
 
-def figures(evaluation: scoring.Evaluation, intervals: Mapping, skipped: Mapping) -> Html:
+def figures_section(evaluation: scoring.Evaluation, intervals: Mapping, skipped: Mapping) -> Html:
     """The table, with intervals below the figures, and the queries without a match."""
     rows = []
-    for name, row in scoring.figures(evaluation).items():
-        cells: list[object] = [words(name)]
+    for name, row in scoring.direction_figures(evaluation).items():
+        cells: list[object] = [direction_words(name)]
         for key in COLUMNS:
             low, high = intervals[name][key]
             small = element("small", f"{100 * low:.1f}–{100 * high:.1f}")
@@ -52,20 +52,22 @@ def figures(evaluation: scoring.Evaluation, intervals: Mapping, skipped: Mapping
     return section("Figures", table(heads, rows), element("p", note, class_="note"), *lists)
 
 
-def ranks(results: Mapping[str, Result]) -> Html:
+def ranks_section(results: Mapping[str, Result]) -> Html:
     """CMC curves and the distribution of the queries' AP."""
     last = min(50, max(r.gallery for r in results.values()))
     places = np.arange(1, last + 1)
     cmc = {
-        words(name): np.stack([places, [(r.first[r.valid] <= k).mean() for k in places]], 1)
+        direction_words(name): np.stack(
+            [places, [(r.first[r.valid] <= k).mean() for k in places]], 1
+        )
         for name, r in results.items()
     }
     low = min(float(points[0, 1]) for points in cmc.values())
     y = Axis("recognised", np.floor(10 * low) / 10 if low < 1 else 0.9, 1, percent=True)
-    curve = curves(Axis("rank", 1, max(last, 2)), y, cmc)
+    curve = line_chart(Axis("rank", 1, max(last, 2)), y, cmc)
     edges = np.linspace(0, 1, 21)
     shares = {
-        words(name): np.histogram(r.ap[r.valid], edges)[0] / r.queries
+        direction_words(name): np.histogram(r.ap[r.valid], edges)[0] / r.queries
         for name, r in results.items()
     }
     return section(
@@ -73,13 +75,13 @@ def ranks(results: Mapping[str, Result]) -> Html:
         element(
             "div",
             figure(curve, "CMC: queries with a match among the first ranks."),
-            figure(histogram("average precision", edges, shares), "AP of the queries."),
+            figure(histogram_chart("average precision", edges, shares), "AP of the queries."),
             class_="charts",
         ),
     )
 
 
-def same_or_different(v: Verification, found: Sequence[Pairs], about: str) -> Html:
+def verification_section(v: Verification, found: Sequence[Pairs], about: str) -> Html:
     """Histograms of distances, ROC and thresholds."""
     if not len(v.same) or not len(v.different):
         return section(
@@ -92,8 +94,8 @@ def same_or_different(v: Verification, found: Sequence[Pairs], about: str) -> Ht
     shares = {name: np.histogram(x, edges)[0] / len(x) for name, x in series.items()}
     lowest = max(1 / len(v.different), 1e-5)
     x = Axis("false accepts", min(lowest, 0.5), 1, log=True, percent=True)
-    points = roc(v)
-    chart = curves(
+    points = roc_points(v)
+    chart = line_chart(
         x, Axis("true accepts", 0, 1, percent=True), {"": points[points[:, 0] >= lowest]}
     )
     counts = f"{len(v.same):,} pairs of one person, {len(v.different):,} of different people"
@@ -105,16 +107,16 @@ def same_or_different(v: Verification, found: Sequence[Pairs], about: str) -> Ht
         element("p", f"{counts}, as the protocol counts them. {about}", class_="soft"),
         element(
             "div",
-            figure(histogram("distance", edges, shares), "Distances of both kinds of pairs."),
-            figure(chart, f"ROC; the area below it is {area(v):.4f}."),
+            figure(histogram_chart("distance", edges, shares), "Distances of both kinds of pairs."),
+            figure(chart, f"ROC; the area below it is {roc_area(v):.4f}."),
             class_="charts",
         ),
         element("h3", "Thresholds"),
-        thresholds(v),
+        threshold_table(v),
     )
 
 
-def thresholds(v: Verification) -> Html:
+def threshold_table(v: Verification) -> Html:
     rows = []
     for share in FALSE_ACCEPTS:
         t = threshold(v, share)
@@ -127,32 +129,32 @@ def thresholds(v: Verification) -> Html:
     return table(["false accepts ≤", "distance below", "true accepts"], rows)
 
 
-def cameras(matrices: Mapping[str, CameraMatrix]) -> Html:
+def cameras_section(matrices: Mapping[str, CameraMatrix]) -> Html:
     """mAP from each camera to each camera, shaded."""
-    parts = []
+    blocks = []
     for name, m in matrices.items():
         rows = []
         for i, own in enumerate(m.query_cameras):
-            cells = map(_shaded, m.mAP[i].tolist(), m.queries[i].tolist())
+            cells = map(_shaded_cell, m.mAP[i].tolist(), m.queries[i].tolist())
             rows.append([own, *cells])
         matrix = table(["", *m.gallery_cameras], rows, "matrix")
-        parts.append(element("div", element("h3", words(name)), matrix, class_="part"))
+        blocks.append(element("div", element("h3", direction_words(name)), matrix, class_="block"))
     note = (
         "mAP in percent of the queries of one camera (rows) in a gallery of one camera (columns); "
         "hovering shows how many. No figure: no match to find there."
     )
-    body = element("div", *parts, class_="charts")
+    body = element("div", *blocks, class_="charts")
     return section("Cameras", element("p", note, class_="soft"), body)
 
 
-def _shaded(value: float, queries: int) -> Html:
+def _shaded_cell(value: float, queries: int) -> Html:
     if not queries:
         return element("td", "·", class_="soft")
     shade = f"background: color-mix(in srgb, var(--first) {70 * value:.0f}%, transparent)"
     return element("td", f"{100 * value:.0f}", style=shade, title=f"{queries} queries")
 
 
-def map_of_descriptors(p: Projection, subject: Subject) -> Html:
+def descriptors_section(p: Projection, subject: Subject) -> Html:
     """t-SNE with a key of the identities' colours."""
     count = int(p.identity.max()) + 1
     hues = 360 * p.identity / count
@@ -161,7 +163,7 @@ def map_of_descriptors(p: Projection, subject: Subject) -> Html:
         for row in p.rows
     ]
     visible = [subject.modality[row] == "visible" for row in p.rows]
-    chart = scatter(p.points, hues.tolist(), visible, names)
+    chart = scatter_chart(p.points, hues.tolist(), visible, names)
     colours = []
     for number in range(count):
         row = p.rows[np.argmax(p.identity == number)]

@@ -25,7 +25,7 @@ class Subject(NamedTuple):
     maps: Callable[[Sequence[int]], list[UInt8[np.ndarray, "h w 3"]]] | None = None
 
 
-def of_tracklets(tracklets: Sequence[Tracklet], root: str) -> Subject:
+def subject_of_tracklets(tracklets: Sequence[Tracklet], root: str) -> Subject:
     """The subject of a test set; paths are those below its root."""
     return Subject(
         *(
@@ -37,7 +37,7 @@ def of_tracklets(tracklets: Sequence[Tracklet], root: str) -> Subject:
     )
 
 
-def of_features(features: Features, folder: str) -> Subject:
+def subject_of_features(features: Features, folder: str) -> Subject:
     """The subject of a features file; `path` names a frame or a folder of frames below `folder`.
 
     Nothing outside the folder is opened, whatever a file of other people says.
@@ -49,11 +49,11 @@ def of_features(features: Features, folder: str) -> Subject:
         camera=["" if c == "-1" else c for c in camera.astype(str).tolist()],
         modality=features.modality.tolist(),
         path=features.path.tolist(),
-        frames=lambda row: _found(folder, str(features.path[row])),
+        frames=lambda row: _frames_below(folder, str(features.path[row])),
     )
 
 
-def _found(folder: str, path: str) -> Sequence[str]:
+def _frames_below(folder: str, path: str) -> Sequence[str]:
     root = os.path.realpath(folder)
     if not path or "\0" in path:
         return ()

@@ -46,7 +46,7 @@ def coordinates(svg, tag, *names):
 
 def test_a_curve_goes_from_corner_to_corner():
     x, y = charts.Axis("rank", 1, 5), charts.Axis("share", 0, 1, percent=True)
-    svg = charts.curves(x, y, {"a": np.array([[1, 0.0], [5, 1.0]])})
+    svg = charts.line_chart(x, y, {"a": np.array([[1, 0.0], [5, 1.0]])})
     (curve,) = [p for p in ElementTree.fromstring(svg).iter("path") if "curve" in p.get("class")]
     numbers = [float(n) for n in re.findall(r"[\d.]+", curve.get("d"))]
     left, right = charts.LEFT, charts.WIDTH - charts.RIGHT
@@ -55,20 +55,20 @@ def test_a_curve_goes_from_corner_to_corner():
 
 
 def test_bars_stand_up_or_hang():
-    svg = charts.bars(np.array([2.0, -1.0, 0.0]), ["gait, 1", "gait, 2", "look, <1>"])
+    svg = charts.bar_chart(np.array([2.0, -1.0, 0.0]), ["gait, 1", "gait, 2", "look, <1>"])
     boxes = list(coordinates(svg, "rect", "y", "height"))
     assert boxes[0][0] + boxes[0][1] == pytest.approx(boxes[1][0], abs=0.1)  # the zero line
     assert boxes[0][1] == pytest.approx(2 * boxes[1][1], abs=0.2) and boxes[2][1] == 0
     texts = [item.text for item in ElementTree.fromstring(svg).iter("text")]
     assert texts == ["gait", "look"]
     assert "look, &lt;1&gt;" in svg
-    assert ElementTree.fromstring(charts.bars(np.zeros(2), ["a", "b"])) is not None
+    assert ElementTree.fromstring(charts.bar_chart(np.zeros(2), ["a", "b"])) is not None
 
 
 def test_points_are_inside_and_named():
     points = np.random.default_rng(0).standard_normal((30, 2)) * [1, 50]
     names = [f"{NASTY} {i}" for i in range(30)]
-    svg = charts.scatter(points, [0.0] * 30, [i % 2 == 0 for i in range(30)], names)
+    svg = charts.scatter_chart(points, [0.0] * 30, [i % 2 == 0 for i in range(30)], names)
     parsed = ElementTree.fromstring(svg)
     assert [t.text for t in parsed.iter("title")] == names
     placed = list(coordinates(svg, "circle", "cx", "cy"))
@@ -77,5 +77,5 @@ def test_points_are_inside_and_named():
 
 def test_histograms_of_one_value():
     edges = np.linspace(0, 1, 4)
-    svg = charts.histogram("d", edges, {"a": np.array([0, 1.0, 0]), "b": np.zeros(3)})
+    svg = charts.histogram_chart("d", edges, {"a": np.array([0, 1.0, 0]), "b": np.zeros(3)})
     assert "nan" not in svg and ElementTree.fromstring(svg) is not None

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dinogrl_jax.retrieval import protocols
+from dinogrl_jax.retrieval.directions import directions
 from dinogrl_jax.retrieval.report.pairs import (
     Verification,
-    area,
     camera_matrix,
-    pairs,
-    roc,
+    direction_pairs,
+    roc_area,
+    roc_points,
     threshold,
     verification,
 )
@@ -31,8 +31,8 @@ def columns(n=60, seed=0):
 
 def test_pairs_are_those_that_the_protocol_counts():
     c = columns()
-    direction = protocols.directions(**c)["visible_to_infrared"]
-    p = pairs(direction, "part_euclidean")
+    direction = directions(**c)["visible_to_infrared"]
+    p = direction_pairs(direction, "part_euclidean")
     rows, other = (np.flatnonzero(c["modality"] == m) for m in ("visible", "infrared"))
     np.testing.assert_array_equal(p.query, rows)
     expected = oracle.distances("part_euclidean", c["embedding"][rows], c["embedding"][other])
@@ -47,9 +47,9 @@ def test_pairs_are_those_that_the_protocol_counts():
 
 
 def test_of_many_queries_evenly_spaced_ones():
-    direction = protocols.directions(**columns())["visible_to_infrared"]
-    whole = pairs(direction, "cosine")
-    some = pairs(direction, "cosine", limit=whole.distance.size // 3)
+    direction = directions(**columns())["visible_to_infrared"]
+    whole = direction_pairs(direction, "cosine")
+    some = direction_pairs(direction, "cosine", limit=whole.distance.size // 3)
     assert some.distance.size <= whole.distance.size // 3 < 2 * some.distance.size
     step = -(-len(whole.query) // len(some.query))
     np.testing.assert_array_equal(some.query, whole.query[::step])
@@ -72,8 +72,8 @@ def test_a_threshold_accepts_no_more_than_it_says(seed, ties, share):
     if len(larger):  # no larger threshold would do
         assert (different < larger.min()).mean() > share
     wins = (same[:, None] < different).mean() + (same[:, None] == different).mean() / 2
-    assert area(v) == pytest.approx(wins)
-    points = roc(v)
+    assert roc_area(v) == pytest.approx(wins)
+    points = roc_points(v)
     assert (np.diff(points, axis=0) >= 0).all()
     for false_accepts, true_accepts in points:
         below = np.sort(different)[round(false_accepts * len(different)) - 1]
@@ -89,8 +89,8 @@ def test_too_few_pairs_for_a_threshold():
 @pytest.mark.parametrize("camera_filter", [True, False])
 def test_camera_matrix(camera_filter):
     c = columns(90)
-    direction = protocols.directions(**c, camera_filter=camera_filter)["infrared_to_visible"]
-    p = pairs(direction, "part_euclidean")
+    direction = directions(**c, camera_filter=camera_filter)["infrared_to_visible"]
+    p = direction_pairs(direction, "part_euclidean")
     names = [f"D{9 + x}" for x in c["camera"]]
     m = camera_matrix(p, names)
     assert m.query_cameras == m.gallery_cameras == ["D9", "D10", "D11"]

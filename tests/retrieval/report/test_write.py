@@ -70,11 +70,19 @@ def features(n=40, parts=3, **changed):
     return Features(**columns | changed)
 
 
-def made(found_features, folder, method=scoring.Method()):  # noqa: B008
+def made(found_features, folder, method=scoring.ScoringOptions()):  # noqa: B008
     f = found_features
-    found = scoring.evaluated(f.embedding, f.columns, method)
-    results = {**scoring.figures(found), **scoring.described(found), "features": NASTY}
-    return write.html(found, subjects.of_features(f, str(folder)), results), found, results
+    found = scoring.evaluation_of(f.embedding, f.label_columns, method)
+    results = {
+        **scoring.direction_figures(found),
+        **scoring.evaluation_facts(found),
+        "features": NASTY,
+    }
+    return (
+        write.report_html(found, subjects.subject_of_features(f, str(folder)), results),
+        found,
+        results,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +139,7 @@ def test_frames_are_small_pictures(report):
 
 def test_frames_of_folders_and_of_nowhere(frames):
     paths = ["many", "p1.png", "../out.png", str(frames.parent / "out.png"), "none", "", "p1.png/x"]
-    subject = subjects.of_features(features(path=np.array(paths + [""] * 33)), str(frames))
+    subject = subjects.subject_of_features(features(path=np.array(paths + [""] * 33)), str(frames))
     shown = [[f.rsplit("/", 1)[1] for f in subject.frames(row)] for row in range(7)]
     assert shown == [["F9.png", "F10.png"], ["p1.png"], [], [], [], [], []]
 
@@ -145,8 +153,8 @@ def test_a_frame_that_is_no_picture_is_left_out(frames):
 @pytest.mark.parametrize(
     "method",
     [
-        scoring.Method(rerank="k_reciprocal"),
-        scoring.Method(distance="dot", camera_filter=False),
+        scoring.ScoringOptions(rerank="k_reciprocal"),
+        scoring.ScoringOptions(distance="dot", camera_filter=False),
     ],
 )
 def test_other_methods(method, tmp_path):
@@ -184,11 +192,15 @@ def test_maps_and_names_of_parts(frames):
         asked.extend(rows)
         return [np.full((8, 6, 3), 255, np.uint8)] * len(rows)
 
-    found = scoring.evaluated(f.embedding, f.columns, scoring.Method())
-    results = {**scoring.figures(found), **scoring.described(found), "features": "f"}
-    subject = subjects.of_features(f, str(frames))
+    found = scoring.evaluation_of(f.embedding, f.label_columns, scoring.ScoringOptions())
+    results = {
+        **scoring.direction_figures(found),
+        **scoring.evaluation_facts(found),
+        "features": "f",
+    }
+    subject = subjects.subject_of_features(f, str(frames))
     subject = subject._replace(maps=maps, part_names=["gait, 1", "gait, 2", "appearance, 1"])
-    text = write.html(found, subject, results)
+    text = write.report_html(found, subject, results)
     assert asked == sorted(set(asked))
     assert len(Seen(text).all("img")) == 12 * 11 + 2 * 12
     assert text.count("nearest match: frames") == 12
@@ -197,10 +209,14 @@ def test_maps_and_names_of_parts(frames):
 
 def test_a_place_that_cannot_be_written(tmp_path):
     f = features()
-    found = scoring.evaluated(f.embedding, f.columns, scoring.Method())
-    results = {**scoring.figures(found), **scoring.described(found), "features": "f"}
-    subject = subjects.of_features(f, str(tmp_path))
+    found = scoring.evaluation_of(f.embedding, f.label_columns, scoring.ScoringOptions())
+    results = {
+        **scoring.direction_figures(found),
+        **scoring.evaluation_facts(found),
+        "features": "f",
+    }
+    subject = subjects.subject_of_features(f, str(tmp_path))
     with pytest.raises(InputError, match="report.html: cannot be written"):
-        write.report(tmp_path / "none" / "report.html", found, subject, results)
-    write.report(tmp_path / "report.html", found, subject, results)
+        write.write_report(tmp_path / "none" / "report.html", found, subject, results)
+    write.write_report(tmp_path / "report.html", found, subject, results)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]  # no draft

@@ -7,17 +7,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dinogrl_jax.retrieval import distances
-from dinogrl_jax.retrieval.gallery import Tracklets, comparable, ignored
+from dinogrl_jax.retrieval.directions import Direction
+from dinogrl_jax.retrieval.gallery import DescriptorSet, comparable, ignored
 from dinogrl_jax.retrieval.metrics import Result
-from dinogrl_jax.retrieval.nearest import nearest
-from dinogrl_jax.retrieval.protocols import Direction
+from dinogrl_jax.retrieval.nearest import nearest_entries
 
 EACH = 2  # queries of a kind
 LENGTH = 10  # of a ranked list
 OTHERS = 128  # gallery tracklets that a match is compared with
 
 
-class Shown(NamedTuple):
+class RankedList(NamedTuple):
     """A query and what it found; rows are those of the descriptors."""
 
     kind: str  # "best", "median" or "worst"
@@ -27,11 +27,11 @@ class Shown(NamedTuple):
     match: int  # the nearest one
     rows: Int[np.ndarray, " k"]  # nearest first
     distance: Float[np.ndarray, " k"]
-    right: Bool[np.ndarray, " k"]  # of the query's identity
+    correct: Bool[np.ndarray, " k"]  # of the query's identity
     parts: Float[np.ndarray, " p"]  # see `contributions`
 
 
-def chosen(result: Result, each: int = EACH) -> list[tuple[str, int]]:
+def shown_queries(result: Result, each: int = EACH) -> list[tuple[str, int]]:
     """The queries of highest, middle and lowest AP, as (kind, place), without repetition."""
     order = np.flatnonzero(result.valid)
     order = order[np.argsort(-result.ap[order], kind="stable")]
@@ -46,28 +46,28 @@ def chosen(result: Result, each: int = EACH) -> list[tuple[str, int]]:
     ]
 
 
-def shown(
+def shown_lists(
     direction: Direction,
     result: Result,
     name: str,
     reranked: Float[np.ndarray, "_ _"] | None = None,
-) -> list[Shown]:
+) -> list[RankedList]:
     """The chosen queries' nearest tracklets, by the named distance or by re-ranked ones."""
     query, gallery = comparable(direction.query, direction.gallery)
-    picked = chosen(result)
+    picked = shown_queries(result)
     places = np.array([place for _, place in picked])
     few = query._replace(**{c: getattr(query, c)[places] for c in ("rows", "identity", "camera")})
     if reranked is None:
-        nearby = nearest(few, gallery, LENGTH, direction.junk, name)
+        nearby = nearest_entries(few, gallery, LENGTH, direction.junk, name)
     else:
-        nearby = _sorted(direction, query, gallery, places, reranked)
+        nearby = _reranked_nearest(direction, query, gallery, places, reranked)
     out = []
     for (kind, place), found, distance in zip(picked, *nearby, strict=True):
         found, distance = found[found >= 0], distance[found >= 0]
         row = None if reranked is None else reranked[place]
-        match, parts = _match(direction, query, gallery, place, name, row)
+        match, parts = _nearest_match(direction, query, gallery, place, name, row)
         out.append(
-            Shown(
+            RankedList(
                 kind,
                 int(query.rows[place]),
                 float(result.ap[place]),
@@ -82,7 +82,7 @@ def shown(
     return out
 
 
-def _sorted(direction, query, gallery, places, reranked):
+def _reranked_nearest(direction, query, gallery, places, reranked):
     everyone = np.arange(len(gallery.rows))
     junk = ignored(direction.junk, query, gallery, places[:, None], everyone[None, :])
     distance = np.where(junk, np.inf, reranked[places])
@@ -91,8 +91,8 @@ def _sorted(direction, query, gallery, places, reranked):
     return np.where(np.isfinite(distance), order, -1), distance
 
 
-def _match(
-    direction: Direction, query: Tracklets, gallery: Tracklets, place: int, name: str, row
+def _nearest_match(
+    direction: Direction, query: DescriptorSet, gallery: DescriptorSet, place: int, name: str, row
 ) -> tuple[int, Float[np.ndarray, " p"]]:
     """The nearest match of a query, and its parts' contributions."""
     same = gallery.identity == query.identity[place]
@@ -101,7 +101,7 @@ def _match(
     own = query.take(np.array([place]))
     if row is None:
         row = np.full(len(same), np.inf)
-        row[matches] = np.asarray(distances.matrix(name, own, gallery.take(matches)))[0]
+        row[matches] = np.asarray(distances.distance_matrix(name, own, gallery.take(matches)))[0]
     match = matches[np.argmin(row[matches])]
     others = others[:: max(1, len(others) // OTHERS)]
     parts = contributions(name, own[0], gallery.take(np.array([match]))[0], gallery.take(others))
@@ -122,11 +122,11 @@ def contributions(
     if not len(others):
         return np.zeros(len(query))
     both = np.concatenate([match[None], others]).astype(np.float64)
-    terms = _terms(name, query.astype(np.float64), both)
+    terms = _distance_terms(name, query.astype(np.float64), both)
     return terms[1:].mean(0) - terms[0]
 
 
-def _terms(name: str, query: np.ndarray, entries: np.ndarray) -> Float[np.ndarray, "n p"]:
+def _distance_terms(name: str, query: np.ndarray, entries: np.ndarray) -> Float[np.ndarray, "n p"]:
     if name in ("cosine", "dot"):
         product = -np.einsum("pd,npd->np", query, entries)
         if name == "dot":

@@ -3,40 +3,40 @@
 from collections.abc import Mapping, Sequence
 
 from dinogrl_jax.data.sampling import uniform
-from dinogrl_jax.retrieval.report.charts import bars
+from dinogrl_jax.retrieval.report.charts import bar_chart
 from dinogrl_jax.retrieval.report.page import Html, element, figure, section
-from dinogrl_jax.retrieval.report.pictures import of_array, of_frame
-from dinogrl_jax.retrieval.report.ranked import Shown, part_labels
-from dinogrl_jax.retrieval.report.sections import words
+from dinogrl_jax.retrieval.report.pictures import array_image, frame_image
+from dinogrl_jax.retrieval.report.ranked_lists import RankedList, part_labels
+from dinogrl_jax.retrieval.report.sections import direction_words
 from dinogrl_jax.retrieval.report.subjects import Subject
 
 QUERY_FRAMES = 3
 
 
-def ranked_lists(found: Mapping[str, Sequence[Shown]], subject: Subject) -> Html:
+def ranked_lists_section(found: Mapping[str, Sequence[RankedList]], subject: Subject) -> Html:
     """A list for each shown query: green what is right, red what is not."""
-    maps = _maps([one for shown in found.values() for one in shown], subject)
-    parts = []
+    maps = _maps_by_row([one for shown in found.values() for one in shown], subject)
+    elements = []
     for name, shown in found.items():
-        parts.append(element("h3", words(name)))
+        elements.append(element("h3", direction_words(name)))
         for one in shown:
-            parts += [element("hr"), *_one(one, subject, maps)]
+            elements += [element("hr"), *_list_elements(one, subject, maps)]
     note = (
         "Queries of the highest, middle and lowest average precision, and their nearest tracklets. "
         "Green and ✓: the same identity; red and ✗: another. Distances stand below."
     )
-    return section("Ranked lists", element("p", note, class_="soft"), *parts)
+    return section("Ranked lists", element("p", note, class_="soft"), *elements)
 
 
-def _one(one: Shown, subject: Subject, maps: Mapping[int, Html]) -> list[Html]:
+def _list_elements(one: RankedList, subject: Subject, maps: Mapping[int, Html]) -> list[Html]:
     head = f"{one.kind}: AP {100 * one.ap:.1f} %, first match at rank {one.rank}"
-    entries = [_query(one.query, subject)]
-    for row, distance, right in zip(one.rows.tolist(), one.distance, one.right, strict=True):
-        entries.append(_entry(row, f"{distance:.4g}", bool(right), subject))
+    entries = [_query_card(one.query, subject)]
+    for row, distance, right in zip(one.rows.tolist(), one.distance, one.correct, strict=True):
+        entries.append(_entry_card(row, f"{distance:.4g}", bool(right), subject))
     details = []
     if len(one.parts) > 1:
         labels = part_labels(subject.part_names, len(one.parts))
-        chart = bars(one.parts, labels)
+        chart = bar_chart(one.parts, labels)
         note = (
             f"What each of {len(labels)} parts contributes to the nearest match: how much nearer "
             "it makes it than other people (up, green) or farther (down, red)."
@@ -56,20 +56,20 @@ def _one(one: Shown, subject: Subject, maps: Mapping[int, Html]) -> list[Html]:
     ]
 
 
-def _query(row: int, subject: Subject) -> Html:
+def _query_card(row: int, subject: Subject) -> Html:
     frames = subject.frames(row)
     chosen = (
         [frames[i] for i in sorted(set(uniform(len(frames), QUERY_FRAMES).tolist()))]
         if frames
         else []
     )
-    pictures = [picture for frame in chosen if (picture := of_frame(frame))]
+    pictures = [picture for frame in chosen if (picture := frame_image(frame))]
     return _card("entry query", pictures, "query", row, subject)
 
 
-def _entry(row: int, distance: str, right: bool, subject: Subject) -> Html:
+def _entry_card(row: int, distance: str, right: bool, subject: Subject) -> Html:
     frames = subject.frames(row)
-    picture = of_frame(frames[len(frames) // 2]) if frames else None
+    picture = frame_image(frames[len(frames) // 2]) if frames else None
     mark = f"{'✓' if right else '✗'} {distance}"
     return _card(
         f"entry {'good' if right else 'bad'}", [picture] if picture else [], mark, row, subject
@@ -85,9 +85,9 @@ def _card(class_: str, pictures: Sequence[Html], mark: str, row: int, subject: S
     return element("div", element("div", *shown, class_="frame"), *who, class_=class_, title=title)
 
 
-def _maps(shown: Sequence[Shown], subject: Subject) -> dict[int, Html]:
+def _maps_by_row(shown: Sequence[RankedList], subject: Subject) -> dict[int, Html]:
     """The maps of all shown queries and their nearest matches, made at once."""
     if subject.maps is None:
         return {}
     rows = sorted({row for one in shown for row in (one.query, one.match)})
-    return {row: of_array(p) for row, p in zip(rows, subject.maps(rows), strict=True)}
+    return {row: array_image(p) for row, p in zip(rows, subject.maps(rows), strict=True)}

@@ -1,8 +1,6 @@
-"""The file of descriptors that scripts/extract.py writes."""
+"""What scripts/extract.py needs beside a model: its batch size, and the columns of its file."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
@@ -12,7 +10,7 @@ from dinogrl_jax.data.readers.manifest import ListedTracklet
 from dinogrl_jax.interface.errors import InputError
 
 
-def columns(listed: Sequence[ListedTracklet]) -> dict[str, Shaped[np.ndarray, " n"]]:
+def tracklet_columns(listed: Sequence[ListedTracklet]) -> dict[str, Shaped[np.ndarray, " n"]]:
     """identity, camera, modality, role and path of each tracklet.
 
     Identities are int64; if any has a name, all are text, and "" is unknown.
@@ -48,24 +46,3 @@ def extraction_config(
     elif tracklets <= size:  # one batch is made before a worker has started
         config.data.workers = 0
     return config
-
-
-def check_writable(path: str) -> None:
-    """Raise InputError where a file cannot be written: better before hours of work than after."""
-    place = Path(path)
-    if place.is_dir() or not os.access(place.absolute().parent, os.W_OK):
-        raise InputError(f"{path}: cannot be written; its folder has to exist, and it is a file")
-
-
-def write(path: str, /, **arrays: np.ndarray) -> None:
-    """Write an .npz, which appears when it is complete and replaces an older one."""
-    place = Path(path)
-    draft = place.with_name(f".{place.name}.{os.getpid()}")
-    try:
-        with open(draft, "wb") as file:
-            np.savez(file, **arrays)
-        draft.replace(place)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        draft.unlink(missing_ok=True)

@@ -1,0 +1,145 @@
+"""Who queries whom: the two directions of a test set, and their results."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import ArrayLike, Int, Shaped
+
+from dinogrl_jax.data.tracklets import MODALITIES
+from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.retrieval.gallery import DescriptorSet, Junk, no_junk, same_camera
+from dinogrl_jax.retrieval.metrics import Result, both_directions, one_direction
+from dinogrl_jax.retrieval.protocols import protocol_rule
+
+ROLES = ("query", "gallery", "both")
+NO_FILTER = "give them, or score without it (--camera_filter off)"
+
+
+class Direction(NamedTuple):
+    """Who queries whom, and what a query ignores."""
+
+    query: DescriptorSet
+    gallery: DescriptorSet
+    junk: Junk
+
+
+def directions(
+    embedding: Shaped[ArrayLike, "n ..."],
+    identity: Shaped[np.ndarray, " _"],
+    camera: Shaped[np.ndarray, " _"] | None,
+    modality: Shaped[np.ndarray, " _"],
+    role: Shaped[np.ndarray, " _"],
+    protocol: str = "vcm",
+    camera_filter: bool | None = None,
+) -> dict[str, Direction]:
+    """ "visible_to_infrared" and "infrared_to_visible", as far as there are queries.
+
+    `modality` is "visible" or "infrared", `role` "query", "gallery", "both", or "train" of
+    those that take no part. `protocol` names an entry of PROTOCOLS, `camera_filter` overrides its
+    own.
+
+    Errors: InputError for columns of other lengths, unknown words, cameras that the filter needs
+    and misses or that mix numbers and names, no query at all, queries without any gallery.
+    """
+    rule = protocol_rule(protocol)
+    filtered = rule.camera_filter if camera_filter is None else camera_filter
+    _check_columns(embedding.shape[0], identity=identity, modality=modality, role=role)
+    _check_words(modality=(modality, MODALITIES), role=(role, (*ROLES, "train")))
+    camera = _cameras(camera, embedding.shape[0], filtered)
+
+    def subset(m: str, r: str) -> DescriptorSet:
+        rows = np.flatnonzero((modality == m) & np.isin(role, (r, "both")))
+        if m == "visible":
+            rows = rows[: len(rows) - len(rows) % rule.visible_multiple]
+        return DescriptorSet(embedding, rows, identity[rows], camera[rows])
+
+    junk = same_camera if filtered else no_junk
+    found = {
+        f"{m}_to_{other}": Direction(subset(m, "query"), subset(other, "gallery"), junk)
+        for m, other in (MODALITIES, MODALITIES[::-1])
+    }
+    found = {name: d for name, d in found.items() if len(d.query.rows)}
+    if not found:
+        raise InputError('no tracklet has the role "query" or "both"')
+    for name, d in found.items():
+        if not len(d.gallery.rows):
+            other = name.split("_")[-1]
+            raise InputError(
+                f'the gallery set is empty: no {other} tracklet has the role "gallery" or "both"'
+            )
+    return found
+
+
+def direction_results(found: dict[str, Direction], **options) -> dict[str, Result]:
+    """The result of each direction; two that exchange the same sets share one pass.
+
+    `options` are those of `metrics.one_direction`. Errors: InputError as there.
+    """
+    if are_exchanged(found):
+        pair = both_directions(*next(iter(found.values())), **options)
+        return dict(zip(found, pair, strict=True))
+    return {name: one_direction(*d, **options) for name, d in found.items()}
+
+
+def are_exchanged(found: dict[str, Direction]) -> bool:
+    """Whether there are two directions, and each has the other's queries as its gallery."""
+    if len(found) < 2:
+        return False
+    a, b = found.values()
+    pairs = (a.query, b.gallery), (a.gallery, b.query)
+    return all(np.array_equal(x.rows, y.rows) for x, y in pairs)
+
+
+def score(
+    embedding: Shaped[ArrayLike, "n ..."],
+    identity: Shaped[np.ndarray, " _"],
+    camera: Shaped[np.ndarray, " _"] | None,
+    modality: Shaped[np.ndarray, " _"],
+    role: Shaped[np.ndarray, " _"],
+    protocol: str = "vcm",
+    camera_filter: bool | None = None,
+    **options,
+) -> dict[str, Result]:
+    """The `direction_results` of the `directions` that these columns make."""
+    columns = identity, camera, modality, role
+    return direction_results(directions(embedding, *columns, protocol, camera_filter), **options)
+
+
+def _check_columns(count: int, **columns: np.ndarray) -> None:
+    for name, column in columns.items():
+        if column.shape != (count,):
+            raise InputError(f"{name} has shape {column.shape}, the embedding {count} rows")
+
+
+def _check_words(**columns: tuple[np.ndarray, tuple[str, ...]]) -> None:
+    for name, (column, words) in columns.items():
+        unknown = ~np.isin(column, words)
+        if unknown.any():
+            at = int(np.argmax(unknown))
+            raise InputError(
+                f"{name} of tracklet {at} is {str(column[at])!r}: use {', '.join(words)}"
+            )
+
+
+def _cameras(camera: np.ndarray | None, count: int, needed: bool) -> Int[np.ndarray, " n"]:
+    """Cameras as numbers; where no filter needs them, whatever they are."""
+    if not needed:
+        return np.zeros(count, int)
+    if camera is None:
+        raise InputError(f"the camera filter needs a camera for each tracklet: {NO_FILTER}")
+    _check_columns(count, camera=camera)
+    missing = np.array([c is None or c == "" or c != c for c in camera.tolist()], bool)
+    if camera.dtype.kind in "if":
+        missing |= camera < 0
+    if missing.any():
+        at = np.argmax(missing)
+        raise InputError(f"tracklet {at} has no camera, which the filter needs: {NO_FILTER}")
+    words = camera.astype(str)
+    numeric = np.char.isdigit(words)
+    if numeric.any() and not numeric.all() and camera.dtype.kind != "f":
+        number, name = np.argmax(numeric), np.argmin(numeric)
+        raise InputError(
+            f"cameras mix numbers and names: tracklet {number} has {str(words[number])!r}, "
+            f"tracklet {name} has {str(words[name])!r}; the filter compares them as written"
+        )
+    return np.unique(words, return_inverse=True)[1]

@@ -9,92 +9,140 @@ Nothing is written where anything does not fit, and nothing is overwritten.
 """
 
 import argparse
+import contextlib
 import runpy
 from pathlib import Path
+from types import ModuleType
 
-from dinogrl_jax.devices import sharding
+from ml_collections import ConfigDict
+
+from dinogrl_jax import methods
 from dinogrl_jax.interface.errors import InputError, run
-from dinogrl_jax.retrieval.embedding import loaded
-from dinogrl_jax.training import checkpoint
-from dinogrl_jax.weights import pretrained, torch_files
-from dinogrl_jax.weights.conversion import table
+from dinogrl_jax.interface.files import new_folder
+from dinogrl_jax.methods import METHODS
+from dinogrl_jax.methods.released import released_model, released_states
+from dinogrl_jax.methods.starting import starting_variables_of_file
+from dinogrl_jax.training import checkpoint, converted
+from dinogrl_jax.weights import torch_files
+from dinogrl_jax.weights.conversion import Report, report_lines
 
-CONFIG = Path(__file__).parents[1] / "configs" / "vcm.py"
-RELEASED = ("model", "pbmge", "gait")
+
+def released_options() -> dict[str, str]:
+    """The files of all methods' released models: the option's name → what it names."""
+    files: dict[str, list[str]] = {}
+    for name, method in METHODS.items():
+        for option, file in method.released_files(methods.default(name)).items():
+            files.setdefault(option, []).append(f"{file.name} of --from {name}")
+    return {option: ", ".join(titles) for option, titles in files.items()}
 
 
-def flags() -> argparse.Namespace:
+def starting_names() -> dict[str, str]:
+    """The names of all methods' starting weights → the method whose settings are the default."""
+    methods_of = {}
+    for name, method in METHODS.items():
+        for weights in method.starting_weights(methods.default(name)):
+            methods_of.setdefault(weights, name)
+    return methods_of
+
+
+def options_from_command_line() -> argparse.Namespace:
+    """The options; those of released files are in `files`, by name."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    way = parser.add_mutually_exclusive_group(required=True)
-    way.add_argument(
-        "--from", dest="source", choices=("dinogrl", "dinov2", "resnet50", "mask_branch")
-    )
+    way, released = parser.add_mutually_exclusive_group(required=True), released_options()
+    way.add_argument("--from", dest="source", choices=(*METHODS, *starting_names()))
     way.add_argument("--to", choices=("torch",))
-    parser.add_argument("file", nargs="?", help="of --from dinov2, resnet50 or mask_branch")
-    parser.add_argument("--model", help="best_model.pth of a released DinoGRL")
-    parser.add_argument("--pbmge", help="its best_model2.pth")
-    parser.add_argument("--gait", help="its best_shape.pth")
+    parser.add_argument("file", nargs="?", help=f"of --from {', '.join(starting_names())}")
+    for name, title in released.items():
+        parser.add_argument(f"--{name}", dest=f"file_{name}", metavar="FILE", help=title)
     parser.add_argument("--checkpoint", help="folder of a run or of a converted model")
     parser.add_argument("--which", default="best", help="best, last or a step; default best")
-    parser.add_argument("--config", default=str(CONFIG), help="default configs/vcm.py")
+    parser.add_argument("--config", help="configuration file; default the method as published")
     parser.add_argument("--out", required=True, help="folder to make")
-    return parser.parse_args()
+    options = parser.parse_args()
+    paths = {name: getattr(options, f"file_{name}") for name in released}
+    options.files = {name: path for name, path in paths.items() if path}
+    return options
 
 
 def main() -> None:
-    options = flags()
-    with pretrained.new_folder(options.out) as folder:
+    options = options_from_command_line()
+    with new_folder(options.out) as folder:
         if options.to:
             reports = write_torch(options, folder)
-        elif options.source == "dinogrl":
+        elif options.source in METHODS:
             reports = write_model(options, folder)
         else:
-            reports = write_part(options, folder)
+            reports = write_starting_weights(options, folder)
     for report in reports:
-        print("\n".join(table(report)))
+        print("\n".join(report_lines(report)))
 
 
-def write_model(options: argparse.Namespace, folder: Path) -> list:
-    paths = {name: path for name in RELEASED if (path := getattr(options, name))}
-    config = configuration(options.config)
-    variables, identities, reports = pretrained.released_model(paths, config)
-    metadata = checkpoint.Metadata(config, list(range(identities)), 0, None, None)
-    pretrained.write_checkpoint(folder, variables, metadata)
+def write_model(options: argparse.Namespace, folder: Path) -> list[Report]:
+    """Write the checkpoint of a released model."""
+    method, config = configured_method(options.config, options.source)
+    if config.method != options.source:
+        raise InputError(f"{options.config}: is a configuration of {config.method}")
+    unknown = options.files.keys() - method.released_files(config).keys()
+    if unknown:
+        raise InputError(f"--from {options.source} takes no --{min(unknown)}")
+    variables, facts, reports = released_model(method, options.files, config)
+    write_converted(folder, variables, config, list(range(facts.identities)), list(facts.cameras))
     return reports
 
 
-def write_part(options: argparse.Namespace, folder: Path) -> list:
+def write_starting_weights(options: argparse.Namespace, folder: Path) -> list[Report]:
+    """Write the checkpoint of published weights, which hold no whole model."""
     if not options.file:
         raise InputError(f"--from {options.source} needs a FILE")
-    variables, config, report = pretrained.released_part(
-        options.source, options.file, configuration(options.config)
+    method, config = configured_method(options.config, starting_names()[options.source])
+    if options.source not in method.starting_weights(config):
+        raise InputError(f"{options.config}: {config.method} does not start from {options.source}")
+    variables, config, report = starting_variables_of_file(
+        method, options.source, options.file, config
     )
-    metadata = checkpoint.Metadata(config, [], 0, None, None)
-    pretrained.write_checkpoint(folder, variables, metadata)
+    write_converted(folder, variables, config, identities=[], cameras=[])
     return [report]
 
 
-def write_torch(options: argparse.Namespace, folder: Path) -> list:
+def write_converted(
+    folder: Path, variables: dict, config: ConfigDict, identities: list, cameras: list
+) -> None:
+    metadata = checkpoint.Metadata(
+        config=config, identities=identities, cameras=cameras, step=0, figures=None, best=None
+    )
+    converted.write_checkpoint(folder, variables, metadata)
+
+
+def write_torch(options: argparse.Namespace, folder: Path) -> list[Report]:
+    """Write the PyTorch files of a checkpoint."""
     if not options.checkpoint:
         raise InputError("--to torch needs --checkpoint DIR")
-    manager = pretrained.checkpoints_of(options.checkpoint)
-    step = checkpoint.chosen_step(manager, options.which)
-    pretrained.check_whole(manager, step)
-    _, variables, metadata = loaded(manager, step, sharding.device_mesh())
-    states = pretrained.released_states(variables, metadata.config)
+    with contextlib.closing(converted.checkpoints_of(options.checkpoint)) as manager:
+        step = checkpoint.chosen_step(manager, options.which)
+        converted.check_whole(manager, step)
+        config = checkpoint.saved_metadata(manager, step).config
+        method = methods.named(config.method)
+        variables = converted.stored_variables(method, manager, step)
+    states = released_states(method, variables, config)
     for name, (state, _) in states.items():
         torch_files.write(folder / name, state)
     return [report for _, report in states.values()]
 
 
-def configuration(path: str):
-    """What the `get_config` of a configuration file returns."""
+def configured_method(path: str | None, default: str) -> tuple[ModuleType, ConfigDict]:
+    """The method of a configuration file and what its `get_config` returns.
+
+    Without a file the method of the name `default`, as published.
+    """
+    if path is None:
+        return methods.named(default), methods.default(default)
     try:
-        return runpy.run_path(path)["get_config"]()
+        config = runpy.run_path(path)["get_config"]()
     except (OSError, KeyError, SyntaxError) as error:
         raise InputError(f"{path}: is not a configuration file ({error})") from error
+    return methods.named(config.method), config
 
 
 if __name__ == "__main__":

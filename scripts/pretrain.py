@@ -24,7 +24,7 @@ from dinogrl_jax.interface.progress import Progress
 from dinogrl_jax.models.dinov2 import DINOv2
 from dinogrl_jax.weights import torch_files
 from dinogrl_jax.weights.conversion import to_state
-from dinogrl_jax.weights.published import dinov2
+from dinogrl_jax.weights.published import dinov2_rules
 
 SEED = 20_000  # of people that no demo uses
 CONFIG = get_config().model.dinov2
@@ -42,7 +42,7 @@ class Outliner(nn.Module):
         return logits.reshape(f, h * CONFIG.patch, w * CONFIG.patch)
 
 
-def flags() -> argparse.Namespace:
+def options_from_command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, help="PyTorch file to write, in DINOv2's naming")
     parser.add_argument("--identities", type=int, default=300)
@@ -51,7 +51,7 @@ def flags() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def people(identities: int) -> tuple[np.ndarray, np.ndarray]:
+def frames_and_outlines(identities: int) -> tuple[np.ndarray, np.ndarray]:
     """Frames uint8 [n, h, w, 3] and silhouettes bool [n, h, w] of generated people."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "people"
@@ -65,7 +65,7 @@ def people(identities: int) -> tuple[np.ndarray, np.ndarray]:
         return frames, np.stack([np.asarray(Image.open(p).convert("L")) > 127 for p in outlines])
 
 
-def augmented(key, frames, outlines):
+def augmented_frames(key, frames, outlines):
     """Normalised frames, mirrored and shifted with their outlines, half of them in grey."""
     mirror, grey, shift = jax.random.split(key, 3)
     flip = jax.random.bernoulli(mirror, shape=(len(frames), 1, 1))
@@ -81,8 +81,8 @@ def augmented(key, frames, outlines):
 
 
 def main() -> None:
-    args = flags()
-    frames, outlines = people(args.identities)
+    args = options_from_command_line()
+    frames, outlines = frames_and_outlines(args.identities)
     model = Outliner()
     key = jax.random.key(SEED)
     params = model.init(key, jnp.zeros((1, CONFIG.height, CONFIG.width, 3)))["params"]
@@ -91,7 +91,7 @@ def main() -> None:
     @jax.jit
     def step(params, state, key, frames, outlines):
         def loss(params):
-            x, y = augmented(key, frames, outlines)
+            x, y = augmented_frames(key, frames, outlines)
             return optax.sigmoid_binary_cross_entropy(model.apply({"params": params}, x), y).mean()
 
         value, gradients = jax.value_and_grad(loss)(params)
@@ -106,7 +106,9 @@ def main() -> None:
             params, state, value = step(params, state, fold, frames[rows], outlines[rows])
             if number % 100 == 99:
                 print(f"step {number + 1}  loss {float(value):.4f}", flush=True)
-    state_dict, _ = to_state({"params": jax.device_get(params["dinov2"])}, dinov2(CONFIG.embedding))
+    state_dict, _ = to_state(
+        {"params": jax.device_get(params["dinov2"])}, dinov2_rules(CONFIG.embedding)
+    )
     torch_files.write(args.out, state_dict)
 
 

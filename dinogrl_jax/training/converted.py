@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
+import jax
 import orbax.checkpoint as ocp
 
 from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.methods.contract import Facts
+from dinogrl_jax.methods.variables import variable_shapes
 from dinogrl_jax.training import checkpoint
 
 
@@ -25,6 +29,17 @@ def check_whole(manager: ocp.CheckpointManager, step: int) -> None:
     if not metadata.identities:
         names = ", ".join(name for name, path in metadata.config.pretrained.items() if path)
         raise InputError(f"{manager.directory} holds weights ({names}) and no whole model")
+
+
+def stored_variables(method: ModuleType, manager: ocp.CheckpointManager, step: int) -> dict:
+    """The variables of a whole model, in the memory of this machine.
+
+    method: of the model. Raises InputError if the checkpoint is damaged.
+    """
+    metadata = checkpoint.saved_metadata(manager, step)
+    facts = Facts(len(metadata.identities), tuple(metadata.cameras))
+    shapes = variable_shapes(method.Model(metadata.config, facts), metadata.config)
+    return jax.device_get(checkpoint.restored(manager, step, variables=shapes)["variables"])
 
 
 def write_checkpoint(folder: Path, variables: Mapping, metadata: checkpoint.Metadata) -> None:

@@ -24,7 +24,7 @@ from dinogrl_jax.methods.starting import (
 )
 from dinogrl_jax.methods.variables import initial_variables, variable_shapes
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.training.converted import check_whole, checkpoints_of
+from dinogrl_jax.training.converted import check_whole, checkpoints_of, stored_variables
 from dinogrl_jax.weights import torch_files
 
 
@@ -109,10 +109,7 @@ def _trained_model(
             raise InputError(
                 f"{place}: is a model of {metadata.config.method}, not {config.method}"
             )
-        facts = Facts(len(metadata.identities), tuple(metadata.cameras))
-        shapes = variable_shapes(method.Model(metadata.config, facts), metadata.config)
-        variables = checkpoint.restored(manager, step, variables=shapes)["variables"]
-        return jax.device_get(variables), metadata
+        return stored_variables(method, manager, step), metadata
 
 
 def _merged(variables: Mapping, found: Mapping, kept: set[str], place: str) -> dict:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from dinogrl_jax.config import default
 from dinogrl_jax.models.dinov2 import DINOv2, attended, has_flash_attention
 from dinogrl_jax.weights.conversion import ConversionError, to_state, to_variables
-from dinogrl_jax.weights.published import dinov2, dinov2_settings
+from dinogrl_jax.weights.published import dinov2_rules, dinov2_settings
 
 FLOAT32 = jnp.dtype("float32")
 SIZES = {  # embedding, depth, heads, MLP, parameters of the published model without registers
@@ -86,8 +86,8 @@ def test_every_published_key_has_its_place(size, registers):
     assert (config.embedding, config.heads, config.mlp) == (embedding, heads, mlp)
     assert (config.depth, config.registers, config.grid) == (depth, registers, 37)
     assert (config.antialias, config.offset) == ((True, 0.0) if registers else (False, 0.1))
-    variables, _ = to_variables(state, dinov2(embedding), shapes_of(config), source_name=size)
-    back, _ = to_state(variables, dinov2(embedding))
+    variables, _ = to_variables(state, dinov2_rules(embedding), shapes_of(config), source_name=size)
+    back, _ = to_state(variables, dinov2_rules(embedding))
     assert {key: array.shape for key, array in back.items()} == shapes
 
 

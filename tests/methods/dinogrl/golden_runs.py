@@ -23,7 +23,7 @@ from dinogrl_jax.models.parts import horizontal_pyramid
 from dinogrl_jax.training import train
 from dinogrl_jax.weights.conversion import to_variables
 from dinogrl_jax.weights.pretrained import variable_shapes
-from dinogrl_jax.weights.rules import Dropped, Rule, filled
+from dinogrl_jax.weights.rules import Dropped, Rule, filled_template
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 sys.path.insert(0, str(GOLDEN))
@@ -240,7 +240,7 @@ def seed_that_zeroes(golden: np.lib.npyio.NpzFile, share: float) -> int:
 
 def places(config: ConfigDict) -> Callable[[str], Place | None]:
     """`file:key` → its place; None for what is dropped."""
-    rules = {file.name: file.rules for file in dinogrl.published_files(config.model).values()}
+    rules = {file.name: file.rules for file in dinogrl.released_files(config).values()}
 
     def place(name: str) -> Place | None:
         file, key = name.split(":")
@@ -248,7 +248,7 @@ def places(config: ConfigDict) -> Callable[[str], Place | None]:
             if (fields := rule.match_key(key)) is not None:
                 if isinstance(rule, Dropped):
                     return None
-                collection, *path = filled(rule.paths[0], fields).split("/")
+                collection, *path = filled_template(rule.paths[0], fields).split("/")
                 return Place(rule, collection, tuple(path))
         raise KeyError(name)
 
@@ -261,7 +261,7 @@ def seeded_variables(model: nn.Module, config: ConfigDict, seed: int, dtype: typ
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), shapes)
     manifest = json.loads((GOLDEN / "dinogrl_manifest.json").read_text())
     variables = {collection: {} for collection in shapes}
-    for file in dinogrl.published_files(config.model).values():
+    for file in dinogrl.released_files(config).values():
         part = {
             collection: {name: tree[name] for name in file.modules if name in tree}
             for collection, tree in shapes.items()

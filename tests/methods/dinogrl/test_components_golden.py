@@ -18,7 +18,7 @@ from dinogrl_jax.weights.conversion import to_state, to_variables
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CONFIG = default()
-FILE = dinogrl.published_files(CONFIG.model)["pbmge"]
+FILE = dinogrl.released_files(CONFIG)["pbmge"]
 ROUNDING = 2e-5  # float32 sums of 256 products, of the largest value
 VISITED = 2e-4  # a part passes 16 normalisations with the deviation of 1,536 values, each 1e-5
 LIMITS = {"pbmge_stat": 1e-5, "pbmge_grad": 1e-3}  # lifts' gradients pass through 256² sums

@@ -2,19 +2,21 @@
 
 import jax
 import numpy as np
+from flax import linen as nn
 from ml_collections import ConfigDict
 
-from dinogrl_jax.config import default
-from dinogrl_jax.methods import dinogrl
-from dinogrl_jax.weights.pretrained import variable_shapes
+from dinogrl_jax import methods
+from dinogrl_jax.methods.contract import Facts
+from dinogrl_jax.methods.variables import variable_shapes
 
 PATH = __file__
 IDENTITIES = 5
+FACTS = Facts(IDENTITIES, cameras=(1, 2, 3))
 
 
 def get_config() -> ConfigDict:
     """Frames of 64×32 pixels, two a tracklet; 8×4 patches, maps of 16×8, 7 + 3 parts a stream."""
-    config = default()
+    config = methods.default("dinogrl")
     config.data.update({"height": 64, "width": 32, "frames": 2, "workers": 0})
     config.data.update({"identities_per_batch": 2, "tracklets_per_identity": 1})
     model = config.model
@@ -28,8 +30,8 @@ def get_config() -> ConfigDict:
     return config
 
 
-def model(config: ConfigDict) -> dinogrl.Model:
-    return dinogrl.Model(config.model, IDENTITIES)
+def model(config: ConfigDict) -> nn.Module:
+    return methods.named(config.method).Model(config, FACTS)
 
 
 def random_variables(config: ConfigDict) -> dict:

@@ -1,8 +1,9 @@
 """Checkpoints: a folder of steps, each with the model's variables and, of a run, its optimiser.
 
-A step holds three items: `variables` (parameters and statistics, all that a user of the model
-needs), `training` (what only training needs; absent in a converted model) and `metadata` (settings,
-labels, figures, versions, and a fingerprint of every array). Orbax writes each step beside its
+A step holds three items: `variables` (parameters and all other collections, what a user of the
+model needs), `training` (what only training needs; absent in a converted model) and `metadata`
+(settings, identities, cameras, figures, versions, the layout of all this, and a fingerprint of
+every array). Orbax writes each step beside its
 place and renames it, so a step is whole or absent; fingerprints show what a disk did to it later.
 """
 
@@ -17,19 +18,20 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from dinogrl_jax.config import from_dict
+from dinogrl_jax import config
 from dinogrl_jax.devices import hosts
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.training.fingerprints import fingerprints
 
 PACKAGES = ("dinogrl_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+LAYOUT = 2  # of what a checkpoint and a run's folder hold; there is no migration from another
 ASIDE = "damaged"  # begins the names of folders, beside the steps, that no run looks at again
 
 
@@ -47,10 +49,11 @@ class Metadata(NamedTuple):
     """What a checkpoint says about itself."""
 
     config: ConfigDict
-    identities: list  # the training identities in the order of the classifiers' rows
-    step: int
-    figures: dict | None  # of this step, as in results.json
-    best: dict | None  # {"step", "score"} of the highest mean mAP so far
+    identities: list  # of the training set, in the order of the classifiers' rows
+    cameras: list  # of the training set, in the order of a table's rows
+    step: int = 0
+    figures: dict | None = None  # of this step, as in results.json
+    best: dict | None = None  # {"step", "score"} of the highest `evaluation.best` so far
 
     def scored(self, figures: dict, score: float) -> "Metadata":
         """With the figures of this step, which is the best if its score is the highest."""
@@ -115,13 +118,14 @@ def save(
     finish(manager)
     kept = {manager.latest_step(), metadata.best and metadata.best["step"]}
     items = {"variables": variables} | ({} if training is None else {"training": training})
-    described = {
+    content = {
         **metadata._asdict(),
+        "layout": LAYOUT,
         "config": metadata.config.to_dict(),
         "versions": versions(),
         "fingerprints": {name: fingerprints(tree) for name, tree in items.items()},
     }
-    content = json.loads(json.dumps(described))
+    content = json.loads(json.dumps(content))  # as it is read again: its lists were tuples
     arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
     arguments["metadata"] = ocp.args.JsonSave({"content": content, "digest": digest(content)})
     with _writing(manager):
@@ -141,11 +145,28 @@ def finish(manager: ocp.CheckpointManager) -> None:
 def saved_metadata(manager: ocp.CheckpointManager, step: int) -> Metadata:
     """What the checkpoint of a step says about itself.
 
-    Raises DamagedCheckpoint where that is not what was saved.
+    Raises DamagedCheckpoint where that is not what was saved, InputError where it is of another
+    layout.
     """
     content = _content(manager, step)
     fields = {k: content[k] for k in Metadata._fields}
-    return Metadata(**{**fields, "config": from_dict(fields["config"])})
+    return Metadata(**{**fields, "config": config.restored(fields["config"])})
+
+
+def check_layout(content: Mapping[str, Any], place: str | Path) -> None:
+    """Raise InputError if what a file says about itself, as JSON, is of another layout."""
+    if content.get("layout") != LAYOUT:
+        raise InputError(
+            f"{place} was written by {_writer(content)} in another layout, which is not read: use "
+            "the version that wrote it, or choose another folder"
+        )
+
+
+def _writer(content: Mapping[str, Any]) -> str:
+    versions = content.get("versions") or {}
+    names = {"dinogrl_jax": "dinogrl_jax {}", "git": "commit {}"}
+    known = [text.format(versions[name]) for name, text in names.items() if versions.get(name)]
+    return ", ".join(known) or "an earlier version"
 
 
 def restored(manager: ocp.CheckpointManager, step: int, **items: Any) -> dict[str, Any]:
@@ -230,6 +251,7 @@ def _content(manager: ocp.CheckpointManager, step: int) -> dict:
         content = stored.metadata["content"]
         if stored.metadata["digest"] != digest(content):
             raise ValueError("its metadata have changed")
+    check_layout(content, f"{manager.directory}/{step}")
     return content
 
 

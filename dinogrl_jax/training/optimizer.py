@@ -1,0 +1,69 @@
+"""Adam, with rates and decays that differ from group to group of parameters."""
+
+import re
+from collections.abc import Callable, Sequence
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from dinogrl_jax.methods.contract import Group
+from dinogrl_jax.ops.barrier import barrier
+
+B1, B2, EPSILON = 0.9, 0.999, 1e-8  # torch.optim.Adam's
+
+
+def group_of(path: str, groups: Sequence[Group]) -> Group | None:
+    """The first group whose pattern fits a parameter's whole path below "params": a/b/kernel."""
+    return next((group for group in groups if re.fullmatch(group.pattern, path)), None)
+
+
+def optimizer(groups: Sequence[Group], config: ConfigDict) -> optax.GradientTransformation:
+    """Adam (decay in the gradient) and AdamW (decay beside it), as each group says.
+
+    Clipping, of the gradient of all parameters, comes before the decay, as with PyTorch's
+    clip_grad_norm_. All that it is given to update has to be in a group with a rate.
+
+    config: the section `optimizer`.
+    """
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    return optax.chain(
+        clip,
+        # A CPU has all gradients before it begins with any moment: less has to be kept at once.
+        optax.stateless(lambda gradients, _: barrier(gradients)),
+        for_each(groups, coupled_decay),
+        optax.scale_by_adam(B1, B2, EPSILON),
+        for_each(groups, decoupled_decay),
+        for_each(groups, minus_rate),
+    )
+
+
+def coupled_decay(group: Group) -> optax.GradientTransformation:
+    added = group.decay and not group.decoupled
+    return optax.add_decayed_weights(group.decay) if added else optax.identity()
+
+
+def decoupled_decay(group: Group) -> optax.GradientTransformation:
+    added = group.decay and group.decoupled
+    return optax.add_decayed_weights(group.decay) if added else optax.identity()
+
+
+def minus_rate(group: Group) -> optax.GradientTransformation:
+    # Behind a barrier, or XLA would compute the rate in the loop of each array.
+    return optax.scale_by_learning_rate(lambda step: barrier(group.rate(step)))
+
+
+def for_each(
+    groups: Sequence[Group], transformation: Callable[[Group], optax.GradientTransformation]
+) -> optax.GradientTransformation:
+    """A transformation of each group, of its parameters alone."""
+
+    def members(group: Group) -> Callable:
+        def of_group(path: tuple, _: jax.Array) -> bool:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            return group_of(name, groups) is group
+
+        return lambda params: jax.tree_util.tree_map_with_path(of_group, params)
+
+    trained = [group for group in groups if group.rate is not None]
+    return optax.chain(*(optax.masked(transformation(g), members(g)) for g in trained))

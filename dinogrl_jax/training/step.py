@@ -1,0 +1,142 @@
+"""The one jitted training step."""
+
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
+from ml_collections import ConfigDict
+
+from dinogrl_jax.devices import sharding
+from dinogrl_jax.devices.compiling import compiler_options
+from dinogrl_jax.interface.errors import lookup
+from dinogrl_jax.methods.contract import Clips
+from dinogrl_jax.ops import forms
+from dinogrl_jax.ops.barrier import barrier
+from dinogrl_jax.ops.precision import exact_products
+from dinogrl_jax.ops.remat import POLICIES
+from dinogrl_jax.training.optimizer import optimizer
+from dinogrl_jax.training.state import State, state_shapes
+
+Terms = dict[str, Float[Array, ""]]
+
+
+def make_step(method: ModuleType, model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
+    """(state, clips, labels) → (state, terms), compiled once, over all devices of the mesh.
+
+    The state is donated, and placed as `sharding.of_state` says; the batch is split by pairs of
+    tracklets. Statistics and losses are those of the global batch.
+
+    Raises InputError for an unknown `model.remat`.
+    """
+    lookup(POLICIES, config.model.remat, "model.remat")
+    whole, split = sharding.replicated(mesh), sharding.by_tracklet(mesh)
+    placed = sharding.of_state(state_shapes(method, model, config), mesh)
+    return jax.jit(
+        partial(train_step, method=method, model=model, config=config, mesh=mesh),
+        in_shardings=(placed, split, split),
+        out_shardings=(placed, whole),
+        donate_argnums=0,
+        compiler_options=compiler_options(
+            sharding.platform(mesh), training=True, dtype=config.model.compute_dtype
+        ),
+    )
+
+
+def train_step(
+    state: State,
+    clips: Clips,
+    labels: Int[Array, " b"],
+    *,
+    method: ModuleType,
+    model: nn.Module,
+    config: ConfigDict,
+    mesh: Mesh,
+) -> tuple[State, Terms]:
+    """The state after one batch, and the loss's terms.
+
+    A loss or gradient that is not finite changes nothing but the step's number; the term `finite`
+    is 0 then.
+    """
+    whole = sharding.replicated(mesh)
+
+    def loss(params: dict, collections: dict, clips: Clips, labels: Array, key: Array) -> tuple:
+        # Each device gathers the parameters once; its activations never leave it.
+        given = state._replace(params=params, collections=collections)
+        variables = jax.lax.with_sharding_constraint(given.trained, whole)
+        total, made = method.training_loss(model, variables, clips, labels, key, config)
+        return total, (made.terms, {**collections, **made.collections})
+
+    key = jax.random.fold_in(state.key, state.step)
+    # Gradients that an operation has written out are traced here as well.
+    with (
+        exact_products(config.model.compute_dtype),
+        forms.using(config.ops.forms, sharding.platform(mesh)),
+    ):
+        gradients, terms, collections = mean_gradients(
+            jax.grad(loss, has_aux=True),
+            state,
+            clips,
+            labels,
+            key,
+            config.optimizer.micro_batches,
+        )
+        terms["gradient_norm"] = optax.tree.norm(gradients)
+        finite = barrier(jnp.isfinite(terms["total"]) & jnp.isfinite(terms["gradient_norm"]))
+        updated = with_gradients(state, gradients, method, config)
+    new = updated._replace(collections=collections)
+    terms["finite"] = finite.astype(jnp.float32)
+    chosen = jax.tree.map(lambda a, b: a if a is b else jnp.where(finite, a, b), new, state)
+    return chosen._replace(step=state.step + 1), terms
+
+
+def with_gradients(state: State, gradients: dict, method: ModuleType, config: ConfigDict) -> State:
+    """The state with its parameters moved by the optimiser, and their average after them."""
+    transform = optimizer(method.groups(config), config.optimizer)
+    updates, opt_state = transform.update(gradients, state.opt_state, state.params)
+    params, average = optax.apply_updates(state.params, updates), state.average
+    if average:
+        average = optax.incremental_update(params, average, 1 - config.optimizer.average)
+    return state._replace(params=params, opt_state=opt_state, average=average)
+
+
+def mean_gradients(
+    gradient: Callable,
+    state: State,
+    clips: Clips,
+    labels: Int[Array, " b"],
+    key: Key[Array, ""],
+    micro_batches: int,
+) -> tuple[dict, Terms, dict]:
+    """(gradients, terms, collections) of a batch whose micro-batches come one after the other.
+
+    Gradients and terms are means; each micro-batch goes on with the collections of the one before.
+    The n-th has every n-th pair, so that it has all identities and stays on its devices.
+    """
+
+    def of_one(collections: dict, micro_batch: tuple) -> tuple:
+        gradients, (terms, collections) = gradient(state.params, collections, *micro_batch)
+        return collections, (gradients, terms)
+
+    if micro_batches == 1:
+        collections, found = of_one(state.collections, (clips, labels, key))
+        return *found, collections
+
+    def dealt(x: Array) -> Array:
+        return x.reshape(len(x) // micro_batches, micro_batches, *x.shape[1:]).swapaxes(0, 1)
+
+    def added(carry: tuple, micro_batch: tuple) -> tuple:
+        collections, found = of_one(carry[0], micro_batch)
+        return (collections, jax.tree.map(jnp.add, carry[1], found)), None
+
+    rest = *jax.tree.map(dealt, (clips, labels)), jax.random.split(key, micro_batches)
+    first = jax.tree.map(lambda x: x[0], rest)
+    shapes = jax.eval_shape(of_one, state.collections, first)[1]
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (collections, total), _ = jax.lax.scan(added, (state.collections, zero), rest)
+    return *jax.tree.map(lambda x: x / micro_batches, total), collections

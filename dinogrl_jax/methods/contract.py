@@ -154,3 +154,7 @@ class Method(Protocol):
 
     def pictures(self, config: ConfigDict) -> Mapping[str, Picture]:
         """Pictures by name, which becomes a file's; {} without any."""
+
+
+def no_sweep(model: nn.Module, config: ConfigDict, epoch: int) -> None:
+    """The `before_epoch` of a method without memories."""

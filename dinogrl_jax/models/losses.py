@@ -1,4 +1,4 @@
-"""Losses: pure functions of arrays."""
+"""Losses that methods share: pure functions of arrays."""
 
 import jax
 import jax.numpy as jnp
@@ -54,28 +54,3 @@ def batch_all_triplet(
     at_once = min(max(TRIPLES // len(labels) ** 3, 1), x.shape[1])
     of_part = jax.checkpoint(of_part, prevent_cse=False)
     return jax.lax.map(of_part, part_distances(x), batch_size=at_once).mean()
-
-
-def sobel_smoothness(maps: Float[Array, "f h w c"]) -> Float[Array, ""]:
-    """Mean absolute Sobel gradient of the channels' sum, (Σ|gx| + Σ|gy|)/(f·c·h·w).
-
-    The kernels are unnormalised, the border is zero. The channels are summed before the absolute
-    value, as the published code's convolution into one channel does.
-    """
-    summed = jnp.pad(maps.sum(-1), ((0, 0), (1, 1), (1, 1)))
-    rows = summed[:, :-2] + 2 * summed[:, 1:-1] + summed[:, 2:]
-    columns = summed[:, :, :-2] + 2 * summed[:, :, 1:-1] + summed[:, :, 2:]
-    gx = rows[:, :, 2:] - rows[:, :, :-2]
-    gy = columns[:, 2:] - columns[:, :-2]
-    return (jnp.abs(gx).sum() + jnp.abs(gy).sum()) / maps.size
-
-
-def part_diversity(denoising: Float[Array, "f h w c"]) -> Float[Array, ""]:
-    """log₂ c − entropy of each frame's share of the channels, mean over frames.
-
-    Source: BigGait's diversity loss; its 1e-6 stand in both places.
-    """
-    mass = denoising.sum((1, 2))
-    share = mass / (mass.sum(-1, keepdims=True) + 1e-6)
-    entropy = -(share * jnp.log2(share + 1e-6)).sum(-1)
-    return (jnp.log2(denoising.shape[-1]) - entropy).mean()

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dinogrl_jax.ops.layers import accumulation_dtype
-from dinogrl_jax.ops.normalisation import BatchNorm
+from dinogrl_jax.models.layers import BatchNorm
+from dinogrl_jax.ops.precision import accumulation_dtype
 
 
 class PartLinear(nn.Module):
@@ -35,7 +35,7 @@ class PartClassifier(nn.Module):
     def __call__(self, x: Float[Array, "v p d"], *, train: bool) -> Float[Array, "v p ids"]:
         v, p, d = x.shape
         x = x.astype(accumulation_dtype(x.dtype))
-        neck = BatchNorm(name="neck")(x.swapaxes(1, 2).reshape(v, d * p), train=train)
+        neck = BatchNorm(d * p, name="neck")(x.swapaxes(1, 2).reshape(v, d * p), train=train)
         neck = l2_normalised(neck.reshape(v, d, p).swapaxes(1, 2), axis=2)
         init = nn.initializers.xavier_uniform(batch_axis=0)
         kernel = self.param("kernel", init, (p, d, self.identities))
@@ -55,10 +55,10 @@ def horizontal_pyramid(x: Float[Array, "v h w c"], parts: Sequence[int]) -> Floa
 
     The number of rows must be a multiple of every n.
     """
-    v, h, _, c = x.shape
-    mean, largest = x.astype(accumulation_dtype(x.dtype)).mean(2), x.max(2)  # of rows
+    v, h, w, c = x.shape
     pooled = []
     for n in parts:
-        bands = (y.reshape(v, n, h // n, c) for y in (mean, largest))
-        pooled.append(next(bands).mean(2) + next(bands).max(2))
+        bands = x.reshape(v, n, h // n, w, c)
+        mean = bands.mean((2, 3), dtype=accumulation_dtype(x.dtype))
+        pooled.append(mean + bands.max((2, 3)))
     return jnp.concatenate(pooled, axis=1).astype(x.dtype)

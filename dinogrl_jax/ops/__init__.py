@@ -1,1 +1,1 @@
-"""Operations that have a fast form: each file begins with the plain definition."""
+"""Operations that have a fast form: a file begins with definitions, their forms follow."""

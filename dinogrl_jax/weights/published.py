@@ -31,14 +31,14 @@ BATCH_NORM = [*AFFINE, *STATISTICS]
 
 BOTTLENECK = [
     Rule("conv{n:[123]}.weight", "params/conv{n}/kernel", CONV),
-    *under(BATCH_NORM, "bn{n:[123]}.", "bn{n}/"),
-    Rule("downsample.0.weight", "params/downsample_conv/kernel", CONV),
-    *under(BATCH_NORM, "downsample.1.", "downsample_bn/"),
+    *under(BATCH_NORM, "bn{n:[123]}.", "conv{n}/norm/"),
+    Rule("downsample.0.weight", "params/shortcut/kernel", CONV),
+    *under(BATCH_NORM, "downsample.1.", "shortcut/norm/"),
 ]
 # torchvision's ResNet: resnet50-0676ba61.pth and the like.
 RESNET = [
     Rule("conv1.weight", "params/stem/conv1/kernel", CONV),
-    *under(BATCH_NORM, "bn1.", "stem/bn1/"),
+    *under(BATCH_NORM, "bn1.", "stem/conv1/norm/"),
     *under(BOTTLENECK, "layer{s:[1-4]}.{b:[0-9]+}.", "stages/layer{s}_block{b}/"),
     Dropped("fc.weight", None),
     Dropped("fc.bias", None),

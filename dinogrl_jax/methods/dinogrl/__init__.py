@@ -1,15 +1,28 @@
-"""DinoGRL (arXiv 2511.04281)."""
+"""DinoGRL (arXiv 2511.04281): gait from frozen DINOv2 tokens beside appearance, part by part."""
 
-from dinogrl_jax.methods.dinogrl.model import (  # noqa: F401
-    FROZEN,
-    MODALITIES,
-    Model,
-    descriptor,
-    part_names,
-    training_loss,
-)
-from dinogrl_jax.methods.dinogrl.weights import (  # noqa: F401
-    released_facts,
-    released_files,
-    starting_weights,
-)
+from dinogrl_jax.methods.contract import no_sweep as before_epoch
+from dinogrl_jax.methods.dinogrl.losses import training_loss
+from dinogrl_jax.methods.dinogrl.model import Model, descriptor, part_names
+from dinogrl_jax.methods.dinogrl.pictures import pictures
+from dinogrl_jax.methods.dinogrl.settings import settings
+from dinogrl_jax.methods.dinogrl.training import groups
+from dinogrl_jax.methods.dinogrl.weights import released_facts, released_files, starting_weights
+
+TITLE = "DinoGRL (arXiv 2511.04281)"
+NEEDS_CAMERAS = False
+
+__all__ = [
+    "NEEDS_CAMERAS",
+    "TITLE",
+    "Model",
+    "before_epoch",
+    "descriptor",
+    "groups",
+    "part_names",
+    "pictures",
+    "released_facts",
+    "released_files",
+    "settings",
+    "starting_weights",
+    "training_loss",
+]

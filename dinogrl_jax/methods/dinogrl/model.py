@@ -10,19 +10,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
+from dinogrl_jax.methods.contract import Clips, Facts
 from dinogrl_jax.methods.dinogrl.pbmge import PBMGE
 from dinogrl_jax.methods.dinogrl.sasgl import Branches, GaitNetwork, Maps
-from dinogrl_jax.models import losses
 from dinogrl_jax.models.dinov2 import DINOv2
 from dinogrl_jax.models.parts import PartClassifier, PartLinear, horizontal_pyramid
 from dinogrl_jax.models.resnet import Stages, Stem
-from dinogrl_jax.ops.layers import accumulation_dtype, exact_products
+from dinogrl_jax.ops.precision import accumulation_dtype, exact_products
+from dinogrl_jax.ops.remat import remat
 
-MODALITIES = ("visible", "infrared")
-FROZEN = ("dinov2",)  # top-level modules that no gradient, decay or statistic ever changes
+STREAMS = ("gait", "appearance")
 
 
 class Output(NamedTuple):
@@ -33,102 +33,97 @@ class Output(NamedTuple):
     maps: Maps | None  # of v·t frames, before maps are zeroed; None without a gait stream
 
 
+class Model(nn.Module):
+    """Clips → embeddings and logits of their parts."""
+
+    config: ConfigDict
+    facts: Facts
+
+    @nn.compact
+    def __call__(
+        self, clips: Clips, *, train: bool, kept_maps: Bool[Array, "v 2"] | None = None
+    ) -> Output:
+        """kept_maps: which of a tracklet's two maps the gait network sees; None: all of them."""
+        c = self.config.model
+        dtype = jnp.dtype(c.compute_dtype)
+        with exact_products(dtype):
+            features, maps = {}, None
+            if "gait" in c.streams:
+                features["gait"], maps = self._gait(clips.frames, kept_maps, train)
+            if "appearance" in c.streams:
+                stream = AppearanceStream(c, dtype, name="appearance")
+                features["appearance"] = stream(clips, train=train)
+            embedding = {name: self._parts(name, x) for name, x in features.items()}
+            if c.pbmge:
+                pbmge = PBMGE(c.parts, c.remat, name="pbmge")
+                pair = pbmge(*(embedding[name] for name in STREAMS), train=train)
+                embedding = dict(zip(STREAMS, pair, strict=True))
+            logits = {
+                name: PartClassifier(self.facts.identities, name=f"{name}_classifier")(
+                    x, train=train
+                )
+                for name, x in embedding.items()
+            }
+        return Output(embedding, logits, maps)
+
+    def _gait(
+        self, frames: Float[Array, "b m t h w 3"], kept_maps: Array | None, train: bool
+    ) -> tuple[Float[Array, "v h w c"], Maps]:
+        """A feature map of every tracklet, and the maps that it is made of."""
+        c = self.config.model
+        dtype = jnp.dtype(c.compute_dtype)
+        b, m, t = frames.shape[:3]
+        tokens = DINOv2(c.dinov2, dtype, name="dinov2")(
+            frames.reshape(b * m * t, *frames.shape[3:])
+        )
+        maps = Branches(c, dtype, name="branches")(jax.lax.stop_gradient(tokens), train=train)
+        seen = maps if kept_maps is None else zeroed(maps, kept_maps, t)
+        x = GaitNetwork(c, dtype, name="gait")(seen.denoising, seen.appearance, train=train)
+        return x.reshape(b * m, t, *x.shape[1:]).max(1), maps
+
+    def _parts(self, stream: str, x: Float[Array, "v h w c"]) -> Float[Array, "v p d"]:
+        c = self.config.model
+        linear = PartLinear(c.embedding, x.dtype, name=f"{stream}_parts")
+        return linear(horizontal_pyramid(x, c.parts)).astype(accumulation_dtype(x.dtype))
+
+
 class AppearanceStream(nn.Module):
-    """A stem for each modality, then one ResNet for both: a feature map of every tracklet."""
+    """A stem for each modality, then one ResNet for both: a feature map of every tracklet.
+
+    config: the section `model` of DinoGRL's settings.
+    """
 
     config: ConfigDict
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(
-        self, frames: Float[Array, "b m t h w 3"], modalities: tuple[str, ...], *, train: bool
-    ) -> Float[Array, "v h4 w4 c"]:
-        b, m, t = frames.shape[:3]
-        stems = [
-            Stem(self.config.resnet.width, self.dtype, name=f"stem_{modality}")(
-                frames[:, i].reshape(b * t, *frames.shape[3:]), train=train
-            )
-            for i, modality in enumerate(modalities)
-        ]
+    def __call__(self, clips: Clips, *, train: bool) -> Float[Array, "v h4 w4 c"]:
+        resnet, keeps = self.config.resnet, self.config.remat
+        b, m, t = clips.frames.shape[:3]
+        stem = remat(Stem, keeps, static_argnums=2)
+        stems = []
+        for i, modality in enumerate(clips.modalities):
+            frames = clips.frames[:, i].reshape(b * t, *clips.frames.shape[3:])
+            stems.append(stem(resnet.width, self.dtype, name=f"stem_{modality}")(frames, train))
         # Side by side on the modality axis: the tracklets of a pair stay on one device.
         x = jnp.stack([x.reshape(b, t, *x.shape[1:]) for x in stems], axis=1)
         x = x.reshape(b * m * t, *x.shape[3:])
-        resnet = self.config.resnet
-        x = Stages(resnet.stages, resnet.width, self.dtype, name="stages")(x, train=train)
+        x = Stages(resnet.stages, resnet.width, self.dtype, keeps, name="stages")(x, train=train)
         return x.reshape(b * m, t, *x.shape[1:]).max(1)
 
 
-class Model(nn.Module):
-    """Frames of tracklets → embeddings and logits of their parts.
-
-    config: the section `model` of `dinogrl_jax.config`. identities: how many the classifiers know.
-    """
-
-    config: ConfigDict
-    identities: int
-
-    @nn.compact
-    def __call__(
-        self,
-        frames: Float[Array, "b m t h w 3"],
-        modalities: tuple[str, ...] = MODALITIES,
-        *,
-        train: bool,
-        kept_maps: Bool[Array, "v 2"] | None = None,
-    ) -> Output:
-        """Axis m of the frames is named by `modalities`; `kept_maps` zeroes maps in training."""
-        with exact_products(self.config.compute_dtype):
-            return self._output(frames, modalities, train, kept_maps)
-
-    def _output(
-        self, frames: Array, modalities: tuple[str, ...], train: bool, kept_maps: Array | None
-    ) -> Output:
-        c = self.config
-        dtype = jnp.dtype(c.compute_dtype)
-        features, maps = {}, None
-        if "gait" in c.streams:
-            b, m, t = frames.shape[:3]
-            flat = frames.reshape(b * m * t, *frames.shape[3:])
-            tokens = jax.lax.stop_gradient(DINOv2(c.dinov2, dtype, name="dinov2")(flat))
-            maps = Branches(c.sasgl, dtype, name="branches")(tokens, train=train)
-            fed = zeroed(maps, kept_maps, t) if train and kept_maps is not None else maps
-            gait = GaitNetwork(
-                c.resnet.stages, c.resnet.width, c.sasgl.pre_channels, dtype, name="gait"
-            )
-            x = gait(fed.denoising, fed.appearance, train=train)
-            features["gait"] = x.reshape(b * m, t, *x.shape[1:]).max(1)
-        if "appearance" in c.streams:
-            stream = AppearanceStream(c, dtype, name="appearance")
-            features["appearance"] = stream(frames, modalities, train=train)
-        embedding = {name: self._parts(name, x) for name, x in features.items()}
-        if c.pbmge:
-            enhance = PBMGE(c.parts, name="pbmge")
-            pair = enhance(embedding["gait"], embedding["appearance"], train=train)
-            embedding = dict(zip(("gait", "appearance"), pair, strict=True))
-        logits = {
-            name: PartClassifier(self.identities, name=f"{name}_classifier")(x, train=train)
-            for name, x in embedding.items()
-        }
-        return Output(embedding, logits, maps)
-
-    def _parts(self, stream: str, x: Float[Array, "v h w c"]) -> Float[Array, "v p d"]:
-        parts = horizontal_pyramid(x, self.config.parts)
-        linear = PartLinear(self.config.embedding, x.dtype, name=f"{stream}_parts")
-        return linear(parts).astype(accumulation_dtype(x.dtype))
-
-
-def descriptor(output: Output) -> Float[Array, "v p2 d"]:
+def descriptor(output: Output, config: ConfigDict) -> Float[Array, "v p2 d"]:
     """What is ranked: the parts of the gait stream, then those of the appearance stream."""
     return jnp.concatenate(list(output.embedding.values()), axis=1)
 
 
 def part_names(config: ConfigDict) -> list[str]:
-    """What each part of the descriptor is; config: the section `model` of the configuration."""
-    bands = [f"band {i + 1} of {n}" for n in config.parts for i in range(n)]
-    if config.pbmge:
-        bands += [f"whole, enhanced by {n} bands" for n in config.parts[1:]]
-    streams = [stream for stream in ("gait", "appearance") if stream in config.streams]
-    return [f"{stream}, {band}" for stream in streams for band in bands]
+    """What each part of the descriptor is."""
+    c = config.model
+    bands = [f"band {i + 1} of {n}" for n in c.parts for i in range(n)]
+    if c.pbmge:
+        bands += [f"whole, enhanced by {n} bands" for n in c.parts[1:]]
+    return [f"{stream}, {band}" for stream in STREAMS if stream in c.streams for band in bands]
 
 
 def zeroed(maps: Maps, kept: Bool[Array, "v 2"], frames: int) -> Maps:
@@ -138,72 +133,3 @@ def zeroed(maps: Maps, kept: Bool[Array, "v 2"], frames: int) -> Maps:
         denoising=jnp.where(kept[..., :1], maps.denoising, 0),
         appearance=jnp.where(kept[..., 1:], maps.appearance, 0),
     )
-
-
-def drawn_kept_maps(key: Array, tracklets: int, share: float) -> Bool[Array, "v 2"]:
-    """False for one map, by a fair coin, of each of round(share·v) distinct tracklets."""
-    which, coin = jax.random.split(key)
-    chosen = jax.random.permutation(which, tracklets)[: round(share * tracklets)]
-    side = jax.random.bernoulli(coin, shape=chosen.shape).astype(int)
-    return jnp.ones((tracklets, 2), bool).at[chosen, side].set(False)
-
-
-def loss(
-    config: ConfigDict, output: Output, labels: Int[Array, " v"]
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The training loss and its terms, unweighted, by name.
-
-    config: the section `loss` of `dinogrl_jax.config`.
-    """
-    terms, total = {}, 0.0
-    if output.maps is not None:
-        gait = gait_terms(config, output.maps)
-        total = sum(config[name] * value for name, value in gait.items())
-        terms.update(gait)
-    for stream, embedding in output.embedding.items():
-        logits = config.identity_scale * output.logits[stream]
-        identity = losses.smoothed_cross_entropy(logits, labels, config.label_smoothing)
-        triplet = losses.batch_all_triplet(embedding, labels, config.triplet_margin)
-        terms |= {f"identity_{stream}": identity, f"triplet_{stream}": triplet}
-        total = total + identity + triplet
-    return total, {"total": total, **terms}
-
-
-def gait_terms(config: ConfigDict, maps: Maps) -> dict[str, Float[Array, ""]]:
-    """The gait stream's own terms, named as their weights in the configuration."""
-    mask = maps.mask
-    if config.shape_connect_transposed:
-        # Each class by itself: the sum of the classes is one everywhere.
-        shape_connect = losses.sobel_smoothness(mask[..., :1])
-    else:
-        f, h, w, classes = mask.shape  # reinterpreted, not transposed, as in the published code
-        mixed = mask.reshape(f, classes, h, w)
-        shape_connect = losses.sobel_smoothness(jnp.moveaxis(mixed, 1, -1))
-    return {
-        "shape_connect": shape_connect,
-        "mask_mse": maps.mask_mse,
-        "part_connect": losses.sobel_smoothness(maps.denoising[..., :-1]),
-        "part_diversity": losses.part_diversity(maps.denoising),
-    }
-
-
-def training_loss(
-    model: Model, variables: dict, frames: Array, labels: Array, key: Array, config: ConfigDict
-) -> tuple[Float[Array, ""], tuple[dict[str, Array], dict]]:
-    """(loss, (terms, new batch statistics)) of b pairs whose labels are [b].
-
-    config: all of `dinogrl_jax.config`. key: of this step's dropout and zeroed maps.
-    """
-    zero_key, dropout_key = jax.random.split(key)
-    labels = jnp.repeat(labels, frames.shape[1])
-    kept = drawn_kept_maps(zero_key, len(labels), config.model.sasgl.zeroed_tracklets)
-    output, mutated = model.apply(
-        variables,
-        frames,
-        train=True,
-        kept_maps=kept,
-        mutable=["batch_stats"],
-        rngs={"dropout": dropout_key},
-    )
-    total, terms = loss(config.loss, output, labels)
-    return total, (terms, mutated["batch_stats"])

@@ -3,32 +3,22 @@
 Source: DinoGRL's dinov2 branches, which follow BigGait.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
 from dinogrl_jax.models.dinov2 import Tokens
-from dinogrl_jax.models.resnet import BasicBlock, Conv, Stages
-from dinogrl_jax.ops.layers import (
-    accumulation_dtype,
-    apart,
-    apart_backwards,
-    gelu,
-    product,
-    recomputed,
-    relu,
-)
-from dinogrl_jax.ops.normalisation import BatchNorm, Moments
-from dinogrl_jax.ops.resize import bilinear_matrix, resized
-
-DENSE_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's linear layer
+from dinogrl_jax.models.layers import DENSE_INIT, BatchNorm, Conv, ConvNorm, Dense
+from dinogrl_jax.models.resnet import BasicBlock, Stages
+from dinogrl_jax.ops.activations import gelu
+from dinogrl_jax.ops.normalisation import Moments
+from dinogrl_jax.ops.precision import accumulation_dtype
+from dinogrl_jax.ops.remat import remat
+from dinogrl_jax.ops.upsampling import upsample_2x, upsampled_dense, upsampled_moments
 
 
 class Maps(NamedTuple):
@@ -44,7 +34,7 @@ class Maps(NamedTuple):
 class Branches(nn.Module):
     """Mask, denoising and appearance-map branches.
 
-    config: the section `model.sasgl` of `dinogrl_jax.config`.
+    config: the section `model` of DinoGRL's settings.
     """
 
     config: ConfigDict
@@ -52,32 +42,23 @@ class Branches(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Tokens, *, train: bool) -> Maps:
-        mask, mse = MaskBranch(self.config.mask_dropout, self.dtype, name="mask_branch")(
-            tokens.last, train=train
-        )
+        c, dtype = self.config.sasgl, self.dtype
+        mask_branch = MaskBranch(c.mask_dropout, dtype, name="mask_branch")
+        mask, mse = mask_branch(tokens.last, train=train)
         foreground = closed_foreground(jax.lax.stop_gradient(mask))
         selected = foreground != 0
-        given = doubled_moments(tokens.taps, selected) if train else None
-        denoising, appearance = (
-            recomputed(branch, tokens.taps, selected, given, train=train)
-            for branch in (
-                DenoisingBranch(
-                    self.config.hidden,
-                    self.config.map_channels,
-                    self.dtype,
-                    name="denoising_branch",
-                ),
-                AppearanceBranch(self.config.map_channels, self.dtype, name="appearance_branch"),
-            )
-        )
+        batch = upsampled_moments(tokens.taps, selected) if train else None
+        denoising = remat(DenoisingBranch, self.config.remat, static_argnums=4)(
+            c.hidden, c.map_channels, dtype, name="denoising_branch"
+        )(tokens.taps, selected, batch, train)
+        appearance = remat(AppearanceBranch, self.config.remat, static_argnums=4)(
+            c.map_channels, dtype, name="appearance_branch"
+        )(tokens.taps, selected, batch, train)
         return Maps(mask, foreground, denoising, appearance, mse)
 
 
 class MaskBranch(nn.Module):
-    """Class probabilities at twice the rows and columns, and the error of the tokens made of them.
-
-    Without dropout the linear layer in front of the classes commutes with bilinear upsampling.
-    """
+    """Class probabilities at twice the rows and columns, and how far tokens made of them are off."""
 
     dropout: float
     dtype: jnp.dtype
@@ -86,14 +67,12 @@ class MaskBranch(nn.Module):
     def __call__(
         self, tokens: Float[Array, "f h w c"], *, train: bool
     ) -> tuple[Float[Array, "f h2 w2 2"], Float[Array, ""]]:
-        x = doubled(tokens)
-        kept = nn.Dropout(self.dropout, deterministic=False)(x) if train else tokens
-        normal = BatchNorm(affine=False, name="bn_s")(kept, train=train)
-        logits = dense(2, self.dtype, "down_sampling")(normal)
-        logits = logits if train else doubled(logits)
-        mask = jax.nn.softmax(logits.astype(accumulation_dtype(self.dtype)))
-        made = dense(x.shape[-1], self.dtype, "up_sampling")(mask.astype(self.dtype))
-        error = (made - x).astype(accumulation_dtype(self.dtype))
+        x = upsample_2x(tokens)
+        y = nn.Dropout(self.dropout, deterministic=not train)(x)
+        y = BatchNorm(x.shape[-1], affine=False, name="bn_s")(y, train=train)
+        mask = softmax(Dense(2, self.dtype, name="down_sampling")(y))
+        made = Dense(x.shape[-1], self.dtype, name="up_sampling")(mask)
+        error = (made - x).astype(mask.dtype)
         # A mean of means: one sum of all, number by number, is off by 1e-4 (XLA on a CPU).
         return mask, jnp.square(error).mean(-1).mean()
 
@@ -110,16 +89,12 @@ class DenoisingBranch(nn.Module):
         self,
         tokens: Float[Array, "f h w c"],
         selected: Bool[Array, "f h2 w2"],
-        given: Moments | None,
-        *,
+        batch: Moments | None,
         train: bool,
     ) -> Float[Array, "f h2 w2 c2"]:
-        x = BatchNorm(affine=False, name="bn_s")(tokens, train=train, given=given)
-        # A linear layer commutes with bilinear upsampling: it runs at a quarter of the positions.
-        x = doubled(dense(self.hidden, self.dtype, "hidden")(x))
-        x = BatchNorm(affine=False, name="bn_hidden")(x, train=train, mask=selected)
-        x = dense(self.channels, self.dtype, "down_sampling")(gelu(x))
-        x = jax.nn.softmax(x.astype(accumulation_dtype(self.dtype)))
+        x = UpsampledNormDense(self.hidden, self.dtype, name="hidden")(tokens, batch)
+        x = BatchNorm(self.hidden, affine=False, name="bn_hidden")(x, train=train, mask=selected)
+        x = softmax(Dense(self.channels, self.dtype, name="down_sampling")(gelu(x)))
         return jnp.where(selected[..., None], x, 0)
 
 
@@ -134,23 +109,46 @@ class AppearanceBranch(nn.Module):
         self,
         tokens: Float[Array, "f h w c"],
         selected: Bool[Array, "f h2 w2"],
-        given: Moments | None,
-        *,
+        batch: Moments | None,
         train: bool,
     ) -> Float[Array, "f h2 w2 c2"]:
-        x = BatchNorm(affine=False, name="bn_s")(tokens, train=train, given=given)
-        x = doubled(dense(self.channels, self.dtype, "down_sampling")(x))
-        x = BatchNorm(affine=False, name="bn_t")(x, train=train, mask=selected)
+        x = UpsampledNormDense(self.channels, self.dtype, name="down_sampling")(tokens, batch)
+        x = BatchNorm(self.channels, affine=False, name="bn_t")(x, train=train, mask=selected)
         x = jax.nn.sigmoid(x.astype(accumulation_dtype(self.dtype)))
         return jnp.where(selected[..., None], x, 0)
 
 
-class GaitNetwork(nn.Module):
-    """Two maps [f, h, w, c] → one feature map of a ResNet [f, h/4, w/4, 32·width]."""
+class UpsampledNormDense(nn.Module):
+    """Tokens at twice their rows and columns, normalised without scale and shift, then linear.
 
-    stages: Sequence[int]
-    width: int
-    pre_channels: int
+    batch: the moments of the upsampled tokens in training, which both branches share; without them
+    the running statistics normalise.
+    """
+
+    features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, tokens: Float[Array, "f h w c"], batch: Moments | None
+    ) -> Float[Array, "f h2 w2 d"]:
+        norm = BatchNorm(tokens.shape[-1], affine=False, name="norm")
+        kernel = self.param("kernel", DENSE_INIT, (tokens.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        mean, factor = norm.mean_and_factor(batch)
+        if batch is not None:
+            norm.update(batch)
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        return upsampled_dense(tokens, mean, factor, kernel, bias)
+
+
+class GaitNetwork(nn.Module):
+    """Two maps [f, h, w, c] → one feature map of a ResNet [f, h/4, w/4, 32·width].
+
+    config: the section `model` of DinoGRL's settings.
+    """
+
+    config: ConfigDict
     dtype: jnp.dtype
 
     @nn.compact
@@ -161,13 +159,14 @@ class GaitNetwork(nn.Module):
         *,
         train: bool,
     ) -> Float[Array, "f h4 w4 d"]:
-        blocks = {"pre_denoising": denoising, "pre_appearance": appearance}
-        pre = [
-            PreBlock(self.pre_channels, self.dtype, name=name)(x.astype(self.dtype), train=train)
-            for name, x in blocks.items()
+        c, keeps = self.config, self.config.remat
+        x = [
+            PreBlock(c.sasgl.pre_channels, self.dtype, keeps, name=f"pre_{name}")(y, train=train)
+            for name, y in (("denoising", denoising), ("appearance", appearance))
         ]
-        x = recomputed(AttentionFusion(self.dtype, name="fusion"), *pre, train=train)
-        return Stages(self.stages, self.width, self.dtype, name="stages")(x, train=train)
+        fusion = remat(AttentionFusion, keeps, static_argnums=3)(self.dtype, name="fusion")
+        stages = Stages(c.resnet.stages, c.resnet.width, self.dtype, keeps, name="stages")
+        return stages(fusion(*x, train), train=train)
 
 
 class PreBlock(nn.Module):
@@ -175,15 +174,12 @@ class PreBlock(nn.Module):
 
     channels: int
     dtype: jnp.dtype
+    remat: str = "nothing"
 
     @nn.compact
     def __call__(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h w c2"]:
-        x = recomputed(self._begin, x, train=train)
-        return BasicBlock(self.dtype, name="block")(x, train=train)
-
-    def _begin(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h w c2"]:
-        x = Conv(self.channels, 3, 1, self.dtype, name="conv1")(x)
-        return relu(BatchNorm(name="bn1")(x, train=train))
+        x = nn.relu(ConvNorm(self.channels, 3, 1, self.dtype, name="conv1")(x, train=train))
+        return remat(BasicBlock, self.remat, static_argnums=2)(self.dtype, name="block")(x, train)
 
 
 class AttentionFusion(nn.Module):
@@ -196,104 +192,21 @@ class AttentionFusion(nn.Module):
 
     @nn.compact
     def __call__(
-        self, first: Float[Array, "f h w c"], second: Float[Array, "f h w c"], *, train: bool
+        self, first: Float[Array, "f h w c"], second: Float[Array, "f h w c"], train: bool
     ) -> Float[Array, "f h w c"]:
         channels = first.shape[-1]
         squeezed = max(channels // 16, 1)
         x = jnp.concatenate([first, second], axis=-1)
-        x = Conv(squeezed, 1, 1, self.dtype, name="conv1")(x)
-        x = relu(BatchNorm(name="bn1")(x, train=train))
-        x = Conv(squeezed, 3, 1, self.dtype, name="conv2")(x)
-        x = relu(BatchNorm(name="bn2")(x, train=train))
+        x = nn.relu(ConvNorm(squeezed, 1, 1, self.dtype, name="conv1")(x, train=train))
+        x = nn.relu(ConvNorm(squeezed, 3, 1, self.dtype, name="conv2")(x, train=train))
         logits = Conv(2 * channels, 1, 1, self.dtype, name="conv3")(x)
         weights = jax.nn.softmax(logits.reshape(*logits.shape[:-1], channels, 2))
         return first * weights[..., 0] + second * weights[..., 1]
 
 
-def dense(features: int, dtype, name: str) -> Callable[[Array], Array]:
-    def multiplied(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
-        return product(x, kernel)
-
-    layer = nn.Dense(
-        features, dtype=dtype, kernel_init=DENSE_INIT, dot_general=multiplied, name=name
-    )
-    return lambda x: apart_backwards(layer(x))
-
-
-@jax.custom_vjp
-def doubled(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
-    """x at twice its rows and columns, bilinear."""
-    ways = {"tpu": _doubled_by_products, "default": _doubled_at_once}
-    return apart(jax.lax.platform_dependent(x, **ways))
-
-
-def _doubled_by_products(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
-    return resized(x, *(bilinear_matrix(n, 2 * n, x.dtype) for n in x.shape[1:3]))
-
-
-def _doubled_at_once(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
-    """From each position and three neighbours: by rows first, they would be in memory between."""
-    wide = accumulation_dtype(x.dtype)
-    (row, row_beside), (column, column_beside) = (_halves(n) for n in x.shape[1:3])
-
-    def at(row: np.ndarray, column: np.ndarray) -> Float[Array, "f h2 w2 c"]:
-        return x[:, row][:, :, column].astype(wide)
-
-    near = at(row_beside, column) + at(row, column_beside)
-    y = 0.5625 * at(row, column) + 0.1875 * near + 0.0625 * at(row_beside, column_beside)
-    return y.astype(x.dtype)
-
-
-def _halves(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each half of n positions, in order: the position, and the one beside this half."""
-    half = np.arange(2 * n)
-    return half // 2, np.clip(half // 2 + np.where(half % 2, 1, -1), 0, n - 1)
-
-
-def _doubled_backward(_: None, g: Float[Array, "f h2 w2 c"]) -> tuple[Float[Array, "f h w c"]]:
-    ways = {"tpu": _halved_by_products, "default": _halved_at_once}
-    return (apart(jax.lax.platform_dependent(g, **ways)),)
-
-
-def _halved_by_products(g: Float[Array, "f h2 w2 c"]) -> Float[Array, "f h w c"]:
-    return resized(g, *(bilinear_matrix(n // 2, n, g.dtype).T for n in g.shape[1:3]))
-
-
-def _halved_at_once(g: Float[Array, "f h2 w2 c"]) -> Float[Array, "f h w c"]:
-    """The transpose of doubling."""
-    x = g.astype(accumulation_dtype(g.dtype))
-    for axis in (1, 2):
-        n, taken = x.shape[axis], partial(jnp.take, x, axis=axis, mode="clip")
-        first = np.arange(0, n, 2)
-        beside = taken(first - 1) + taken(first + 2)  # at the border the own ones
-        x = 0.75 * (taken(first) + taken(first + 1)) + 0.25 * beside
-    return x.astype(g.dtype)
-
-
-doubled.defvjp(lambda x: (doubled(x), None), _doubled_backward)
-
-
-def doubled_moments(x: Float[Array, "f h w c"], selected: Bool[Array, "f h2 w2"]) -> Moments:
-    """`moments(doubled(x), selected)` without the positions that doubling adds.
-
-    With U the doubling of a frame, the selected squares of U·(x − μ) are a quadratic form whose
-    matrix Uᵀ·diag(selected)·U is the same for all channels.
-    """
-    f, h, w, c = x.shape
-    dtype = accumulation_dtype(x.dtype)
-    rows, columns = (jnp.asarray(bilinear_matrix(n, 2 * n, dtype), dtype) for n in (h, w))
-    weight = selected.astype(dtype)
-    count = weight.sum()
-    x = x.reshape(f, h * w, c)
-    share = jnp.einsum("fop,oh,pw->fhw", weight, rows, columns).reshape(f, h * w)
-    mean = jnp.einsum("fn,fnc->c", share, x.astype(dtype)) / jnp.maximum(count, 1)
-    square_rows, square_columns = (jnp.einsum("oh,oi->ohi", m, m) for m in (rows, columns))
-    form = jnp.einsum("fop,ohi->fphi", weight, square_rows)
-    form = jnp.einsum("fphi,pwu->fhwiu", form, square_columns).reshape(f, h * w, h * w)
-    x = (x.astype(dtype) - mean).astype(x.dtype)
-    formed = jnp.einsum("fnm,fmc->fnc", form.astype(x.dtype), x, preferred_element_type=dtype)
-    var = (x * formed).sum((0, 1))
-    return Moments(mean, var / jnp.maximum(count, 1), count)
+def softmax(logits: Float[Array, "... c"]) -> Float[Array, "... c"]:
+    """Shares of the channels, at least in float32."""
+    return jax.nn.softmax(logits.astype(accumulation_dtype(logits.dtype)))
 
 
 def closed_foreground(mask: Float[Array, "f h w 2"]) -> Float[Array, "f h w"]:

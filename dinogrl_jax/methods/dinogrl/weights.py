@@ -19,7 +19,6 @@ from dinogrl_jax.weights.published import (
     MASK_BRANCH,
     RESNET,
     STATISTICS,
-    counter,
     dinov2_rules,
     dinov2_settings,
     ones,
@@ -109,7 +108,7 @@ GENERALISED_MEAN = Dropped("GAP.p", (1,), lambda shape: np.full(shape, 3, np.flo
 APPEARANCE_MODULES = ("appearance", "appearance_parts", "appearance_classifier")
 STEM = [
     Rule("resnet_conv.0.weight", "params/conv1/kernel", CONV),
-    *under(BATCH_NORM, "resnet_conv.1.", "bn1/"),
+    *under(BATCH_NORM, "resnet_conv.1.", "conv1/norm/"),
 ]
 APPEARANCE = [
     *under(STEM, "image_encoder1.", "appearance/stem_visible/"),
@@ -134,15 +133,11 @@ def pbmge_rules(model: ConfigDict) -> list[Rule | Dropped]:
         enhance += [
             Rule(f"{key}.0.weight", f"params/{name}_weight", product),
             Rule(f"{key}.0.bias", f"params/{name}_bias"),
-            Rule(f"{key}.1.weight", f"params/{name}_scale"),
-            Rule(f"{key}.1.bias", f"params/{name}_shift"),
-            Rule(f"{key}.1.running_mean", f"batch_stats/{name}_mean"),
-            Rule(f"{key}.1.running_var", f"batch_stats/{name}_var"),
-            Dropped(f"{key}.1.num_batches_tracked", (), counter),
+            *under(BATCH_NORM, f"{key}.1.", f"{name}_norm/"),
         ]
     return [
-        *under(enhance, "enhance_shape_net_3.", "pbmge/enhance_gait/"),
-        *under(enhance, "enhance_app_net_3.", "pbmge/enhance_appearance/"),
+        *under(enhance, "enhance_shape_net_3.", "pbmge/visit/gait/"),
+        *under(enhance, "enhance_app_net_3.", "pbmge/visit/appearance/"),
     ]
 
 
@@ -172,26 +167,27 @@ def gait_rules(model: ConfigDict) -> list[Rule | Dropped]:
 
 
 DENOISING_BRANCH = [
-    *under(STATISTICS, "bn_s.", "bn_s/"),
+    *under(STATISTICS, "bn_s.", "hidden/norm/"),
     *under(DENSE, "down_sampling.0.", "hidden/"),
     *under(STATISTICS, "down_sampling.1.", "bn_hidden/"),
     *under(DENSE, "down_sampling.3.", "down_sampling/"),
 ]
 APPEARANCE_BRANCH = [
-    *under(STATISTICS, "{norm:bn_s|bn_t}.", "{norm}/"),
+    *under(STATISTICS, "bn_s.", "down_sampling/norm/"),
+    *under(STATISTICS, "bn_t.", "bn_t/"),
     *under(DENSE, "down_sampling.", "down_sampling/"),
 ]
 PRE_BLOCK = [
     Rule("conv1.conv.weight", "params/conv1/kernel", CONV),
-    *under(BATCH_NORM, "bn1.", "bn1/"),
+    *under(BATCH_NORM, "bn1.", "conv1/norm/"),
     Rule("layer1.0.conv{n:[12]}.weight", "params/block/conv{n}/kernel", CONV),
-    *under(BATCH_NORM, "layer1.0.bn{n:[12]}.", "block/bn{n}/"),
+    *under(BATCH_NORM, "layer1.0.bn{n:[12]}.", "block/conv{n}/norm/"),
 ]
 FUSION = [
     Rule("0.weight", "params/conv1/kernel", CONV),
-    *under(BATCH_NORM, "1.", "bn1/"),
+    *under(BATCH_NORM, "1.", "conv1/norm/"),
     Rule("3.weight", "params/conv2/kernel", CONV),
-    *under(BATCH_NORM, "4.", "bn2/"),
+    *under(BATCH_NORM, "4.", "conv2/norm/"),
     Rule("6.weight", "params/conv3/kernel", CONV),
 ]
 

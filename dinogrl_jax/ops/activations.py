@@ -1,0 +1,39 @@
+"""Activations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dinogrl_jax.ops.forms import operation
+from dinogrl_jax.ops.precision import accumulation_dtype
+
+
+@operation
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x·Φ(x), exact. Source: torch.nn.GELU."""
+    return jax.nn.gelu(x.astype(accumulation_dtype(x.dtype)), approximate=False).astype(x.dtype)
+
+
+@gelu.form("cpu", "gpu")
+@jax.custom_vjp
+def gelu_by_erf(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """By the error function; JAX takes its complement, which costs twice as much.
+
+    Training keeps x alone.
+    """
+    wide = x.astype(accumulation_dtype(x.dtype))
+    return (wide * _normal_distribution(wide)).astype(x.dtype)
+
+
+def _normal_distribution(x: Array) -> Array:
+    return 0.5 * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
+def _gelu_backward(x: Array, g: Array) -> tuple[Array]:
+    wide = x.astype(accumulation_dtype(x.dtype))
+    density = jnp.exp(-0.5 * jnp.square(wide)) * (2 * np.pi) ** -0.5
+    return ((g * (_normal_distribution(wide) + wide * density)).astype(x.dtype),)
+
+
+gelu_by_erf.defvjp(lambda x: (gelu_by_erf(x), x), _gelu_backward)

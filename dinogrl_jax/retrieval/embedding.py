@@ -1,71 +1,55 @@
-"""Embed tracklets; score queries against a gallery."""
+"""Descriptors of tracklets, and the figures that they reach."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import ModuleType
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import linen as nn
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from dinogrl_jax.data.batches import EvaluationBatch
 from dinogrl_jax.data.pipeline import evaluation_batches
-from dinogrl_jax.data.tracklets import MODALITIES, Tracklet
+from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.devices import hosts, sharding
 from dinogrl_jax.devices.compiling import compiler_options
+from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.progress import Progress
-from dinogrl_jax.methods import METHODS
-from dinogrl_jax.ops.layers import in_turns
+from dinogrl_jax.methods.contract import Clips
+from dinogrl_jax.ops import forms
+from dinogrl_jax.ops.chunks import map_in_chunks
 from dinogrl_jax.retrieval import protocols, scoring
-from dinogrl_jax.training import checkpoint, summary
-from dinogrl_jax.weights import pretrained
+from dinogrl_jax.retrieval.tables import DIRECTIONS, FIGURES
 
 TRACKLETS_AT_ONCE = 1  # on processors, of each device
 
 
-def make_embed(model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
-    """(variables, frames [b, 1, t, h, w, 3], modality) → descriptors [b, p, d], jitted."""
-    method = METHODS[config.method]
+def make_embed(method: ModuleType, model: nn.Module, config: ConfigDict, mesh: Mesh) -> Callable:
+    """(variables, clips of one modality) → descriptors [b, p, d], jitted over the mesh."""
+    whole, split = sharding.replicated(mesh), sharding.by_tracklet(mesh)
 
-    def embed(variables: dict, frames: Array, modality: str) -> Float[Array, "b p d"]:
+    def embed(variables: Mapping, clips: Clips) -> Float[Array, "b p d"]:
         variables = jax.lax.with_sharding_constraint(variables, whole)
 
-        def described(frames: Array) -> Array:
-            return method.descriptor(model.apply(variables, frames, (modality,), train=False))
+        def descriptors(clips: Clips) -> Array:
+            return method.descriptor(model.apply(variables, clips, train=False), config)
 
-        if sharding.platform(mesh) != "cpu":
-            return described(frames)
-        return in_turns(described, frames, at_once=TRACKLETS_AT_ONCE)
+        with forms.using(config.ops.forms, sharding.platform(mesh)):
+            return map_in_chunks(descriptors, clips, TRACKLETS_AT_ONCE)
 
-    whole, split = sharding.replicated(mesh), sharding.by_tracklet(mesh)
     return jax.jit(
         embed,
-        static_argnums=2,
         in_shardings=(None, split),
         out_shardings=split,
         compiler_options=compiler_options(sharding.platform(mesh)),
     )
 
 
-def loaded(
-    manager: ocp.CheckpointManager, step: int, mesh: Mesh
-) -> tuple[nn.Module, dict, checkpoint.Metadata]:
-    """The model of a checkpoint, its variables on the mesh, and what it says about itself."""
-    metadata = checkpoint.saved_metadata(manager, step)
-    config = metadata.config
-    model = METHODS[config.method].Model(config.model, len(metadata.identities))
-    whole = sharding.replicated(mesh)
-    shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
-        pretrained.variable_shapes(model, config),
-    )
-    return model, checkpoint.restored(manager, step, variables=shapes)["variables"], metadata
-
-
 def embeddings(
     embed: Callable,
-    variables: dict,
+    variables: Mapping,
     tracklets: Sequence[Tracklet],
     config: ConfigDict,
     mesh: Mesh,
@@ -88,8 +72,7 @@ def embeddings(
         Progress("embedding", batches.clips, "clips") as progress,
     ):
         on_device = (
-            (embed(variables, sharding.placed(b.frames, mesh), b.modality), b.positions, b.valid)
-            for b in batches
+            (embed(variables, placed_clips(b, mesh)), b.positions, b.valid) for b in batches
         )
         for made in one_ahead(on_device):
             values, positions, valid = map(hosts.gathered, made)
@@ -102,6 +85,12 @@ def embeddings(
     return result / clips[:, None, None]
 
 
+def placed_clips(batch: EvaluationBatch, mesh: Mesh) -> Clips:
+    """The clips of a batch of one modality, on the devices."""
+    frames, cameras = sharding.placed((batch.frames, batch.cameras[:, None]), mesh)
+    return Clips(frames, cameras, (batch.modality,))
+
+
 def one_ahead(items: Iterable) -> Iterator:
     """The items, each only when the next has been started: the device never waits for the host."""
     items = iter(items)
@@ -112,22 +101,50 @@ def one_ahead(items: Iterable) -> Iterator:
     yield current
 
 
-def columns(tracklets: Sequence[Tracklet]) -> dict[str, np.ndarray]:
-    """identity, camera, modality and role of the tracklets, as `scoring.evaluation_of` takes them."""
+def label_columns(tracklets: Sequence[Tracklet]) -> dict[str, np.ndarray]:
+    """identity, camera, modality and role of tracklets, as `scoring.evaluation_of` takes them."""
     names = ("identity", "camera", "modality", "role")
     return {name: np.array([getattr(t, name) for t in tracklets]) for name in names}
 
 
-def figures(
+def configured_figures(
     embedding: Float[np.ndarray, "n p d"], tracklets: Sequence[Tracklet], config: ConfigDict
 ) -> dict[str, dict]:
-    """`scoring.direction_figures` of both directions by the configured protocol."""
-    rule = config.evaluation.protocol, config.evaluation.camera_filter
-    method = scoring.ScoringOptions(rule[0], protocols.filters_cameras(*rule))
-    return scoring.direction_figures(scoring.evaluation_of(embedding, columns(tracklets), method))
+    """`scoring.direction_figures` by the protocol and the distance of the configuration."""
+    e = config.evaluation
+    filtered = protocols.filters_cameras(e.protocol, e.camera_filter)
+    options = scoring.ScoringOptions(e.protocol, filtered, e.distance)
+    found = scoring.evaluation_of(embedding, label_columns(tracklets), options)
+    return scoring.direction_figures(found)
 
 
-def halves(tracklets: Sequence[Tracklet]) -> tuple[list[Tracklet], list[Tracklet]]:
+def best_figure(figures: Mapping[str, Mapping], name: str) -> float:
+    """The figure by which the best checkpoint is chosen.
+
+    name: `evaluation.best`. Raises InputError as `direction_and_figure`, and where the test set has
+    no queries in that direction.
+    """
+    direction, figure = direction_and_figure(name)
+    if direction == "mean":
+        return float(np.mean([row[figure] for row in figures.values()]))
+    if direction not in figures:
+        raise InputError(f"evaluation.best = {name!r}: the test set has no queries of that kind")
+    return float(figures[direction][figure])
+
+
+def direction_and_figure(name: str) -> tuple[str, str]:
+    """What a setting like "mean.mAP" names; InputError for words that are not there."""
+    direction, _, figure = name.partition(".")
+    words = ("mean", *DIRECTIONS)
+    if direction not in words or figure not in FIGURES:
+        raise InputError(
+            f"evaluation.best = {name!r}: it has to be one of {', '.join(words)}, a dot, and one "
+            f"of {', '.join(FIGURES)}"
+        )
+    return direction, figure
+
+
+def halved_tracklets(tracklets: Sequence[Tracklet]) -> tuple[list[Tracklet], list[Tracklet]]:
     """The tracklets with the first half of their frames, and with the second.
 
     A middle frame belongs to both.
@@ -137,45 +154,3 @@ def halves(tracklets: Sequence[Tracklet]) -> tuple[list[Tracklet], list[Tracklet
     return first, [
         t._replace(frames=t.frames[down:]) for t, (down, _) in zip(tracklets, middle, strict=True)
     ]
-
-
-def mean_mAP(figures: dict[str, dict]) -> float:
-    """The mean of both directions' mAP, by which the best checkpoint is chosen."""
-    return float(np.mean([row["mAP"] for row in figures.values()]))
-
-
-def make_maps(model: nn.Module) -> Callable:
-    """(variables, frames [b, 1, t, h, w, 3], modality) → (foreground, denoising, appearance) maps.
-
-    Jitted; each [b, t, …]. Only for a method whose output has `maps`.
-    """
-
-    def maps(variables: dict, frames: Array, modality: str) -> list[Array]:
-        made = model.apply(variables, frames, (modality,), train=False).maps
-        shown = made.foreground, made.denoising, made.appearance
-        return [x.reshape(*frames.shape[:3:2], *x.shape[1:]) for x in shown]
-
-    return jax.jit(maps, static_argnums=2, compiler_options=compiler_options())
-
-
-def maps_picture(
-    maps: Callable, variables: dict, tracklets: Sequence[Tracklet], config: ConfigDict
-) -> UInt8[np.ndarray, "h w 3"]:
-    """`maps_pictures` of the first tracklet of each modality, side by side."""
-    first = [next(t for t in tracklets if t.modality == m) for m in MODALITIES]
-    return np.concatenate(maps_pictures(maps, variables, first, config), axis=1)
-
-
-def maps_pictures(
-    maps: Callable, variables: dict, tracklets: Sequence[Tracklet], config: ConfigDict
-) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """The frames of each tracklet and what `make_maps` sees in them, in the same colours."""
-    shown = [()] * len(tracklets)
-    with evaluation_batches(tracklets, config) as batches:
-        for batch in batches:
-            made = map(np.asarray, maps(variables, batch.frames, batch.modality))
-            clips = zip(batch.frames[:, 0], *made, strict=True)
-            for position, clip in zip(batch.positions[batch.valid], clips, strict=False):
-                shown[position] = clip
-    picture = summary.maps_picture(*(np.concatenate(x) for x in zip(*shown, strict=True)))
-    return np.split(picture, len(tracklets), axis=1)

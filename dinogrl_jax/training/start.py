@@ -106,9 +106,8 @@ def _trained_model(
         check_whole(manager, step)
         metadata = checkpoint.saved_metadata(manager, step)
         if metadata.config.method != config.method:
-            raise InputError(
-                f"{place}: is a model of {metadata.config.method}, not {config.method}"
-            )
+            other = metadata.config.method
+            raise InputError(f"{place}: is a model of {other}, not of {config.method}")
         return stored_variables(method, manager, step), metadata
 
 
@@ -174,12 +173,12 @@ def _with_weights(
     variables: Mapping, weights: Mapping, places: list[tuple[str, str]], source: str
 ) -> dict:
     """Variables with the modules of weights at all of their places; source: of the weights."""
-    filled = variables
+    changed = variables
     for module, place in places:
-        filled = _with_module(filled, weights, module, place.split("/"))
-    if _shapes(filled) != _shapes(variables):
+        changed = _with_module(changed, weights, module, place.split("/"))
+    if _shapes(changed) != _shapes(variables):
         raise InputError(f"{source}: fits one place of config.model, but not all of it")
-    return filled
+    return changed
 
 
 def _with_module(variables: Mapping, weights: Mapping, module: str, place: list[str]) -> dict:

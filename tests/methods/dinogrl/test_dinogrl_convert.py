@@ -12,13 +12,15 @@ import torch
 from commands import ROOT, refusal, script
 from small import IDENTITIES
 
-from dinogrl_jax.config import default
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.methods import dinogrl
+from dinogrl_jax.methods import default, dinogrl
+from dinogrl_jax.methods.contract import Facts
+from dinogrl_jax.methods.released import released_model, released_states
+from dinogrl_jax.methods.variables import variable_shapes
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.weights import pretrained, torch_files
-from dinogrl_jax.weights.conversion import table, to_state, to_variables
-from dinogrl_jax.weights.pretrained import released_model, released_states, variable_shapes
+from dinogrl_jax.training.converted import checkpoints_of
+from dinogrl_jax.weights import torch_files
+from dinogrl_jax.weights.conversion import report_lines, to_state, to_variables
 
 MANIFEST = json.loads((ROOT / "tests/golden/dinogrl_manifest.json").read_text())
 
@@ -37,8 +39,8 @@ def variables(config):
 def files(config, variables, tmp_path_factory):
     """The three files of the small model, by role, as torch.save writes them."""
     folder, paths = tmp_path_factory.mktemp("released"), {}
-    states = released_states(variables, config)
-    for role, file in dinogrl.published_files(config.model).items():
+    states = released_states(dinogrl, variables, config)
+    for role, file in dinogrl.released_files(config).items():
         state = {k: torch.tensor(np.array(v)) for k, v in states[file.name][0].items()}
         torch.save(state, folder / file.name)
         paths[role] = str(folder / file.name)
@@ -55,31 +57,31 @@ def assert_same(tree, other):
 
 def test_all_entries_of_the_manifest():
     """Each has exactly one rule, each variable is filled, and the way back gives the manifest."""
-    config = default()
-    shapes = variable_shapes(dinogrl.Model(config.model, 500), config)
-    modules = [m for f in dinogrl.published_files(config.model).values() for m in f.modules]
+    config = default("dinogrl")
+    shapes = variable_shapes(dinogrl.Model(config, Facts(500)), config)
+    modules = [m for f in dinogrl.released_files(config).values() for m in f.modules]
     assert sorted(modules) == sorted(shapes["params"])
     entries = 0
-    for file in dinogrl.published_files(config.model).values():
+    for file in dinogrl.released_files(config).values():
         state = {
             key: np.broadcast_to(np.int64(0) if key.endswith("tracked") else np.float32(0), shape)
             for key, shape in MANIFEST[file.name]
         }
-        part = {c: {m: t[m] for m in file.modules if m in t} for c, t in shapes.items()}
-        made, report = to_variables(state, file.rules, part, source_name=file.name)
+        targets = {c: {m: t[m] for m in file.modules if m in t} for c, t in shapes.items()}
+        made, report = to_variables(state, file.rules, targets, source_name=file.name)
         back, _ = to_state(made, file.rules)
-        described = {key: (array.shape, array.dtype) for key, array in back.items()}
-        assert described == {key: (array.shape, array.dtype) for key, array in state.items()}
+        entries_back = {key: (array.shape, array.dtype) for key, array in back.items()}
+        assert entries_back == {key: (array.shape, array.dtype) for key, array in state.items()}
         entries += len(report.moves)
     assert entries == 963
 
 
 def test_small_model_there_and_back(config, variables, files):
-    made, identities, reports = released_model(files, config)
-    assert identities == IDENTITIES
+    made, facts, reports = released_model(dinogrl, files, config)
+    assert facts == Facts(IDENTITIES)
     assert_same(made, variables)
     assert [report.name for report in reports] == list(files.values())
-    back = released_states(made, config)
+    back = released_states(dinogrl, made, config)
     for name, (state, _) in back.items():
         saved = torch.load(Path(files["model"]).parent / name, weights_only=True)
         assert saved.keys() == state.keys()
@@ -94,9 +96,10 @@ def test_scripts_there_and_back(variables, files, tmp_path):
     )
     assert done.status == 0, done.errors
     assert re.search(r"blocks\S+attn\S+weight +linear +params/dinov2/block\{i\}/attn", done.output)
-    manager = pretrained.checkpoints_of(str(made))
+    manager = checkpoints_of(str(made))
     metadata = checkpoint.saved_metadata(manager, 0)
-    assert metadata.identities == list(range(IDENTITIES)) and metadata.step == 0
+    assert metadata.identities == list(range(IDENTITIES)) and metadata.cameras == []
+    assert metadata.step == 0
     assert metadata.config.model == small.get_config().model
     done = script("convert.py", "--to", "torch", "--checkpoint", made, "--out", back)
     assert done.status == 0, done.errors
@@ -111,13 +114,13 @@ def test_ablations_have_the_files_they_need(config, files, tmp_path):
     config = config.copy_and_resolve_references()
     config.model.update({"streams": ("appearance",), "pbmge": False})
     variables = small.random_variables(config)
-    states = released_states(variables, config)
+    states = released_states(dinogrl, variables, config)
     assert list(states) == ["best_model.pth"]
     path = str(tmp_path / "model.pth")
     torch_files.write(path, states["best_model.pth"][0])
-    assert_same(released_model({"model": path}, config)[0], variables)
+    assert_same(released_model(dinogrl, {"model": path}, config)[0], variables)
     with pytest.raises(InputError, match="best_shape.pth .--gait. is not needed"):
-        released_model({"model": path, "gait": files["gait"]}, config)
+        released_model(dinogrl, {"model": path, "gait": files["gait"]}, config)
 
 
 def changed(path, target, **changes):
@@ -166,7 +169,7 @@ def test_bad_files_are_refused(config, files, tmp_path):
     for paths, named in bad_inputs(files, tmp_path):
         given = {role: path for role, path in {**files, **paths}.items() if path}
         with pytest.raises(InputError) as caught:
-            released_model(given, config)
+            released_model(dinogrl, given, config)
         first = str(caught.value).splitlines()[0]
         assert all(name in first for name in named), first
     assert not (tmp_path / "ran").exists()
@@ -192,9 +195,9 @@ def test_nothing_is_written_or_overwritten(files, tmp_path):
 
 
 def test_the_table_lists_every_rule_that_was_used(config, files):
-    _, _, reports = released_model(files, config)
+    _, _, reports = released_model(dinogrl, files, config)
     for report in reports:
-        head, *lines = table(report)
+        head, *lines = report_lines(report)
         assert report.name in head and f"{len([m for m in report.moves if m.path])} tensors" in head
         assert sum(int(line.split()[0]) for line in lines) == len(report.moves)
         assert any(line.endswith("dropped") for line in lines)

@@ -10,8 +10,7 @@ import torch
 from commands import OPTIMISED, ROOT, script
 from PIL import Image
 
-from dinogrl_jax.config import default
-from dinogrl_jax.methods import dinogrl
+from dinogrl_jax.methods import default, dinogrl
 
 MANIFEST = json.loads((ROOT / "tests/golden/dinogrl_manifest.json").read_text())
 FILES = {"model": "best_model.pth", "pbmge": "best_model2.pth", "gait": "best_shape.pth"}
@@ -100,7 +99,8 @@ def check_descriptors(features, golden):
 
 
 def check_exported(original, exported):
-    rules = {file.name: file.rules for file in dinogrl.published_files(default().model).values()}
+    files = dinogrl.released_files(default("dinogrl")).values()
+    rules = {file.name: file.rules for file in files}
     saved, again = (torch.load(path, weights_only=True) for path in (original, exported))
     assert {k: list(v.shape) for k, v in again.items()} == dict(MANIFEST[original.name])
     for key, tensor in again.items():

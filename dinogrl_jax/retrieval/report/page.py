@@ -53,14 +53,14 @@ svg .soft { fill: var(--soft); font-size: 11px; }
 .noframe { padding: .4rem; color: var(--soft); }
 .detail { display: grid; gap: 1rem; align-items: start; margin-bottom: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
-.maps { display: flex; flex-wrap: wrap; gap: .75rem; }
-.maps figure { width: 9.5rem; }
-.maps img { display: block; width: 100%; border-radius: .3rem; image-rendering: pixelated; }
+.seen { display: flex; flex-wrap: wrap; gap: .75rem; }
+.seen figure { width: 9.5rem; }
+.seen img { display: block; width: 100%; border-radius: .3rem; image-rendering: pixelated; }
 hr { border: 0; border-top: 1px solid var(--line); margin: 1rem 0; }
 @media (max-width: 480px) {
   body { padding: .5rem; } section { padding: .75rem; }
   .entry { width: calc(25% - .4rem); } .entry.query { width: auto; }
-  .maps figure { width: calc(50% - .4rem); } }
+  .seen figure { width: calc(50% - .4rem); } }
 """
 # nothing is loaded and nothing runs, whatever a file name may hold
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

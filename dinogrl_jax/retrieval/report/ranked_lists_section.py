@@ -1,4 +1,4 @@
-"""The ranked lists of a report, with frames, maps and the parts that spoke for a match."""
+"""The ranked lists of a report, with frames, pictures and the parts that spoke for a match."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,12 +15,12 @@ QUERY_FRAMES = 3
 
 def ranked_lists_section(found: Mapping[str, Sequence[RankedList]], subject: Subject) -> Html:
     """A list for each shown query: green what is right, red what is not."""
-    maps = _maps_by_row([one for shown in found.values() for one in shown], subject)
+    pictures = _pictures_by_row([one for shown in found.values() for one in shown], subject)
     elements = []
     for name, shown in found.items():
         elements.append(element("h3", direction_words(name)))
         for one in shown:
-            elements += [element("hr"), *_list_elements(one, subject, maps)]
+            elements += [element("hr"), *_list_elements(one, subject, pictures)]
     note = (
         "Queries of the highest, middle and lowest average precision, and their nearest tracklets. "
         "Green and ✓: the same identity; red and ✗: another. Distances stand below."
@@ -28,7 +28,9 @@ def ranked_lists_section(found: Mapping[str, Sequence[RankedList]], subject: Sub
     return section("Ranked lists", element("p", note, class_="soft"), *elements)
 
 
-def _list_elements(one: RankedList, subject: Subject, maps: Mapping[int, Html]) -> list[Html]:
+def _list_elements(
+    one: RankedList, subject: Subject, pictures: Mapping[str, Mapping[int, Html]]
+) -> list[Html]:
     head = f"{one.kind}: AP {100 * one.ap:.1f} %, first match at rank {one.rank}"
     entries = [_query_card(one.query, subject)]
     for row, distance, right in zip(one.rows.tolist(), one.distance, one.correct, strict=True):
@@ -42,13 +44,13 @@ def _list_elements(one: RankedList, subject: Subject, maps: Mapping[int, Html]) 
             "it makes it than other people (up, green) or farther (down, red)."
         )
         details.append(figure(chart, note))
-    pictures = [
-        figure(maps[row], f"{what}: frames, foreground, denoising map, appearance map")
+    figures = [
+        figure(by_row[row], f"{what}: {caption}")
+        for caption, by_row in pictures.items()
         for what, row in (("query", one.query), ("nearest match", one.match))
-        if row in maps
     ]
-    if pictures:
-        details.append(element("div", *pictures, class_="maps"))
+    if figures:
+        details.append(element("div", *figures, class_="seen"))
     return [
         element("p", head),
         element("div", *entries, class_="list"),
@@ -85,9 +87,10 @@ def _card(class_: str, pictures: Sequence[Html], mark: str, row: int, subject: S
     return element("div", element("div", *shown, class_="frame"), *who, class_=class_, title=title)
 
 
-def _maps_by_row(shown: Sequence[RankedList], subject: Subject) -> dict[int, Html]:
-    """The maps of all shown queries and their nearest matches, made at once."""
-    if subject.maps is None:
-        return {}
+def _pictures_by_row(shown: Sequence[RankedList], subject: Subject) -> dict[str, dict[int, Html]]:
+    """By caption, the pictures of all shown queries and their nearest matches, made at once."""
     rows = sorted({row for one in shown for row in (one.query, one.match)})
-    return {row: array_image(p) for row, p in zip(rows, subject.maps(rows), strict=True)}
+    return {
+        caption: {row: array_image(p) for row, p in zip(rows, pictures(rows), strict=True)}
+        for caption, pictures in subject.pictures.items()
+    }

@@ -1,7 +1,7 @@
 """What the tracklets of an evaluation are called, and where their frames are."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +21,8 @@ class Subject(NamedTuple):
     path: Sequence[str]
     frames: Callable[[int], Sequence[str]]  # of a row, in order of time
     part_names: Sequence[str] = ()  # of a descriptor
-    # of rows: frames above the maps that the network makes of them
-    maps: Callable[[Sequence[int]], list[UInt8[np.ndarray, "h w 3"]]] | None = None
+    # by caption: rows → a picture of what the network sees in each
+    pictures: Mapping[str, Callable[[Sequence[int]], Sequence[UInt8[np.ndarray, "h w 3"]]]] = {}
 
 
 def subject_of_tracklets(tracklets: Sequence[Tracklet], root: str) -> Subject:

@@ -184,11 +184,11 @@ def test_skipped_queries_are_listed(tmp_path):
     assert "visible to infrared: 2 queries without a match are left out: tracklets 0, 2" in text
 
 
-def test_maps_and_names_of_parts(frames):
+def test_pictures_and_names_of_parts(frames):
     f = features()
     asked = []
 
-    def maps(rows):
+    def pictures(rows):
         asked.extend(rows)
         return [np.full((8, 6, 3), 255, np.uint8)] * len(rows)
 
@@ -199,11 +199,12 @@ def test_maps_and_names_of_parts(frames):
         "features": "f",
     }
     subject = subjects.subject_of_features(f, str(frames))
-    subject = subject._replace(maps=maps, part_names=["gait, 1", "gait, 2", "appearance, 1"])
+    part_names = ["gait, 1", "gait, 2", "appearance, 1"]
+    subject = subject._replace(pictures={"frames, foreground": pictures}, part_names=part_names)
     text = write.report_html(found, subject, results)
     assert asked == sorted(set(asked))
     assert len(Seen(text).all("img")) == 12 * 11 + 2 * 12
-    assert text.count("nearest match: frames") == 12
+    assert text.count("nearest match: frames, foreground") == 12
     assert "appearance, 1: " in text
 
 

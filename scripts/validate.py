@@ -1,9 +1,10 @@
-"""Look for everything that is wrong with a data set:
+"""Find everything that is wrong with a data set:
 
     python scripts/validate.py --dataset vcm --root DIR [--json FILE]
 
-Compares its size with the published one and names every problem with its file and line. Exit
-status: 0 training would work, 1 it would not (or figures would mean nothing), 2 bad command line.
+Compares the size with the published one and names every problem with its file and line. Exit
+status: 0 if training would work, 1 if it would not (or figures would mean nothing), 2 for a wrong
+command line.
 """
 
 import argparse
@@ -16,11 +17,11 @@ from dinogrl_jax.data.datasets import DATASETS
 from dinogrl_jax.data.problems import MAX_SHOWN
 from dinogrl_jax.data.validation import FRAME_CHECKS, validate
 from dinogrl_jax.interface.errors import run
-from dinogrl_jax.retrieval import protocols
-from dinogrl_jax.training import workdir
+from dinogrl_jax.interface.files import write_json
+from dinogrl_jax.retrieval.protocols import filters_cameras
 
-OWN = {"bupt": {"minimum_frames": 1}, "manifest": {"minimum_frames": 1}}  # of the data sets
-PROTOCOL = {"bupt": "bupt-full"}  # of the data sets; "vcm" otherwise
+MINIMUM_FRAMES = {"bupt": 1, "manifest": 1}  # of a data set; the shared setting otherwise
+PROTOCOL = {"bupt": "bupt-full"}  # of a data set; "vcm" otherwise
 
 
 def flags() -> argparse.Namespace:
@@ -47,7 +48,7 @@ def flags() -> argparse.Namespace:
 def main() -> int:
     options = flags()
     data = ConfigDict(shared()["data"])
-    data.update(OWN.get(options.dataset, {}))
+    data.minimum_frames = MINIMUM_FRAMES.get(options.dataset, data.minimum_frames)
     for name in ("dataset", "root", "discard_train", "discard_test", "auxiliary", "fake_infrared"):
         data[name] = getattr(options, name)
     if options.minimum_frames is not None:
@@ -58,10 +59,10 @@ def main() -> int:
         data,
         frame_check=options.frames,
         workers=options.workers,
-        camera_filter=protocols.filters_cameras(protocol),
+        camera_filter=filters_cameras(protocol),
     )
     if options.json:
-        workdir.write_json(Path(options.json), report.as_json())
+        write_json(Path(options.json), report.as_json())
     print(report.text(MAX_SHOWN))
     return 1 if report.fatal else 0
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sets import drawn, masks
 
 from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.retrieval import search
 from dinogrl_jax.retrieval.distances import distance_matrix
 from dinogrl_jax.retrieval.gallery import descriptor_set, no_junk, same_camera
 from dinogrl_jax.retrieval.metrics import (

@@ -1,4 +1,4 @@
-"""Parts of a model from published files, at the start of a training."""
+"""Published weights of DINOv2, ResNet-50 and the mask branch, at the start of a training."""
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,15 @@ from commands import script
 from dinogrl_jax.devices import sharding
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods import dinogrl
-from dinogrl_jax.training import train
-from dinogrl_jax.weights import pretrained, torch_files
+from dinogrl_jax.methods.contract import Clips, Facts
+from dinogrl_jax.methods.starting import starting_variables_of_file
+from dinogrl_jax.methods.variables import initial_variables, variable_shapes
+from dinogrl_jax.training.converted import check_whole, checkpoints_of
+from dinogrl_jax.training.start import with_published_weights
+from dinogrl_jax.training.state import initial_state
+from dinogrl_jax.training.step import make_step
+from dinogrl_jax.weights import torch_files
 from dinogrl_jax.weights.conversion import to_state
-from dinogrl_jax.weights.pretrained import released_part
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +37,16 @@ def assert_same(tree, other):
 
 
 @pytest.fixture(scope="module")
-def parts(config, variables, tmp_path_factory):
-    """Files that a training starts from, of the small sizes, and the variables inside."""
-    folder, paths = tmp_path_factory.mktemp("parts"), {}
+def files(config, variables, tmp_path_factory):
+    """Files that a training starts from, of the small sizes, by name."""
+    folder, paths = tmp_path_factory.mktemp("files"), {}
     params, statistics = variables["params"], variables["batch_stats"]
 
     def of(tree):
         appearance = tree["appearance"]
         return {"stem": appearance["stem_visible"], "stages": appearance["stages"]}
 
-    weights = {
+    given = {
         "dinov2": {"params": params["dinov2"]},
         "resnet50": {"params": of(params), "batch_stats": of(statistics)},
         "mask_branch": {
@@ -49,8 +54,8 @@ def parts(config, variables, tmp_path_factory):
             "batch_stats": statistics["branches"]["mask_branch"],
         },
     }
-    for name, part in dinogrl.published_parts(config.model).items():
-        state, _ = to_state(weights[name], part.rules)
+    for name, weights in dinogrl.starting_weights(config).items():
+        state, _ = to_state(given[name], weights.rules)
         state = {key: torch.tensor(np.array(value)) for key, value in state.items()}
         if name == "resnet50":
             state |= {"fc.weight": torch.ones(1000, 128), "fc.bias": torch.ones(1000)}
@@ -59,14 +64,14 @@ def parts(config, variables, tmp_path_factory):
     return paths
 
 
-def with_parts(config, paths):
+def with_weights(config, paths):
     config = config.copy_and_resolve_references()
     config.pretrained.update(paths)
     return config
 
 
-def check_parts(made, given, started):
-    """The parts' places hold the given variables, everything else what training started from."""
+def check_weights(made, given, started):
+    """The places of weights hold the given variables, everything else is as it was."""
     for collection in made:
         got, source, old = made[collection], given[collection], started[collection]
         for stem in ("stem_visible", "stem_infrared"):
@@ -82,68 +87,70 @@ def check_parts(made, given, started):
     assert jax.tree.structure(made) == jax.tree.structure(started)
 
 
-def test_training_starts_from_files(config, variables, parts):
-    config = with_parts(config, parts)
+def test_training_starts_from_files(config, variables, files):
+    config = with_weights(config, files)
     model = small.model(config)
-    started = train.initial_variables(model, config)
-    made, lines = pretrained.filled(started, config)
-    check_parts(made, variables, started)
-    assert [parts[name] in line for name, line in zip(parts, lines, strict=True)] == [True] * 3
+    started = initial_variables(model, config)
+    made, lines = with_published_weights(dinogrl, started, config)
+    check_weights(made, variables, started)
+    assert [files[name] in line for name, line in zip(files, lines, strict=True)] == [True] * 3
     mesh = sharding.device_mesh()
-    state = jax.device_put(train.initial_state(made, config), sharding.replicated(mesh))
-    frames = jnp.zeros((2, 2, 2, 64, 32, 3))
-    state, terms = train.make_step(model, config, mesh)(state, frames, jnp.array([0, 1]))
+    state = jax.device_put(initial_state(made, dinogrl, config), sharding.replicated(mesh))
+    clips = Clips(jnp.zeros((2, 2, 2, 64, 32, 3)), jnp.ones((2, 2), jnp.int32))
+    state, terms = make_step(dinogrl, model, config, mesh)(state, clips, jnp.array([0, 1]))
     assert np.isfinite(terms["total"])
     assert_same(state.frozen["dinov2"], variables["params"]["dinov2"])
 
 
-def test_training_starts_from_converted_folders(config, variables, parts, tmp_path):
+def test_training_starts_from_converted_folders(config, variables, files, tmp_path):
     folders = {}
-    for name, path in parts.items():
+    for name, path in files.items():
         folders[name] = str(tmp_path / name)
         arguments = ("--from", name, path, "--config", small.PATH, "--out", folders[name])
         done = script("convert.py", *arguments)
         assert done.status == 0, done.errors
         assert path in done.output
-    config = with_parts(config, folders)
-    started = train.initial_variables(small.model(config), config)
-    check_parts(pretrained.filled(started, config)[0], variables, started)
-    wrong = with_parts(config, {"resnet50": folders["dinov2"]})
+    config = with_weights(config, folders)
+    started = initial_variables(small.model(config), config)
+    check_weights(with_published_weights(dinogrl, started, config)[0], variables, started)
+    wrong = with_weights(config, {"resnet50": folders["dinov2"]})
     with pytest.raises(InputError, match="is not a folder that convert.py --from resnet50 made"):
-        pretrained.filled(started, wrong)
+        with_published_weights(dinogrl, started, wrong)
     wrong.pretrained.resnet50 = ""
     wrong.model.dinov2.embedding = 64
     with pytest.raises(InputError, match="another DINOv2 .* --config.model.dinov2.embedding=32"):
-        pretrained.filled(started, wrong)
-    with pytest.raises(InputError, match="holds a part .dinov2. and no model"):
-        pretrained.check_whole(pretrained.checkpoints_of(folders["dinov2"]), 0)
+        with_published_weights(dinogrl, started, wrong)
+    with pytest.raises(InputError, match="holds weights .dinov2. and no whole model"):
+        check_whole(checkpoints_of(folders["dinov2"]), 0)
 
 
-def test_missing_parts_say_where_they_are(config, variables):
-    made, lines = pretrained.filled(variables, config)
+def test_missing_weights_say_where_people_get_them(config, variables):
+    made, lines = with_published_weights(dinogrl, variables, config)
     assert_same(made, variables)
     for name, line in zip(("dinov2", "resnet50", "mask_branch"), lines, strict=True):
         assert f"config.pretrained.{name}=" in line and "https://" in line and "\n" not in line
 
 
-def test_base_weights_for_a_small_configuration(config, parts, tmp_path):
+def test_base_weights_for_a_small_configuration(config, files, tmp_path):
     wide = config.copy_and_resolve_references()
     wide.model.dinov2.update({"embedding": 768, "heads": 12})
-    shapes = pretrained.variable_shapes(dinogrl.Model(wide.model, 1), wide)["params"]["dinov2"]
+    shapes = variable_shapes(dinogrl.Model(wide, Facts(1)), wide)["params"]["dinov2"]
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
-    state, _ = to_state({"params": zeros}, dinogrl.published_parts(wide.model)["dinov2"].rules)
+    state, _ = to_state({"params": zeros}, dinogrl.starting_weights(wide)["dinov2"].rules)
     path = str(tmp_path / "dinov2_vitb14_pretrain.pth")
     torch_files.write(path, state)
     with pytest.raises(InputError) as caught:
-        pretrained.filled({"params": {"dinov2": {}}}, with_parts(config, {"dinov2": path}))
+        with_published_weights(
+            dinogrl, {"params": {"dinov2": {}}}, with_weights(config, {"dinov2": path})
+        )
     message = str(caught.value)
     assert path in message and "embedding 32, heads 2" in message and "\n" not in message
     assert "--config.model.dinov2.embedding=768 --config.model.dinov2.heads=12" in message
-    _, recognised, _ = released_part("dinov2", path, config)  # its own size is taken
-    assert recognised.model.dinov2.embedding == 768
+    _, own, _ = starting_variables_of_file(dinogrl, "dinov2", path, config)
+    assert own.model.dinov2.embedding == 768  # its own size is taken
     with pytest.raises(InputError, match="holds no DINOv2"):
-        pretrained.filled(
-            {"params": {"dinov2": {}}}, with_parts(config, {"dinov2": parts["resnet50"]})
+        with_published_weights(
+            dinogrl, {"params": {"dinov2": {}}}, with_weights(config, {"dinov2": files["resnet50"]})
         )
     with pytest.raises(InputError, match="mask_branch.pth: cannot be converted"):
-        released_part("resnet50", parts["mask_branch"], config)
+        starting_variables_of_file(dinogrl, "resnet50", files["mask_branch"], config)

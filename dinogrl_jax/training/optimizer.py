@@ -59,7 +59,7 @@ def for_each(
     """A transformation of each group, of its parameters alone."""
 
     def members(group: Group) -> Callable:
-        def of_group(path: tuple, _: jax.Array) -> bool:
+        def of_group(path: tuple, _: object) -> bool:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             return group_of(name, groups) is group
 

@@ -133,7 +133,7 @@ class BatchNorm(nn.Module):
     def mean_and_factor(
         self, batch: Moments | None = None
     ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-        """What is subtracted, and what multiplies then; of the running statistics without a batch."""
+        """What is subtracted and what multiplies then: of a batch, or the running statistics."""
         mean, var = (self.mean.value, self.var.value) if batch is None else batch[:2]
         return mean, jax.lax.rsqrt(var + self.epsilon)
 

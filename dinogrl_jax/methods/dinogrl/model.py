@@ -68,7 +68,7 @@ class Model(nn.Module):
 
     def _gait(
         self, frames: Float[Array, "b m t h w 3"], kept_maps: Array | None, train: bool
-    ) -> tuple[Float[Array, "v h w c"], Maps]:
+    ) -> tuple[Float[Array, "v h2 w2 c"], Maps]:
         """A feature map of every tracklet, and the maps that it is made of."""
         c = self.config.model
         dtype = jnp.dtype(c.compute_dtype)

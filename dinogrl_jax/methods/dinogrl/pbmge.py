@@ -84,10 +84,12 @@ class PBMGE(nn.Module):
         visit = remat(Visit, self.remat, static_argnums=3, prevent_cse=False)(name="visit")
         if self.is_initializing():
             visit(globals_, globals_, train)  # what the scan carries has to be there before it
+        # In training each visit goes on with the statistics of the one before.
+        carried, shared = ("batch_stats", "params") if train else (False, ("params", "batch_stats"))
         visits = nn.scan(
             lambda visit, vectors, sources: visit(vectors, sources, train),
-            variable_broadcast="params",
-            variable_carry="batch_stats",
+            variable_broadcast=shared,
+            variable_carry=carried,
             in_axes=1,
         )
         enhanced, first = [], 1

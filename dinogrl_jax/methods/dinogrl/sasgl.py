@@ -58,7 +58,7 @@ class Branches(nn.Module):
 
 
 class MaskBranch(nn.Module):
-    """Class probabilities at twice the rows and columns, and how far tokens made of them are off."""
+    """Class probabilities at twice the rows and columns, and the error of tokens made of them."""
 
     dropout: float
     dtype: jnp.dtype

@@ -1,7 +1,8 @@
 """How far DinoGRL here is from the published implementation, as a table: python fidelity.py
 
 Prints the table of docs/fidelity.md. Each run is a process of its own, so that its memory is its
-own, and can be had alone: python tests/methods/dinogrl/fidelity.py eval|train_float64|train_float32
+own, and can be had alone: python fidelity.py eval|train_float64|train_float32 fast|plain, by which
+forms of operations (`ops/forms.py`).
 """
 
 import json
@@ -61,42 +62,46 @@ LIMITS = {
 }
 
 
-def run(name: str) -> dict:
+FORMS = ("fast", "plain")
+
+
+def run(name: str, form: str) -> dict:
     """{"figures": {figure: value}, "seconds": …, "peak_gib": …} of a run in its own process."""
-    command = [sys.executable, __file__, name]
+    command = [sys.executable, __file__, name, form]
     environment = {**os.environ, **OPTIMISED}
     result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def rows(name: str, result: dict) -> list[str]:
+def rows(name: str, form: str, result: dict) -> list[str]:
     """The rows of a run in the table."""
     figures = {figure: f"{value:.1e}" for figure, value in result["figures"].items()}
     lines = [
-        f"| {name} | {figure} | {figures[figure]} | {limit.value:.0e} | {limit.unit} |"
+        f"| {name}, {form} | {figure} | {figures[figure]} | {limit.value:.0e} | {limit.unit} |"
         for figure, limit in LIMITS[name].items()
     ]
     cost = f"{result['seconds']:.0f} s, {result['peak_gib']:.1f} GiB"
-    return [*lines, f"| {name} | *time and peak memory* | {cost} | | 2 cores |"]
+    return [*lines, f"| {name}, {form} | *time and peak memory* | {cost} | | 2 cores |"]
 
 
-def main(name: str) -> None:
+def main(name: str, form: str) -> None:
     """Run and print the result as the last line."""
     from jaxtyping import install_import_hook
 
     began = time.monotonic()
     with install_import_hook("dinogrl_jax", "beartype.beartype"):  # annotations are checked
         from golden_runs import RUNS
-    figures = RUNS[name]()
+    figures = RUNS[name](form)
     seconds = time.monotonic() - began
     peak = peak_gib("self")
     print(json.dumps({"figures": figures, "seconds": seconds, "peak_gib": peak}))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        main(sys.argv[1])
+    if len(sys.argv) == 3:
+        main(*sys.argv[1:])
     else:
         print("| run | what | reached | allowed | |\n|---|---|---|---|---|")
         for name in LIMITS:
-            print("\n".join(rows(name, run(name))), flush=True)
+            for form in FORMS:
+                print("\n".join(rows(name, form, run(name, form))), flush=True)

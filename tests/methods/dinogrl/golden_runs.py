@@ -15,14 +15,17 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from dinogrl_jax.config import default
 from dinogrl_jax.devices import sharding
 from dinogrl_jax.devices.compiling import compiler_options
-from dinogrl_jax.methods import dinogrl
+from dinogrl_jax.methods import default, dinogrl
+from dinogrl_jax.methods.contract import Clips, Facts
+from dinogrl_jax.methods.dinogrl.losses import drawn_kept_maps, gait_terms
+from dinogrl_jax.methods.variables import variable_shapes
 from dinogrl_jax.models.parts import horizontal_pyramid
-from dinogrl_jax.training import train
+from dinogrl_jax.ops import forms
+from dinogrl_jax.training.state import initial_state
+from dinogrl_jax.training.step import make_step
 from dinogrl_jax.weights.conversion import to_variables
-from dinogrl_jax.weights.pretrained import variable_shapes
 from dinogrl_jax.weights.rules import Dropped, Rule, filled_template
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -48,6 +51,9 @@ IN_FRONT_OF_BATCH_NORM = (  # their gradient is zero, what is computed is roundi
 )
 
 
+INSIDE = ("dinov2", "gait", "appearance")  # modules whose results are compared as well
+
+
 class Place(NamedTuple):
     """A published tensor, named `file:key`, and where it is here."""
 
@@ -62,21 +68,23 @@ class Place(NamedTuple):
         return self.rule.layout.to_torch(np.asarray(tree))
 
 
-def evaluation() -> dict[str, float]:
+def evaluation(form: str) -> dict[str, float]:
     golden = np.load(GOLDEN / "dinogrl_eval.npz")
-    config = default()
-    model = dinogrl.Model(config.model, int(golden["num_classes"]))
+    config = default("dinogrl")
+    config.ops.forms = form
+    model = dinogrl.Model(config, Facts(int(golden["num_classes"])))
     variables = seeded_variables(model, config, int(golden["seed"]), np.float32)
 
     def apply(variables: dict, frames: jax.Array, modality: str):
-        return model.apply(
-            variables,
-            frames,
-            (modality,),
-            train=False,
-            capture_intermediates=lambda module, _: module.name in ("dinov2", "gait", "appearance"),
-            mutable=["intermediates"],
-        )
+        clips = Clips(frames, np.full(frames.shape[:2], -1, np.int32), (modality,))
+        with forms.using(form, "cpu"):
+            return model.apply(
+                variables,
+                clips,
+                train=False,
+                capture_intermediates=lambda module, _: module.name in INSIDE,
+                mutable=["intermediates"],
+            )
 
     apply = jax.jit(apply, static_argnums=2, compiler_options=compiler_options())
     count = int(golden["frames"])
@@ -98,7 +106,7 @@ def evaluation() -> dict[str, float]:
     for modality, made in (("visible", output), ("infrared", infrared)):
         figures[f"{modality} descriptors"] = descriptors_off(made.embedding, golden, f"{modality}_")
     mask, foreground = golden["visible_mask_probability"], golden["visible_foreground"]
-    losses = dinogrl.gait_terms(config.loss, output.maps)
+    losses = gait_terms(config.loss, output.maps)
     return figures | {
         "mask probability": float(np.abs(output.maps.mask[..., 0] - mask).max()),
         "foreground selection": int(((output.maps.foreground != 0) != (foreground != 0)).sum()),
@@ -107,10 +115,10 @@ def evaluation() -> dict[str, float]:
     }
 
 
-def training_float64() -> dict[str, float]:
+def training_float64(form: str) -> dict[str, float]:
     jax.config.update("jax_enable_x64", True)
     golden = np.load(GOLDEN / "dinogrl_train_float64.npz")
-    step = Step(golden, np.float64)
+    step = Step(golden, np.float64, form)
     norms, samples, zero, updates = [], [], [], []
     for i, name in enumerate(golden["grad_names"]):
         gradient, updated = step.gradient(str(name)), step.updated(str(name))
@@ -130,9 +138,9 @@ def training_float64() -> dict[str, float]:
     }
 
 
-def training_float32() -> dict[str, float]:
+def training_float32(form: str) -> dict[str, float]:
     golden = np.load(GOLDEN / "dinogrl_train.npz")
-    step = Step(golden, np.float32)
+    step = Step(golden, np.float32, form)
     norms = [
         (relative(np.linalg.norm(step.gradient(str(name))), norm), norm)
         for name, norm in zip(golden["grad_names"], golden["grad_norms"], strict=True)
@@ -144,7 +152,7 @@ def training_float32() -> dict[str, float]:
     }
 
 
-RUNS: dict[str, Callable[[], dict[str, float]]] = {
+RUNS: dict[str, Callable[[str], dict[str, float]]] = {
     "eval": evaluation,
     "train_float64": training_float64,
     "train_float32": training_float32,
@@ -154,9 +162,10 @@ RUNS: dict[str, Callable[[], dict[str, float]]] = {
 class Step:
     """One training step on the golden batch: the jitted step of training itself."""
 
-    def __init__(self, golden: np.lib.npyio.NpzFile, dtype: type) -> None:
+    def __init__(self, golden: np.lib.npyio.NpzFile, dtype: type, form: str) -> None:
         self.golden = golden
-        config = default()
+        config = default("dinogrl")
+        config.ops.forms = form
         config.model.compute_dtype = np.dtype(dtype).name
         config.model.sasgl.mask_dropout = 0.0
         config.optimizer.warmup_epochs = 0
@@ -164,7 +173,7 @@ class Step:
         config.optimizer.weight_decay = float(golden["weight_decay"])
         config.seed = seed_that_zeroes(golden, config.model.sasgl.zeroed_tracklets)
         self.config = config
-        self.model = dinogrl.Model(config.model, int(golden["num_classes"]))
+        self.model = dinogrl.Model(config, Facts(int(golden["num_classes"])))
         self.places = places(config)
         self.embedding = {}
         self._run(dtype)
@@ -175,12 +184,14 @@ class Step:
         pair = [frames(count, golden[f"{m}_seed"]) for m in ("visible", "infrared")]
         labels = golden["labels"].reshape(2, -1)
         assert (labels[0] == labels[1]).all()
-        batch = np.concatenate(pair, axis=1).astype(dtype), labels[0].astype(np.int32)
+        made = np.concatenate(pair, axis=1).astype(dtype)
+        clips = Clips(made, np.full(made.shape[:2], -1, np.int32))
+        batch = clips, labels[0].astype(np.int32)
         variables = seeded_variables(self.model, config, int(golden["seed"]), dtype)
-        state = train.initial_state(variables, config)
+        state = initial_state(variables, dinogrl, config)
         del variables
         state = jax.device_put(state, sharding.replicated(mesh))
-        step = train.make_step(self.model, config, mesh)
+        step = make_step(dinogrl, self.model, config, mesh)
         with nn.intercept_methods(self._keep_embedding):
             compiled = step.lower(state, *batch).compile()
         gc.collect()
@@ -208,10 +219,10 @@ class Step:
         return self.places(name).of(self.state.params)
 
     def common_figures(self) -> dict[str, float]:
-        golden = self.golden
+        golden, after = self.golden, self.state.collections["batch_stats"]
         in_pairs = {name: as_published(x) for name, x in self.embedding.items()}
         statistics = [
-            relative(np.linalg.norm(self.places(str(name)).of(self.state.batch_stats)), norm)
+            relative(np.linalg.norm(self.places(str(name)).of(after)), norm)
             for name, norm in zip(golden["buffer_names"], golden["buffer_norms"], strict=True)
             if self.places(str(name))
         ]
@@ -233,7 +244,7 @@ def seed_that_zeroes(golden: np.lib.npyio.NpzFile, share: float) -> int:
     kept[tuple(golden["zeroed_maps"].T)] = False
     for seed in range(10_000):
         key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0))[0]
-        if (np.asarray(dinogrl.drawn_kept_maps(key, v, share)) == kept[order]).all():
+        if (np.asarray(drawn_kept_maps(key, v, share)) == kept[order]).all():
             return seed
     raise AssertionError("no seed draws the published maps")
 

@@ -70,7 +70,7 @@ def synthetic_walkers(config: ConfigDict, problems: Problems) -> Sets:
         print(f"generating walking people in {config.root}")
         synthetic.generate(config.root, **settings)
     if problems is None:
-        synthetic.check(config.root, settings)
+        synthetic.check_generated(config.root, settings)
     return hitsz_vcm(config, problems)
 
 

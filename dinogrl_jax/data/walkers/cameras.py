@@ -67,13 +67,13 @@ class Shot(NamedTuple):
 
 
 @lru_cache(maxsize=2 * CAMERAS)
-def camera(seed: int, number: int, size: tuple[int, int], clutter: float) -> Camera:
+def random_camera(seed: int, number: int, size: tuple[int, int], clutter: float) -> Camera:
     """The camera with this number (1 to 12) for pictures of (rows, columns) pixels."""
     rng = np.random.default_rng([seed, 2, number])
     return Camera(
         pitch=np.radians(rng.uniform(4, 26)),
         walkway=(number * 67.0) % 180 + rng.uniform(-7, 7),
-        backgrounds=backgrounds(rng, size, clutter),
+        backgrounds=random_backgrounds(rng, size, clutter),
         tint=rng.uniform(0.9, 1.08, 3),
         gain=rng.uniform(0.8, 1.15),
         contrast=rng.uniform(0.8, 1.1),
@@ -85,7 +85,7 @@ def camera(seed: int, number: int, size: tuple[int, int], clutter: float) -> Cam
     )
 
 
-def backgrounds(
+def random_backgrounds(
     rng: np.random.Generator, size: tuple[int, int], clutter: float
 ) -> dict[str, np.ndarray]:
     """A wall with windows, doors and posts above a paved ground, in both modalities.
@@ -96,24 +96,26 @@ def backgrounds(
     rows, columns = height + height // 4, 6 * width
     edge = int(rows * rng.uniform(0.15, 0.7))
     canvas = np.empty((4, rows, columns), np.float32)  # three colours and the reflectance
-    canvas[:, :edge] = paint(rng, clutter)
-    canvas[:, edge:] = paint(rng, clutter)
+    canvas[:, :edge] = random_paint(rng, clutter)
+    canvas[:, edge:] = random_paint(rng, clutter)
     for _ in range(14):  # windows, doors, posters
         left, top = rng.integers(columns), int(edge * rng.uniform(-0.3, 0.8))
         box = np.arange(left, left + rng.integers(width // 6, width)) % columns
-        canvas[:, max(top, 0) : top + int(rows * rng.uniform(0.1, 0.6)), box] = paint(rng, clutter)
+        canvas[:, max(top, 0) : top + int(rows * rng.uniform(0.1, 0.6)), box] = random_paint(
+            rng, clutter
+        )
     for row in np.geomspace(max(edge, 4), rows, 7).astype(int)[1:-1]:  # kerbs and paving
         canvas[:, row : row + max(height // 48, 1)] *= 1 + rng.uniform(-0.3, 0.3)
     for _ in range(5):  # posts and trunks stand on the ground
         left, foot = rng.integers(columns), edge + rng.integers(1, max(rows - edge, 2))
         box = np.arange(left, left + rng.integers(1, max(width // 6, 2))) % columns
-        canvas[:, :foot, box] = paint(rng, clutter)
-    canvas *= 1 + 0.04 * texture(rng, rows, columns)
+        canvas[:, :foot, box] = random_paint(rng, clutter)
+    canvas *= 1 + 0.04 * random_texture(rng, rows, columns)
     canvas = np.concatenate([canvas, canvas[:, :, :width]], 2)
     return {"visible": canvas[:3], "infrared": canvas[3:]}
 
 
-def paint(rng: np.random.Generator, clutter: float) -> np.ndarray:
+def random_paint(rng: np.random.Generator, clutter: float) -> np.ndarray:
     """A muted colour and a reflectance (4, 1, 1) of something that is no person.
 
     Darker than people, as asphalt is and all that lies beyond a lamp's reach; `clutter` widens
@@ -123,7 +125,7 @@ def paint(rng: np.random.Generator, clutter: float) -> np.ndarray:
     return np.float32([*(grey + rng.normal(0, 0.02, 3)), reflectance])[:, None, None]
 
 
-def texture(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+def random_texture(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     """Noise (rows, columns) with a grain of about three pixels."""
     noise = rng.standard_normal((rows + 2, columns + 2), np.float32)
     for axis in (0, 1):
@@ -134,7 +136,7 @@ def texture(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     return noise
 
 
-def palette(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def random_palette(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Colours and, independent of them, infrared reflectances, (materials, c) each."""
     grey = rng.uniform(0.45, 0.9, (len(MATERIALS), 1))
     colours = np.clip(grey + rng.normal(0, 0.12, (len(MATERIALS), 3)), 0.2, 1)
@@ -144,7 +146,7 @@ def palette(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {"visible": colours, "infrared": reflectance}
 
 
-def shot(
+def random_shot(
     rng: np.random.Generator,
     who: Person,
     place: Camera,
@@ -158,7 +160,7 @@ def shot(
     reverse = 180 * rng.integers(2)
     walkway = 90 + n.views * (place.walkway - 90)
     heading = np.radians(walkway + reverse + rng.normal(0, n.heading) + turn)
-    scale, origin = framing(rng, who, place, frames, size, n)
+    scale, origin = walker_placement(rng, who, place, frames, size, n)
     speed = 0.8 * SECONDS_PER_FRAME * scale * np.sin(heading)
     occluded = rng.random() < n.occlusion
     return Shot(
@@ -167,7 +169,7 @@ def shot(
         scale=scale,
         origin=origin,
         pan=rng.uniform(0, 6 * size[1]) + np.cumsum(speed),
-        occluder=occluder(rng, speed, size) if occluded else None,
+        occluder=occluder_edges(rng, speed, size) if occluded else None,
         gain=place.gain * np.exp(rng.normal(0, 0.15 * n.light)),
         contrast=place.contrast * np.exp(rng.normal(0, 0.1 * n.light)),
         noise=place.noise * n.noise * rng.uniform(0.7, 1.4),
@@ -175,7 +177,7 @@ def shot(
     )
 
 
-def framing(
+def walker_placement(
     rng: np.random.Generator,
     who: Person,
     place: Camera,
@@ -193,7 +195,9 @@ def framing(
     return rows / extent * np.exp(zoom), origin
 
 
-def occluder(rng: np.random.Generator, speed: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def occluder_edges(
+    rng: np.random.Generator, speed: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
     """Edges (t, 4) of a pole, a low wall or a corner in front of the walker."""
     rows, columns = size
     kind = rng.choice(("pole", "low", "corner"))

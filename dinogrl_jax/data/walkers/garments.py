@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dinogrl_jax.data.walkers.people import Person, pose
+from dinogrl_jax.data.walkers.people import Person, joint_positions
 
 MATERIALS = ("skin", "hair", "upper", "lower", "tights", "shoes", "bag", "hat")
 
@@ -28,16 +28,16 @@ class Stance(NamedTuple):
     joints: dict[str, np.ndarray]  # (t, 3) each
     heading: np.ndarray  # (t,) radians from the direction towards the camera
 
-    def seen(self, extent: tuple[float, float], scale: float = 1.0) -> np.ndarray:
+    def apparent_half_width(self, extent: tuple[float, float], scale: float = 1.0) -> np.ndarray:
         """The half width (t,) that an ellipse of (lateral, depth) shows."""
         return scale * np.hypot(extent[0] * np.cos(self.heading), extent[1] * np.sin(self.heading))
 
-    def right(self) -> np.ndarray:
+    def picture_right(self) -> np.ndarray:
         """The picture's rightward direction (t, 3) in the walker's frame."""
         zero = np.zeros_like(self.heading)
         return np.stack([np.sin(self.heading), np.cos(self.heading), zero], -1)
 
-    def leg(self, side: str, length: float) -> np.ndarray:
+    def leg_point(self, side: str, length: float) -> np.ndarray:
         """The point (t, 3) at `length` along a leg: 1 is the knee, 2 the ankle."""
         names = ("hip", "knee") if length < 1 else ("knee", "ankle")
         upper, lower = (self.joints[side + name] for name in names)
@@ -47,7 +47,7 @@ class Stance(NamedTuple):
 SIDES = ("left ", "right ")
 
 
-def strips(
+def person_strips(
     who: Person, phase: Float[np.ndarray, " t"], heading: Float[np.ndarray, " t"]
 ) -> list[Strip]:
     """All shapes of a walker at t moments.
@@ -55,16 +55,25 @@ def strips(
     phase: cycles of the left leg. heading: radians between the direction of walking
     and the direction towards the camera; at pi / 2 the person walks to the picture's right.
     """
-    stance = Stance(who, pose(who, phase), heading)
-    pieces = (legs, skirt_and_coat, torso, arms, head, hair, hat, luggage)
+    stance = Stance(who, joint_positions(who, phase), heading)
+    pieces = (
+        leg_strips,
+        skirt_and_coat_strips,
+        torso_strips,
+        arm_strips,
+        head_strips,
+        hair_strips,
+        hat_strips,
+        luggage_strips,
+    )
     return [strip for piece in pieces for strip in piece(stance)]
 
 
-def tapered(start: float, end: float) -> tuple[float, float, float]:
+def tapered_widths(start: float, end: float) -> tuple[float, float, float]:
     return start, (start + end) / 2, end
 
 
-def legs(s: Stance) -> list[Strip]:
+def leg_strips(s: Stance) -> list[Strip]:
     body, clothes = s.who.body, s.who.wardrobe
     trousers = clothes.legs == "trousers"
     material = "lower" if trousers else "tights" if clothes.tights else "skin"
@@ -76,48 +85,52 @@ def legs(s: Stance) -> list[Strip]:
         hip, knee, ankle, toe = (s.joints[side + n] for n in ("hip", "knee", "ankle", "toe"))
         shapes.append(Strip("shoes", ankle, toe, (0.042, 0.04, 0.026)))
         shapes.append(Strip(material, knee, ankle, (0.85 * calf, calf, hem), flat=1.5))
-        shapes.append(Strip(material, hip, knee, tapered(thigh, 0.9 * calf)))
+        shapes.append(Strip(material, hip, knee, tapered_widths(thigh, 0.9 * calf)))
         if clothes.boots:
-            top = s.leg(side, 2 - clothes.boots)
-            shapes.append(Strip("shoes", top, ankle, tapered(1.15 * calf, 0.045), 0.001))
+            top = s.leg_point(side, 2 - clothes.boots)
+            shapes.append(Strip("shoes", top, ankle, tapered_widths(1.15 * calf, 0.045), 0.001))
         if clothes.legs == "shorts":
             width = body.thigh_width * clothes.legs_width
-            end = s.leg(side, clothes.hem)
-            shapes.append(Strip("lower", hip, end, tapered(1.05 * width, width), 0.002, 3))
+            end = s.leg_point(side, clothes.hem)
+            shapes.append(Strip("lower", hip, end, tapered_widths(1.05 * width, width), 0.002, 3))
     return shapes
 
 
-def skirt_and_coat(s: Stance) -> list[Strip]:
+def skirt_and_coat_strips(s: Stance) -> list[Strip]:
     clothes = s.who.wardrobe
     shapes = []
     if clothes.legs == "skirt":
-        shapes.append(hanging(s, "lower", clothes.hem, max(clothes.flare, 1.1), 0.11))
+        shapes.append(hanging_strip(s, "lower", clothes.hem, max(clothes.flare, 1.1), 0.11))
     if clothes.coat:
-        shapes.append(hanging(s, "upper", clothes.coat, clothes.coat_flare, 0.14))
+        shapes.append(hanging_strip(s, "upper", clothes.coat, clothes.coat_flare, 0.14))
     return shapes
 
 
-def hanging(s: Stance, material: str, hem: float, flare: float, lift: float) -> Strip:
+def hanging_strip(s: Stance, material: str, hem: float, flare: float, lift: float) -> Strip:
     """A skirt: from the hips to the hem, wide enough for the legs inside it."""
     body = s.who.body
-    left, right = (s.leg(side, hem) for side in SIDES)
-    spread = np.abs(((left - right) * s.right()).sum(-1)) / 2
-    hips = s.seen(body.hips, 1.06)
+    left, right = (s.leg_point(side, hem) for side in SIDES)
+    spread = np.abs(((left - right) * s.picture_right()).sum(-1)) / 2
+    hips = s.apparent_half_width(body.hips, 1.06)
     bottom = np.maximum(hips * flare, spread + 1.2 * body.calf_width)
     start = s.joints["pelvis"] + [0, 0, 0.08]
     middle = np.maximum(0.55 * hips + 0.45 * bottom, hips)
     return Strip(material, start, (left + right) / 2, (hips, middle, bottom), lift, 6)
 
 
-def torso(s: Stance) -> list[Strip]:
+def torso_strips(s: Stance) -> list[Strip]:
     body, clothes = s.who.body, s.who.wardrobe
     pelvis, neck = s.joints["pelvis"], s.joints["neck"]
     wide = clothes.upper_width
-    widths = (s.seen(body.chest, wide), s.seen(body.waist, wide), s.seen(body.hips, 1.02 * wide))
+    widths = (
+        s.apparent_half_width(body.chest, wide),
+        s.apparent_half_width(body.waist, wide),
+        s.apparent_half_width(body.hips, 1.02 * wide),
+    )
     top = neck + 0.2 * (pelvis - neck)
     shoulders = [s.joints[side + "shoulder"] for side in SIDES]
     yoke = 0.8 * body.arm_width + 0.015
-    seat = (s.seen(body.hips),) * 3
+    seat = (s.apparent_half_width(body.hips),) * 3
     return [
         Strip("lower", pelvis, pelvis - [0, 0, 0.07], seat, -0.03, 2.5),
         Strip("upper", top, pelvis - [0, 0, 0.02], widths, 0.06, 1.6),
@@ -126,7 +139,7 @@ def torso(s: Stance) -> list[Strip]:
     ]
 
 
-def arms(s: Stance) -> list[Strip]:
+def arm_strips(s: Stance) -> list[Strip]:
     body, clothes = s.who.body, s.who.wardrobe
     width, sleeve = body.arm_width, clothes.sleeve
     cloth = width * (clothes.upper_width + 0.1)
@@ -136,21 +149,23 @@ def arms(s: Stance) -> list[Strip]:
         shoulder, elbow, hand = (s.joints[side + n] for n in ("shoulder", "elbow", "hand"))
         tip = hand + 0.09 * (hand - elbow) / body.arm
         shapes.append(Strip("skin", hand, tip, (0.036, 0.04, 0.03), 0.169))
-        shapes.append(Strip(lower[0], elbow, hand, tapered(*lower[1:]), 0.171))
-        shapes.append(Strip("skin", shoulder, elbow, tapered(width, 0.85 * width), 0.17))
+        shapes.append(Strip(lower[0], elbow, hand, tapered_widths(*lower[1:]), 0.171))
+        shapes.append(Strip("skin", shoulder, elbow, tapered_widths(width, 0.85 * width), 0.17))
         if sleeve:
             end = shoulder + min(sleeve, 1) * (elbow - shoulder)
-            shapes.append(Strip("upper", shoulder, end, tapered(1.1 * cloth, cloth), 0.172, 1.5))
+            shapes.append(
+                Strip("upper", shoulder, end, tapered_widths(1.1 * cloth, cloth), 0.172, 1.5)
+            )
     return shapes
 
 
-def head(s: Stance) -> list[Strip]:
+def head_strips(s: Stance) -> list[Strip]:
     r, centre = s.who.body.head, s.joints["head"]
     up = [0, 0, 0.42 * r]
     return [Strip("skin", centre + up, centre - up, (1.0 * r, r, 0.82 * r), 0.06)]
 
 
-def hair(s: Stance) -> list[Strip]:
+def hair_strips(s: Stance) -> list[Strip]:
     kind, size = s.who.wardrobe.hair, s.who.wardrobe.hair_size
     r, centre = s.who.body.head, s.joints["head"]
 
@@ -178,7 +193,7 @@ def hair(s: Stance) -> list[Strip]:
     return shapes
 
 
-def hat(s: Stance) -> list[Strip]:
+def hat_strips(s: Stance) -> list[Strip]:
     kind, r, centre = s.who.wardrobe.hat, s.who.body.head, s.joints["head"]
     if kind == "none":
         return []
@@ -193,29 +208,34 @@ def hat(s: Stance) -> list[Strip]:
     if kind == "cap":
         shapes.append(Strip("hat", rim, rim + [1.9 * r, 0, -0.1 * r], (0.2 * r,) * 3, 0.081))
     if kind == "brim":
-        out = 2.1 * r * s.right()
+        out = 2.1 * r * s.picture_right()
         shapes.append(Strip("hat", rim - out, rim + out, (0.2 * r,) * 3, 0.082))
         shapes.append(Strip("hat", top, rim, (0.9 * r,) * 3, 0.082))
     return shapes
 
 
-def luggage(s: Stance) -> list[Strip]:
-    pieces = {"none": nothing, "backpack": backpack, "shoulder": shoulder_bag, "hand": hand_bag}
+def luggage_strips(s: Stance) -> list[Strip]:
+    pieces = {
+        "none": no_strips,
+        "backpack": backpack_strips,
+        "shoulder": shoulder_bag_strips,
+        "hand": hand_bag_strips,
+    }
     return pieces[s.who.wardrobe.bag](s)
 
 
-def nothing(s: Stance) -> list[Strip]:
+def no_strips(s: Stance) -> list[Strip]:
     return []
 
 
-def backpack(s: Stance) -> list[Strip]:
+def backpack_strips(s: Stance) -> list[Strip]:
     body, size = s.who.body, s.who.wardrobe.bag_size
     pelvis, neck = s.joints["pelvis"], s.joints["neck"]
     depth = 0.1 * size
     back = [-body.chest[1] - 0.8 * depth, 0, 0]
     top = neck + 0.1 * (pelvis - neck) + back
     end = neck + (0.35 + 0.4 * size) * (pelvis - neck) + back
-    width = s.seen((0.15 * np.sqrt(size), depth))
+    width = s.apparent_half_width((0.15 * np.sqrt(size), depth))
     shapes = [Strip("bag", top, end, (0.85 * width, 1.1 * width, width), 0.1, 2.5)]
     for side in SIDES:
         shoulder = neck + 0.6 * (s.joints[side + "shoulder"] - neck)
@@ -225,21 +245,21 @@ def backpack(s: Stance) -> list[Strip]:
     return shapes
 
 
-def shoulder_bag(s: Stance) -> list[Strip]:
+def shoulder_bag_strips(s: Stance) -> list[Strip]:
     body, size, side = s.who.body, s.who.wardrobe.bag_size, s.who.wardrobe.bag_side
     neck = s.joints["neck"]
     hang = s.joints["pelvis"] + [-0.03, side * (1.15 * body.hips[0] + 0.04), 0.04]
-    width = s.seen((0.06, 0.16 * size))
+    width = s.apparent_half_width((0.06, 0.16 * size))
     bag = Strip("bag", hang, hang - [0, 0, 0.24 * size], (width, 1.05 * width, width), 0.15, 3)
     strap = Strip("bag", neck - [0, side * 0.5 * body.shoulder, 0], hang, (0.018,) * 3, 0.145)
     return [bag, strap]
 
 
-def hand_bag(s: Stance) -> list[Strip]:
+def hand_bag_strips(s: Stance) -> list[Strip]:
     size = s.who.wardrobe.bag_size
     side = SIDES[0] if s.who.wardrobe.bag_side > 0 else SIDES[1]
     hand = s.joints[side + "hand"]
-    width = s.seen((0.06, 0.17 * size))
+    width = s.apparent_half_width((0.06, 0.17 * size))
     start = hand - [0, 0, 0.14]
     bag = Strip("bag", start, start - [0, 0, 0.3 * size], (0.9 * width, width, width), 0.15, 3)
     return [bag, Strip("bag", hand, start, (0.014,) * 3, 0.145)]

@@ -83,12 +83,12 @@ class Person(NamedTuple):
     gait: Gait
 
 
-def person(rng: np.random.Generator) -> Person:
+def random_person(rng: np.random.Generator) -> Person:
     """A person whose body, clothes and gait are drawn widely, so that shapes tell people apart."""
-    return Person(body(rng), wardrobe(rng), gait(rng))
+    return Person(random_body(rng), random_wardrobe(rng), random_gait(rng))
 
 
-def body(rng: np.random.Generator) -> Body:
+def random_body(rng: np.random.Generator) -> Body:
     height = rng.uniform(1.48, 2.0)
     leg = height * rng.uniform(0.46, 0.55)
     thigh = leg * rng.uniform(0.46, 0.54)
@@ -113,7 +113,7 @@ def body(rng: np.random.Generator) -> Body:
     )
 
 
-def wardrobe(rng: np.random.Generator) -> Wardrobe:
+def random_wardrobe(rng: np.random.Generator) -> Wardrobe:
     legs = rng.choice(("trousers", "shorts", "skirt"), p=(0.55, 0.2, 0.25))
     hats = ("none", "cap", "beanie", "hood", "brim")
     return Wardrobe(
@@ -136,7 +136,7 @@ def wardrobe(rng: np.random.Generator) -> Wardrobe:
     )
 
 
-def gait(rng: np.random.Generator) -> Gait:
+def random_gait(rng: np.random.Generator) -> Gait:
     return Gait(
         cadence=rng.uniform(0.7, 1.15),
         hip=rng.uniform(0.6, 1.1),
@@ -158,7 +158,7 @@ def gait(rng: np.random.Generator) -> Gait:
     )
 
 
-def in_mood(who: Person, rng: np.random.Generator, deviation: float) -> Person:
+def person_in_mood(who: Person, rng: np.random.Generator, deviation: float) -> Person:
     """The same person on another day: cadence and amplitudes deviate a little."""
     names = ("cadence", "hip", "knee", "arm_swing")
     factors = np.exp(rng.normal(0, deviation, len(names)))
@@ -166,7 +166,7 @@ def in_mood(who: Person, rng: np.random.Generator, deviation: float) -> Person:
     return who._replace(gait=who.gait._replace(**own))
 
 
-def curve(
+def joint_angle(
     harmonics: tuple[float, tuple[tuple[float, float], ...]], phase: np.ndarray
 ) -> np.ndarray:
     """The angle in degrees at a phase, from a Fourier series."""
@@ -176,43 +176,49 @@ def curve(
     )
 
 
-def swing(angle: float | np.ndarray, outward: float, side: int) -> Float[np.ndarray, "... 3"]:
+def limb_direction(
+    angle: float | np.ndarray, outward: float, side: int
+) -> Float[np.ndarray, "... 3"]:
     """Unit vectors of a hanging limb: `angle` forward and `outward`, in degrees."""
     a, b = np.broadcast_arrays(np.radians(angle), np.radians(outward))
     return np.stack([np.sin(a) * np.cos(b), side * np.sin(b), -np.cos(a) * np.cos(b)], -1)
 
 
-def pose(who: Person, phase: Float[np.ndarray, " t"]) -> dict[str, np.ndarray]:
+def joint_positions(who: Person, phase: Float[np.ndarray, " t"]) -> dict[str, np.ndarray]:
     """Positions (t, 3) of all joints; left ones start with "left ", right ones with "right "."""
     joints = {"pelvis": np.zeros((len(phase), 3))}
     joints["pelvis"][:, 1] = who.gait.sway * np.sin(2 * np.pi * phase)
     for name, side, own in (("left ", 1, phase), ("right ", -1, phase + 0.5)):
-        joints |= leg_pose(who, joints["pelvis"], own, side, name)
-    joints |= trunk_pose(who, joints["pelvis"])
+        joints |= leg_joints(who, joints["pelvis"], own, side, name)
+    joints |= trunk_joints(who, joints["pelvis"])
     for name, side, own in (("left ", 1, phase), ("right ", -1, phase + 0.5)):
-        joints |= arm_pose(who, joints["neck"], phase, own, side, name)
-    feet = [joints[side + part][:, 2] for side in ("left ", "right ") for part in ("ankle", "toe")]
+        joints |= arm_joints(who, joints["neck"], phase, own, side, name)
+    feet = [
+        joints[side + joint][:, 2] for side in ("left ", "right ") for joint in ("ankle", "toe")
+    ]
     ground = np.min(feet, 0) - 0.02 * who.body.height  # the sole is below the foot's bones
     for position in joints.values():
         position[:, 2] -= ground
     return joints
 
 
-def leg_pose(
+def leg_joints(
     who: Person, pelvis: np.ndarray, phase: np.ndarray, side: int, name: str
 ) -> dict[str, np.ndarray]:
     body, gait = who.body, who.gait
     scale = 1 + side * gait.asymmetry
     own, shift = gait.warp
-    hip_angle = HIP[0] + gait.hip * scale * (curve(HIP, phase) - HIP[0])
+    hip_angle = HIP[0] + gait.hip * scale * (joint_angle(HIP, phase) - HIP[0])
     hip_angle = hip_angle + own * np.cos(2 * np.pi * (2 * phase + shift)) + 0.4 * gait.crouch
-    knee_angle = gait.knee * scale * curve(KNEE, phase) + gait.crouch
+    knee_angle = gait.knee * scale * joint_angle(KNEE, phase) + gait.crouch
     shank_angle = hip_angle - knee_angle
     hip = pelvis + [0, side * 0.6 * body.hips[0], 0]
-    knee = hip + body.thigh * swing(hip_angle, gait.spread, side)
-    ankle = knee + body.shank * swing(shank_angle, 0.5 * gait.spread, side)
+    knee = hip + body.thigh * limb_direction(hip_angle, gait.spread, side)
+    ankle = knee + body.shank * limb_direction(shank_angle, 0.5 * gait.spread, side)
     # A foot stands at right angles to the shank, give or take the ankle.
-    toe = ankle + body.foot * swing(90 + shank_angle + curve(ANKLE, phase), 0.0, side) * [
+    toe = ankle + body.foot * limb_direction(
+        90 + shank_angle + joint_angle(ANKLE, phase), 0.0, side
+    ) * [
         np.cos(np.radians(gait.toes)),
         0,
         1,
@@ -221,17 +227,17 @@ def leg_pose(
     return {name + "hip": hip, name + "knee": knee, name + "ankle": ankle, name + "toe": toe}
 
 
-def trunk_pose(who: Person, pelvis: np.ndarray) -> dict[str, np.ndarray]:
+def trunk_joints(who: Person, pelvis: np.ndarray) -> dict[str, np.ndarray]:
     body, gait = who.body, who.gait
     trunk = body.height - body.thigh - body.shank - 4.1 * body.head
-    neck = pelvis + trunk * swing(180 - gait.lean, 0.0, 1)
+    neck = pelvis + trunk * limb_direction(180 - gait.lean, 0.0, 1)
     return {
         "neck": neck,
-        "head": neck + 2.1 * body.head * swing(180 - gait.lean - gait.head_lean, 0.0, 1),
+        "head": neck + 2.1 * body.head * limb_direction(180 - gait.lean - gait.head_lean, 0.0, 1),
     }
 
 
-def arm_pose(
+def arm_joints(
     who: Person, neck: np.ndarray, phase: np.ndarray, own: np.ndarray, side: int, name: str
 ) -> dict[str, np.ndarray]:
     body, gait = who.body, who.gait
@@ -243,6 +249,6 @@ def arm_pose(
     shoulder = neck + body.shoulder * across
     angle = gait.arm_offset - scale * gait.arm_swing * back
     bend = gait.elbow + gait.elbow_swing * (0.5 - 0.5 * back)
-    elbow = shoulder + body.arm * swing(angle, gait.arm_spread, side)
-    hand = elbow + body.arm * swing(angle + bend, -0.3 * gait.arm_spread, side)
+    elbow = shoulder + body.arm * limb_direction(angle, gait.arm_spread, side)
+    hand = elbow + body.arm * limb_direction(angle + bend, -0.3 * gait.arm_spread, side)
     return {name + "shoulder": shoulder, name + "elbow": elbow, name + "hand": hand}

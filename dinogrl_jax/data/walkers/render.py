@@ -6,12 +6,12 @@ Planes hold channels, frames, rows, columns: each shape is painted in all frames
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from dinogrl_jax.data.walkers.cameras import GROUND, Camera, Shot, paint
-from dinogrl_jax.data.walkers.garments import MATERIALS, Strip, strips
+from dinogrl_jax.data.walkers.cameras import GROUND, Camera, Shot, random_paint
+from dinogrl_jax.data.walkers.garments import MATERIALS, Strip, person_strips
 from dinogrl_jax.data.walkers.people import Person
 
 
-def film(
+def render_passage(
     who: Person,
     place: Camera,
     shot: Shot,
@@ -22,30 +22,30 @@ def film(
 ) -> tuple[UInt8[np.ndarray, "t h w c"], UInt8[np.ndarray, "t h w"]]:
     """Pictures of a passage and the walker's silhouettes, those of what nothing hides.
 
-    colours: of each material, from `palette`. size: rows and columns.
+    colours: of each material, from `random_palette`. size: rows and columns.
     """
-    planes = backdrop(place, shot, modality, size)
+    planes = background_views(place, shot, modality, size)
     mask = np.zeros(planes.shape[1:], np.float32)
     cast_shadow(planes, shot)
     tones = dict(zip(MATERIALS, colours, strict=True))
-    for strip in ordered(strips(who, shot.phase, shot.heading), place, shot):
-        drawn = raster(strip, place, shot, size)
+    for strip in far_to_near(person_strips(who, shot.phase, shot.heading), place, shot):
+        drawn = rasterized_strip(strip, place, shot, size)
         if drawn is not None:
             window, cover, shade = drawn
             composite(planes[window], cover, shade, tones[strip.material])
             seen = mask[window[1:]]
             seen += cover * (1 - seen)
     if shot.occluder is not None:
-        hide(planes, mask, shot.occluder, paint(rng, 1.0))
-    look = visible_look if modality == "visible" else infrared_look
-    soften(planes, shot.blur)
+        paint_occluder(planes, mask, shot.occluder, random_paint(rng, 1.0))
+    look = apply_visible_light if modality == "visible" else apply_infrared_lamp
+    blur_planes(planes, shot.blur)
     look(planes, place, shot)
     planes += np.float32(shot.noise) * rng.standard_normal(mask.shape, np.float32)
     pictures = (np.clip(planes, 0, 1, out=planes) * 255).astype(np.uint8)
     return np.moveaxis(pictures, 0, -1), (mask * 255).astype(np.uint8)
 
 
-def backdrop(place: Camera, shot: Shot, modality: str, size: tuple[int, int]) -> np.ndarray:
+def background_views(place: Camera, shot: Shot, modality: str, size: tuple[int, int]) -> np.ndarray:
     """The background (c, t, rows, columns) that passes behind the walker."""
     canvas = place.backgrounds[modality]
     rows, columns = size
@@ -58,7 +58,7 @@ def backdrop(place: Camera, shot: Shot, modality: str, size: tuple[int, int]) ->
     return np.stack(views, 1)
 
 
-def ordered(shapes: list[Strip], place: Camera, shot: Shot) -> list[Strip]:
+def far_to_near(shapes: list[Strip], place: Camera, shot: Shot) -> list[Strip]:
     """The shapes from far to near, by their mean distance over the tracklet."""
 
     def nearness(strip: Strip) -> float:
@@ -68,7 +68,7 @@ def ordered(shapes: list[Strip], place: Camera, shot: Shot) -> list[Strip]:
     return sorted(shapes, key=nearness)
 
 
-def projected(points: np.ndarray, place: Camera, shot: Shot) -> np.ndarray:
+def projected_points(points: np.ndarray, place: Camera, shot: Shot) -> np.ndarray:
     """Columns and rows (t, 2) of points (t, 3) in the walker's frame."""
     x, y, z = points.T
     cosine, sine = np.cos(shot.heading), np.sin(shot.heading)
@@ -78,15 +78,20 @@ def projected(points: np.ndarray, place: Camera, shot: Shot) -> np.ndarray:
     return shot.origin + shot.scale[:, None] * np.stack([right, -up], -1)
 
 
-def raster(strip: Strip, place: Camera, shot: Shot, size: tuple[int, int]) -> tuple | None:
+def rasterized_strip(
+    strip: Strip, place: Camera, shot: Shot, size: tuple[int, int]
+) -> tuple | None:
     """Where a strip is painted: its window of the planes, coverage and shade (t, h, w).
 
     None where it lies outside the pictures. Coverage falls from 1 to 0 over one pixel of
     distance to the edge.
     """
-    start, end = projected(strip.start, place, shot), projected(strip.end, place, shot)
+    start, end = (
+        projected_points(strip.start, place, shot),
+        projected_points(strip.end, place, shot),
+    )
     widths = [np.float32(shot.scale * w)[:, None, None] for w in strip.widths]
-    window = bounds(start, end, float(np.max(widths)), size)
+    window = strip_window(start, end, float(np.max(widths)), size)
     if window is None:
         return None
     _, _, rows, columns = window
@@ -99,12 +104,12 @@ def raster(strip: Strip, place: Camera, shot: Shot, size: tuple[int, int]) -> tu
     dy = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - sy
     along = dx * ux + dy * uy
     across = dy * ux - dx * uy
-    part = np.clip(along / length, 0, 1)
-    along -= part * length
+    fraction = np.clip(along / length, 0, 1)
+    along -= fraction * length
     along *= strip.flat
     first, middle, last = widths
     bend = 2 * (first + last - 2 * middle)  # the parabola through the three widths
-    width = first + part * ((last - first - bend) + part * bend)
+    width = first + fraction * ((last - first - bend) + fraction * bend)
     cover = width + 0.5
     cover -= np.sqrt(across * across + along * along)
     np.clip(cover, 0, 1, out=cover)
@@ -115,7 +120,7 @@ def raster(strip: Strip, place: Camera, shot: Shot, size: tuple[int, int]) -> tu
     return window, cover, shade
 
 
-def bounds(
+def strip_window(
     start: np.ndarray, end: np.ndarray, reach: float, size: tuple[int, int]
 ) -> tuple[slice, ...] | None:
     """The window (c, t, rows, columns) that holds a strip in all frames, None if empty."""
@@ -143,7 +148,9 @@ def cast_shadow(planes: np.ndarray, shot: Shot) -> None:
     planes[:, :, top:] *= 1 - 0.45 * np.clip(1.5 - dx * dx - dy * dy, 0, 1)
 
 
-def hide(planes: np.ndarray, mask: np.ndarray, edges: np.ndarray, tone: np.ndarray) -> None:
+def paint_occluder(
+    planes: np.ndarray, mask: np.ndarray, edges: np.ndarray, tone: np.ndarray
+) -> None:
     """Paint a foreground object over planes and mask, in place."""
     left, top, right, bottom = (np.float32(v)[:, None, None] for v in edges.T)
     x = np.arange(mask.shape[2], dtype=np.float32)
@@ -157,7 +164,7 @@ def hide(planes: np.ndarray, mask: np.ndarray, edges: np.ndarray, tone: np.ndarr
     mask *= 1 - cover
 
 
-def soften(planes: np.ndarray, blur: float) -> None:
+def blur_planes(planes: np.ndarray, blur: float) -> None:
     """Average pixels with their neighbours, in place; `blur` weighs each of two per axis."""
     for axis in (2, 3):
         first, last = [[slice(None)] * 4 for _ in range(2)]
@@ -167,13 +174,13 @@ def soften(planes: np.ndarray, blur: float) -> None:
         planes[tuple(last)] -= step
 
 
-def visible_look(planes: np.ndarray, place: Camera, shot: Shot) -> None:
+def apply_visible_light(planes: np.ndarray, place: Camera, shot: Shot) -> None:
     """Put planes under the camera's light, in place: gain, tint and contrast."""
     planes *= np.float32(place.tint * shot.gain * shot.contrast)[:, None, None, None]
     planes += np.float32(0.45 * (1 - shot.contrast))
 
 
-def infrared_look(planes: np.ndarray, place: Camera, shot: Shot) -> None:
+def apply_infrared_lamp(planes: np.ndarray, place: Camera, shot: Shot) -> None:
     """Light planes by a lamp beside the lens, in place: flat, with glare where it is strong."""
     column, row, strength = place.glare
     _, _, rows, columns = planes.shape

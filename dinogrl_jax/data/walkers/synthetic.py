@@ -1,8 +1,8 @@
-"""A made-up data set of people walking, in HITSZ-VCM's layout, and check() of an existing one.
+"""A synthetic data set of walking people, written in HITSZ-VCM's layout.
 
-What tells people apart is shape: body, clothes, hair, luggage, and how they walk. Colour cannot:
-infrared reflectances are drawn independently of colours, and both are partly drawn anew for
-every tracklet (`Nuisance.redrawn`), so that not even one modality can rely on them.
+People differ in shape: body, clothes, hair, luggage, and how they walk. Colour tells nobody apart:
+infrared reflectances are drawn independently of colours, and both are partly drawn anew for each
+tracklet (`Nuisance.redrawn`), so colour does not help within one modality either.
 """
 
 import json
@@ -18,9 +18,16 @@ import numpy as np
 from PIL import Image
 
 from dinogrl_jax.data.parallel import map_in_processes
-from dinogrl_jax.data.walkers.cameras import CAMERAS, NUISANCE, Nuisance, camera, palette, shot
-from dinogrl_jax.data.walkers.people import in_mood, person
-from dinogrl_jax.data.walkers.render import film
+from dinogrl_jax.data.walkers.cameras import (
+    CAMERAS,
+    NUISANCE,
+    Nuisance,
+    random_camera,
+    random_palette,
+    random_shot,
+)
+from dinogrl_jax.data.walkers.people import person_in_mood, random_person
+from dinogrl_jax.data.walkers.render import render_passage
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.progress import Progress
 
@@ -96,20 +103,20 @@ def generate(
         silhouettes,
         nuisance,
     )
-    refuse(settings)
+    check_settings(settings)
     root = Path(root).absolute()
     if root.exists():
         raise InputError(f"{root} exists already; delete it or choose another folder")
     draft = root.with_name(f".{root.name}.{os.getpid()}")
     try:
         draft.mkdir(parents=True)
-        write(draft, settings, workers)
+        write_data_set(draft, settings, workers)
         draft.rename(root)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def check(root: str | Path, settings: Mapping[str, Any]) -> None:
+def check_generated(root: str | Path, settings: Mapping[str, Any]) -> None:
     """Raise InputError unless `root` was generated with these settings, given by name.
 
     Those left out may be anything, save the nuisance, which must then be the default one.
@@ -128,7 +135,7 @@ def check(root: str | Path, settings: Mapping[str, Any]) -> None:
             )
 
 
-def refuse(settings: Settings) -> None:
+def check_settings(settings: Settings) -> None:
     """Raise InputError for settings out of range."""
     least = {
         "seed": 0,
@@ -146,37 +153,39 @@ def refuse(settings: Settings) -> None:
         raise InputError("train_identities and test_identities exceed 9999, the layout's limit")
 
 
-def write(root: Path, settings: Settings, workers: int) -> None:
+def write_data_set(root: Path, settings: Settings, workers: int) -> None:
     """Fill an empty folder with frames, info files and generator.json."""
-    passages = plan(settings)
+    passages = planned_passages(settings)
     write_info(root / "info", passages)
     described = settings._asdict() | {"nuisance": settings.nuisance._asdict(), "format": FORMAT}
     (root / "generator.json").write_text(json.dumps(described, indent=2) + "\n")
     people = [list(group) for _, group in groupby(passages, key=lambda p: p.pid)]
     work = partial(write_person, root, settings)
-    with Progress(f"generating {settings.height}x{settings.width}", count(passages), "frames") as p:
+    with Progress(
+        f"generating {settings.height}x{settings.width}", frame_count(passages), "frames"
+    ) as p:
         for frames in map_in_processes(work, people, workers):
             p.add(frames)
 
 
-def count(passages: list[Passage]) -> int:
+def frame_count(passages: list[Passage]) -> int:
     return sum(p.frames for p in passages)
 
 
-def plan(settings: Settings) -> list[Passage]:
+def planned_passages(settings: Settings) -> list[Passage]:
     """All tracklets in the order of the info files: by split, person, modality and camera."""
     pid, passages = 0, []
     for split, people in enumerate((settings.train_identities, settings.test_identities)):
         for identity in range(people):
             pid += 1
             rng = np.random.default_rng([settings.seed, 3, split, identity])
-            for modality, cameras in visits(rng, settings.tracklets_per_identity).items():
+            for modality, cameras in visited_cameras(rng, settings.tracklets_per_identity).items():
                 common = {"split": split, "identity": identity, "pid": pid, "modality": modality}
-                passages += one_modality(rng, common, cameras, settings.frames_per_tracklet)
+                passages += modality_passages(rng, common, cameras, settings.frames_per_tracklet)
     return passages
 
 
-def visits(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+def visited_cameras(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
     """The camera of each of a person's tracklets, per modality, sorted.
 
     Three to six cameras share them evenly, so that at least two tracklets of either modality
@@ -193,7 +202,7 @@ def visits(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
     }
 
 
-def one_modality(
+def modality_passages(
     rng: np.random.Generator, common: dict, cameras: np.ndarray, least: int
 ) -> Iterator[Passage]:
     """A person's tracklets of one modality; those of one camera share its folder."""
@@ -233,36 +242,36 @@ def frame_names(passage: Passage) -> list[str]:
 def write_person(root: Path, settings: Settings, passages: list[Passage]) -> int:
     """Write all frames of one person; the number of frames comes back."""
     for passage in passages:
-        pictures, masks = filmed(settings, passage)
+        pictures, masks = passage_pictures(settings, passage)
         paths = passage.paths()
-        save(root, paths, ".jpg", pictures)
+        save_pictures(root, paths, ".jpg", pictures)
         if settings.silhouettes:
-            save(root / "silhouettes", paths, ".png", masks)
-    return count(passages)
+            save_pictures(root / "silhouettes", paths, ".png", masks)
+    return frame_count(passages)
 
 
-def save(root: Path, paths: list[str], extension: str, pictures: np.ndarray) -> None:
+def save_pictures(root: Path, paths: list[str], extension: str, pictures: np.ndarray) -> None:
     options = {"quality": 92} if extension == ".jpg" else {"compress_level": 1}
     (root / paths[0]).parent.mkdir(parents=True, exist_ok=True)
     for path, picture in zip(paths, pictures, strict=True):
         Image.fromarray(picture).save(root / (path + extension), **options)
 
 
-def filmed(settings: Settings, passage: Passage) -> tuple[np.ndarray, np.ndarray]:
+def passage_pictures(settings: Settings, passage: Passage) -> tuple[np.ndarray, np.ndarray]:
     """A tracklet's pictures, (t, h, w, 3) visible or (t, h, w) infrared, and silhouettes."""
     s, p = settings, passage
     own = np.random.default_rng([s.seed, 0, p.split, p.identity])
     rng = np.random.default_rng(
         [s.seed, 1, p.split, p.identity, MODALITIES.index(p.modality), p.number]
     )
-    who = in_mood(person(own), rng, s.nuisance.mood)
-    colours, others = palette(own)[p.modality], palette(rng)[p.modality]
+    who = person_in_mood(random_person(own), rng, s.nuisance.mood)
+    colours, others = random_palette(own)[p.modality], random_palette(rng)[p.modality]
     redrawn = rng.random((len(colours), 1)) < s.nuisance.redrawn
     size = (s.height, s.width)
-    place = camera(s.seed, p.camera, size, s.nuisance.clutter)
-    passing = shot(rng, who, place, p.frames, size, s.nuisance)
+    place = random_camera(s.seed, p.camera, size, s.nuisance.clutter)
+    passing = random_shot(rng, who, place, p.frames, size, s.nuisance)
     worn = np.where(redrawn, others, colours)
-    pictures, masks = film(who, place, passing, p.modality, worn, rng, size)
+    pictures, masks = render_passage(who, place, passing, p.modality, worn, rng, size)
     return (pictures if p.modality == "visible" else pictures[..., 0]), masks
 
 
@@ -279,16 +288,16 @@ def contact_sheet(
     settings = Settings(seed, 1, identities, 3, frames, height, width, True, nuisance)
     rows = []
     for identity in range(identities):
-        own = [p for p in plan(settings) if p.split == 1 and p.identity == identity]
+        own = [p for p in planned_passages(settings) if p.split == 1 and p.identity == identity]
         infrared = own[0]
         visible = next(p for p in own[3:] if p.camera != infrared.camera)
-        filmings = [filmed(settings, p) for p in (visible, infrared)]
-        parts = [kind[:frames] for kinds in zip(*filmings, strict=True) for kind in kinds]
-        rows.append(np.concatenate([beside(part) for part in parts], 1))
+        filmings = [passage_pictures(settings, p) for p in (visible, infrared)]
+        pictures = [kind[:frames] for kinds in zip(*filmings, strict=True) for kind in kinds]
+        rows.append(np.concatenate([picture_row(row) for row in pictures], 1))
     return Image.fromarray(np.concatenate(rows, 0))
 
 
-def beside(pictures: np.ndarray) -> np.ndarray:
+def picture_row(pictures: np.ndarray) -> np.ndarray:
     """Pictures (t, h, w) or (t, h, w, 3) in one row (h, t * w + 4, 3), with a white margin."""
     if pictures.ndim == 3:
         pictures = np.repeat(pictures[..., None], 3, -1)

@@ -108,7 +108,7 @@ def test_queries_are_all_infrared_test_rows_in_one_line(root):
 @pytest.mark.parametrize("tracklets", [2, 3, 4, 5, 6, 9])
 def test_two_matches_remain_without_the_querys_camera(tracklets):
     settings = SMALL | {"tracklets_per_identity": tracklets, "test_identities": 40}
-    passages = synthetic.plan(synthetic.Settings(**settings))
+    passages = synthetic.planned_passages(synthetic.Settings(**settings))
     for query in passages:
         matches = [
             p
@@ -120,7 +120,9 @@ def test_two_matches_remain_without_the_querys_camera(tracklets):
 
 
 def test_tracks_of_one_camera_share_a_folder_and_no_frame():
-    passages = synthetic.plan(synthetic.Settings(**SMALL | {"tracklets_per_identity": 6}))
+    passages = synthetic.planned_passages(
+        synthetic.Settings(**SMALL | {"tracklets_per_identity": 6})
+    )
     places = [(p.pid, p.modality, p.camera) for p in passages]
     assert len(set(places)) < len(places)
     paths = [path for p in passages for path in p.paths()]
@@ -152,16 +154,16 @@ def test_the_silhouette_is_where_the_person_is():
     """Where the mask is 0, other clothes' reflectances leave the same pixels."""
     own = cameras.Nuisance(noise=0.0, blur=0.0, occlusion=0.0, redrawn=0.0)
     settings = synthetic.Settings(**SMALL, nuisance=own)
-    passage = synthetic.plan(settings)[0]
-    pictures, masks = synthetic.filmed(settings, passage)
+    passage = synthetic.planned_passages(settings)[0]
+    pictures, masks = synthetic.passage_pictures(settings, passage)
     disguised = settings._replace(nuisance=own._replace(redrawn=1.0))
-    others, _ = synthetic.filmed(disguised, passage)
+    others, _ = synthetic.passage_pictures(disguised, passage)
     assert (pictures[masks == 0] == others[masks == 0]).all()
     assert (pictures != others)[masks > 200].mean() > 0.5
 
 
 def test_colour_says_nothing_about_infrared():
-    drawn = [cameras.palette(np.random.default_rng(i)) for i in range(2000)]
+    drawn = [cameras.random_palette(np.random.default_rng(i)) for i in range(2000)]
     grey = np.array([p["visible"].mean(-1) for p in drawn])
     reflectance = np.array([p["infrared"][:, 0] for p in drawn])
     for material in range(grey.shape[1]):
@@ -172,12 +174,12 @@ def test_colour_says_nothing_about_infrared():
 def test_mean_intensity_does_not_match_people_across_modalities():
     settings = synthetic.Settings(**SMALL | {"test_identities": 40, "train_identities": 1})
     chosen = {}
-    for p in synthetic.plan(settings):
+    for p in synthetic.planned_passages(settings):
         if p.split == 1:
             chosen.setdefault((p.modality, p.identity), p)
     values = {modality: [] for modality in synthetic.MODALITIES}
     for (modality, _), passage in sorted(chosen.items()):
-        pictures, masks = synthetic.filmed(settings, passage._replace(frames=1))
+        pictures, masks = synthetic.passage_pictures(settings, passage._replace(frames=1))
         pictures = pictures.reshape(*masks.shape, -1).mean(-1)
         values[modality].append((pictures * masks).sum() / masks.sum())
     # 40 independent pairs: the correlation's deviation is 0.16, this is three of them.
@@ -190,9 +192,9 @@ def test_mean_shape_matches_people_across_modalities():
     settings = synthetic.Settings(**SMALL | wanted)
     features = {modality: [] for modality in synthetic.MODALITIES}
     people = {modality: [] for modality in synthetic.MODALITIES}
-    for passage in synthetic.plan(settings):
+    for passage in synthetic.planned_passages(settings):
         if passage.split == 1:
-            _, masks = synthetic.filmed(settings, passage._replace(frames=4))
+            _, masks = synthetic.passage_pictures(settings, passage._replace(frames=4))
             features[passage.modality].append(np.median((masks > 127).sum(2), 0))
             people[passage.modality].append(passage.identity)
     query, gallery = (np.stack(features[m]) for m in synthetic.MODALITIES)
@@ -202,9 +204,9 @@ def test_mean_shape_matches_people_across_modalities():
 
 
 def test_a_walk_repeats_after_one_cycle_and_keeps_its_feet_on_the_ground():
-    who = people.person(np.random.default_rng(0))
+    who = people.random_person(np.random.default_rng(0))
     phase = np.linspace(0, 1, 9)
-    now, later = people.pose(who, phase), people.pose(who, phase + 1)
+    now, later = people.joint_positions(who, phase), people.joint_positions(who, phase + 1)
     for joint in now:
         np.testing.assert_allclose(now[joint], later[joint], atol=1e-9)  # rounding of the phase
     lowest = np.min([now[j][:, 2] for j in now], 0)
@@ -213,8 +215,8 @@ def test_a_walk_repeats_after_one_cycle_and_keeps_its_feet_on_the_ground():
 
 
 def test_limbs_keep_their_lengths():
-    who = people.person(np.random.default_rng(1))
-    joints = people.pose(who, np.linspace(0, 1, 7))
+    who = people.random_person(np.random.default_rng(1))
+    joints = people.joint_positions(who, np.linspace(0, 1, 7))
     for side in ("left ", "right "):
         thigh = np.linalg.norm(joints[side + "knee"] - joints[side + "hip"], axis=-1)
         forearm = np.linalg.norm(joints[side + "hand"] - joints[side + "elbow"], axis=-1)
@@ -233,7 +235,7 @@ def test_a_failed_run_leaves_nothing_behind(tmp_path, monkeypatch):
     def broken(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(synthetic, "save", broken)
+    monkeypatch.setattr(synthetic, "save_pictures", broken)
     with pytest.raises(OSError, match="disk full"):
         synthetic.generate(tmp_path / "made", **SMALL, workers=0)
     assert not list(tmp_path.iterdir())
@@ -246,17 +248,17 @@ def test_settings_out_of_range_are_named(tmp_path, key):
 
 
 def test_check_accepts_its_own_settings_and_names_the_one_that_differs(root):
-    synthetic.check(root, SMALL)
-    synthetic.check(root, {"silhouettes": True, "nuisance": cameras.NUISANCE})
+    synthetic.check_generated(root, SMALL)
+    synthetic.check_generated(root, {"silhouettes": True, "nuisance": cameras.NUISANCE})
     with pytest.raises(InputError, match=r"generator.json: height is 48, not 96"):
-        synthetic.check(root, SMALL | {"height": 96})
+        synthetic.check_generated(root, SMALL | {"height": 96})
     with pytest.raises(InputError, match="nuisance"):
-        synthetic.check(root, {"nuisance": cameras.Nuisance(noise=2.0)})
+        synthetic.check_generated(root, {"nuisance": cameras.Nuisance(noise=2.0)})
 
 
 def test_check_refuses_what_was_not_generated(tmp_path):
     with pytest.raises(InputError, match="no generated data set"):
-        synthetic.check(tmp_path, SMALL)
+        synthetic.check_generated(tmp_path, SMALL)
 
 
 def test_contact_sheet_shows_a_row_per_person():

@@ -32,7 +32,9 @@ FREE_AT_EVALUATION = (
     "data.discard_test",
     "data.minimum_frames",
     "data.test_frames",
+    "evaluation.best",
     "evaluation.camera_filter",
+    "evaluation.distance",
     "evaluation.protocol",
     "model.compute_dtype",
 )

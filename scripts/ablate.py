@@ -13,7 +13,7 @@ import numpy as np
 
 from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import read_json, write_json
-from dinogrl_jax.training.summary import DIRECTIONS
+from dinogrl_jax.retrieval.tables import DIRECTIONS
 
 VARIANTS = {
     "appearance stream": {"model.streams": "('appearance',)", "model.pbmge": "False"},

@@ -9,39 +9,46 @@ scripts/extract.py writes one. Writes results.json and report.html to --out; wit
 evaluation.json and report.html in its own folder, a features file in a folder beside it.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
+import jax
 from absl import flags
+from flax import linen as nn
+from ml_collections import ConfigDict
 
+from dinogrl_jax import methods
 from dinogrl_jax.config import FREE_AT_EVALUATION
 from dinogrl_jax.data import datasets
 from dinogrl_jax.devices import compiling, memory, sharding
 from dinogrl_jax.interface import command_line
 from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import write_json
-from dinogrl_jax.methods import METHODS
 from dinogrl_jax.retrieval import feature_file, scoring
 from dinogrl_jax.retrieval.distances import FORMULAS
 from dinogrl_jax.retrieval.embedding import (
-    columns,
     embeddings,
-    halves,
-    loaded,
+    halved_tracklets,
+    label_columns,
     make_embed,
-    make_maps,
-    maps_pictures,
 )
+from dinogrl_jax.retrieval.pictures import make_pictures
 from dinogrl_jax.retrieval.protocols import PROTOCOLS, filters_cameras
 from dinogrl_jax.retrieval.report import subjects, write
 from dinogrl_jax.retrieval.report.subjects import Subject
-from dinogrl_jax.training import checkpoint, workdir
-from dinogrl_jax.training.summary import table
+from dinogrl_jax.retrieval.tables import figures_table
+from dinogrl_jax.training import checkpoint
+from dinogrl_jax.training.converted import stored_variables
+from dinogrl_jax.training.run_folder import check_same
 
 WHICH = flags.DEFINE_string("which", "last", "checkpoint: last, best, or a step's number")
 FEATURES = flags.DEFINE_string("features", "", "score the descriptors of this .npz instead")
 PROTOCOL = flags.DEFINE_string("protocol", "", f"{', '.join(PROTOCOLS)}; default the run's, or vcm")
-DISTANCE = flags.DEFINE_string("distance", "part_euclidean", ", ".join(FORMULAS))
+DISTANCE = flags.DEFINE_string(
+    "distance", "", f"{', '.join(FORMULAS)}; default the run's, or part_euclidean"
+)
 CAMERA_FILTER = flags.DEFINE_string(
     "camera_filter", "", "ignore a query's own identity and camera: on, off, protocol"
 )
@@ -52,18 +59,18 @@ FRAMES = flags.DEFINE_string("frames", "", "folder that paths in --features star
 REPORT = flags.DEFINE_bool("report", True, "write report.html")
 
 
-def method(protocol: str, camera_filter: str) -> scoring.ScoringOptions:
+def scoring_options(protocol: str, camera_filter: str, distance: str) -> scoring.ScoringOptions:
     """The flags, and where they say nothing the given names."""
     protocol = PROTOCOL.value or protocol
     filtered = filters_cameras(protocol, CAMERA_FILTER.value or camera_filter)
     rerank = "temporal" if TEMPORAL.value else "k_reciprocal" if RERANK.value else "none"
-    return scoring.ScoringOptions(protocol, filtered, DISTANCE.value, rerank)
+    return scoring.ScoringOptions(protocol, filtered, DISTANCE.value or distance, rerank)
 
 
 def of_features(path: str) -> tuple[scoring.Evaluation, Subject, dict, Path]:
     """What was found, what the report shows, where it came from, and the file to write."""
     features = feature_file.read_features(path)
-    how = method("vcm", "protocol")
+    how = scoring_options("vcm", "protocol", "part_euclidean")
     found = scoring.evaluation_of(features.embedding, features.label_columns, how, features.halves)
     subject = subjects.subject_of_features(features, FRAMES.value or str(Path(path).parent))
     out = Path(OUT.value or Path(path).with_suffix(""))
@@ -74,26 +81,43 @@ def of_checkpoint(config, folder: str) -> tuple[scoring.Evaluation, Subject, dic
     """The same for a checkpoint, on the test set."""
     manager = checkpoint.open_folder(f"{folder}/checkpoints")
     step = checkpoint.chosen_step(manager, WHICH.value)
-    mesh = sharding.device_mesh()
-    model, variables, trained = loaded(manager, step, mesh)
-    workdir.check_same(config, trained.config, folder, FREE_AT_EVALUATION)
-    model = model.clone(config=config.model)  # of another compute_dtype, maybe
+    trained = checkpoint.saved_metadata(manager, step)
+    check_same(config, trained.config, folder, FREE_AT_EVALUATION)
+    method, mesh = methods.named(config.method), sharding.device_mesh()
+    model = method.Model(config, trained.facts)
+    variables = stored_variables(method, manager, step)
+    variables = jax.device_put(variables, sharding.replicated(mesh))
     _, test_set = datasets.read(config.data)
-    how = method(config.evaluation.protocol, config.evaluation.camera_filter)
-    embed = make_embed(model, config, mesh)
-    made, *parts = (
+    e = config.evaluation
+    how = scoring_options(e.protocol, e.camera_filter, e.distance)
+    embed = make_embed(method, model, config, mesh)
+    made, *halves = (
         embeddings(embed, variables, tracklets, config, mesh)
-        for tracklets in (test_set, *(halves(test_set) if TEMPORAL.value else ()))
+        for tracklets in (test_set, *(halved_tracklets(test_set) if TEMPORAL.value else ()))
     )
-    found = scoring.evaluation_of(made, columns(test_set), how, tuple(parts) or None)
+    found = scoring.evaluation_of(made, label_columns(test_set), how, tuple(halves) or None)
     subject = subjects.subject_of_tracklets(test_set, config.data.root)
-    subject = subject._replace(part_names=METHODS[config.method].part_names(config.model))
-    if "gait" in config.model.streams:
-        show = partial(maps_pictures, make_maps(model), variables, config=config)
-        subject = subject._replace(maps=lambda rows: show([test_set[row] for row in rows]))
+    subject = subject._replace(
+        part_names=method.part_names(config),
+        pictures=pictures_by_caption(method, model, config, variables, test_set),
+    )
     about = {"checkpoint": WHICH.value, "step": step}
     file = Path(OUT.value, "results.json") if OUT.value else Path(folder, "evaluation.json")
     return found, subject, about, file
+
+
+def pictures_by_caption(
+    method: ModuleType, model: nn.Module, config: ConfigDict, variables: Mapping, tracklets: list
+) -> dict[str, Callable]:
+    """The method's pictures of tracklets, as `Subject.pictures` has them."""
+
+    def of_rows(show: Callable, rows: Sequence[int]) -> list:
+        return show(variables, [tracklets[row] for row in rows])
+
+    return {
+        picture.caption or name: partial(of_rows, make_pictures(picture, model, config))
+        for name, picture in method.pictures(config).items()
+    }
 
 
 def main() -> None:
@@ -109,7 +133,9 @@ def main() -> None:
     results = {**scoring.direction_figures(found), **scoring.evaluation_facts(found), **about}
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, results)
-    print(table(results, scoring.headline(results)), *scoring.skipped_lines(results), sep="\n")
+    print(
+        figures_table(results, scoring.headline(results)), *scoring.skipped_lines(results), sep="\n"
+    )
     if REPORT.value:
         report = file.with_name("report.html")
         write.write_report(report, found, subject, results)

@@ -11,14 +11,17 @@ With --halves there are embedding_first and embedding_second too, of half the fr
 
 import argparse
 
+import jax
+
+from dinogrl_jax import methods
 from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.data.tracklets import MODALITIES
 from dinogrl_jax.devices import compiling, memory, sharding
 from dinogrl_jax.interface.errors import run
 from dinogrl_jax.retrieval import extraction, feature_file
-from dinogrl_jax.retrieval.embedding import embeddings, halves, loaded, make_embed
+from dinogrl_jax.retrieval.embedding import embeddings, halved_tracklets, make_embed
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.weights import pretrained
+from dinogrl_jax.training.converted import check_whole, checkpoints_of, stored_variables
 
 
 def flags() -> argparse.Namespace:
@@ -41,20 +44,23 @@ def main() -> None:
     memory.keep_freed()
     feature_file.check_writable(options.out)
     listed = manifest.read_tracklets(options.tracklets, options.modality)
-    manager = pretrained.checkpoints_of(options.checkpoint)
+    manager = checkpoints_of(options.checkpoint)
     step = checkpoint.chosen_step(manager, options.which)
-    pretrained.check_whole(manager, step)
+    check_whole(manager, step)
     compiling.keep_compiled()
     mesh = sharding.device_mesh()
-    model, variables, metadata = loaded(manager, step, mesh)
+    trained = checkpoint.saved_metadata(manager, step)
+    method = methods.named(trained.config.method)
     config = extraction.extraction_config(
-        metadata.config, len(listed), mesh.size, options.batch, options.workers
+        trained.config, len(listed), mesh.size, options.batch, options.workers
     )
+    variables = stored_variables(method, manager, step)
+    variables = jax.device_put(variables, sharding.replicated(mesh))
     tracklets = [tracklet for tracklet, _ in listed]
-    embed = make_embed(model, config, mesh)
+    embed = make_embed(method, method.Model(config, trained.facts), config, mesh)
     made = {"embedding": embeddings(embed, variables, tracklets, config, mesh)}
     if options.halves:
-        for name, half in zip(feature_file.HALVES, halves(tracklets), strict=True):
+        for name, half in zip(feature_file.HALVES, halved_tracklets(tracklets), strict=True):
             made[name] = embeddings(embed, variables, half, config, mesh)
     feature_file.write_features(options.out, **made, **extraction.tracklet_columns(listed))
     shape = made["embedding"].shape[1:]

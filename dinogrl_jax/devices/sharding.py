@@ -70,22 +70,23 @@ def shapes(tree: Any, mesh: Mesh) -> Any:
 
 
 def check_batch(config: ConfigDict, mesh: Mesh) -> None:
-    """Raise InputError unless a batch can be divided among the devices, and into its parts."""
+    """Raise InputError unless a batch can be divided among the devices, and into micro-batches."""
     identities, tracklets = config.data.identities_per_batch, config.data.tracklets_per_identity
     if identities * tracklets % mesh.size:
         raise InputError(
             f"data.identities_per_batch × data.tracklets_per_identity = {identities * tracklets} "
             f"pairs cannot be divided among {mesh.size} devices"
         )
-    parts = config.optimizer.parts
-    if parts < 1 or tracklets % parts:
+    count = config.optimizer.micro_batches
+    if count < 1 or tracklets % count:
         raise InputError(
-            f"optimizer.parts = {parts}: it has to divide data.tracklets_per_identity, {tracklets}"
+            f"optimizer.micro_batches = {count}: it has to divide data.tracklets_per_identity, "
+            f"{tracklets}"
         )
 
 
 def placed(batch: Any, mesh: Mesh) -> Any:
-    """Each process's part of a batch as one global array per leaf."""
+    """Each process's share of a batch as one global array per leaf."""
     sharding = by_tracklet(mesh)
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch

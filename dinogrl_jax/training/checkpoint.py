@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 from dinogrl_jax import config
 from dinogrl_jax.devices import hosts
 from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.methods.contract import Facts
 from dinogrl_jax.training.fingerprints import fingerprints
 
 PACKAGES = ("dinogrl_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -54,6 +55,11 @@ class Metadata(NamedTuple):
     step: int = 0
     figures: dict | None = None  # of this step, as in results.json
     best: dict | None = None  # {"step", "score"} of the highest `evaluation.best` so far
+
+    @property
+    def facts(self) -> Facts:
+        """What the training data told the model."""
+        return Facts(len(self.identities), tuple(self.cameras))
 
     def scored(self, figures: dict, score: float) -> "Metadata":
         """With the figures of this step, which is the best if its score is the highest."""

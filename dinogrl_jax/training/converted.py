@@ -8,7 +8,6 @@ import jax
 import orbax.checkpoint as ocp
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.methods.contract import Facts
 from dinogrl_jax.methods.variables import variable_shapes
 from dinogrl_jax.training import checkpoint
 
@@ -37,8 +36,8 @@ def stored_variables(method: ModuleType, manager: ocp.CheckpointManager, step: i
     method: of the model. Raises InputError if the checkpoint is damaged.
     """
     metadata = checkpoint.saved_metadata(manager, step)
-    facts = Facts(len(metadata.identities), tuple(metadata.cameras))
-    shapes = variable_shapes(method.Model(metadata.config, facts), metadata.config)
+    model = method.Model(metadata.config, metadata.facts)
+    shapes = variable_shapes(model, metadata.config)
     return jax.device_get(checkpoint.restored(manager, step, variables=shapes)["variables"])
 
 

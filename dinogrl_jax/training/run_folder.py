@@ -1,17 +1,26 @@
-"""The folder of a run: config.json, checkpoints/, tensorboard/, pictures/, results.json."""
+"""The folder of a run: config.json, checkpoints/, tensorboard/, pictures/, results.json.
+
+And the state that a run goes on from: its last checkpoint's, or a fresh one.
+"""
 
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import orbax.checkpoint as ocp
+from flax import linen as nn
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dinogrl_jax.config import FREE_ON_RESUME, differences, restored
+from dinogrl_jax.devices import sharding
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import read_json, write_json
 from dinogrl_jax.training import checkpoint
+from dinogrl_jax.training.start import starting_variables
+from dinogrl_jax.training.state import State, initial_state, restored_state, state_shapes
 
 
 def run_folder(folder: str | Path, config: ConfigDict) -> tuple[Path, ocp.CheckpointManager]:
@@ -62,6 +71,72 @@ def check_same(
             f"{folder} holds a run of another configuration ({'; '.join(changed[:5])}): "
             "choose another --workdir, or go back to its settings"
         )
+
+
+def state_to_train(
+    method: ModuleType,
+    model: nn.Module,
+    config: ConfigDict,
+    metadata: checkpoint.Metadata,
+    manager: ocp.CheckpointManager,
+    mesh: Mesh,
+) -> tuple[State, checkpoint.Metadata]:
+    """The state a run goes on from, on the mesh, and what is known of it.
+
+    metadata: of a run that begins. A damaged checkpoint stops the run, or with
+    `train.damaged_checkpoint` = "previous" is set aside if an earlier one is good.
+    """
+    policy = config.train.damaged_checkpoint
+    if policy not in ("stop", "previous"):
+        raise InputError(f"train.damaged_checkpoint = {policy!r}: it has to be stop or previous")
+    steps, damaged = sorted(manager.all_steps(), reverse=True), []
+    if not steps:
+        variables, lines = starting_variables(
+            method, model, metadata.facts, metadata.identities, config
+        )
+        print(*lines, sep="\n")
+        return sharding.spread(initial_state(variables, method, config), mesh), metadata
+    for step in steps:
+        try:
+            state, found = saved_state(method, model, config, metadata, manager, mesh, step)
+        except checkpoint.DamagedCheckpoint as error:
+            if policy == "stop" or step == steps[-1]:
+                raise
+            print(f"{error.reason}; going back")
+            damaged.append(step)
+        else:
+            break
+    for other in damaged:
+        checkpoint.set_aside(manager, other)
+    print(f"continuing at step {step}")
+    return state, found
+
+
+def saved_state(
+    method: ModuleType,
+    model: nn.Module,
+    config: ConfigDict,
+    metadata: checkpoint.Metadata,
+    manager: ocp.CheckpointManager,
+    mesh: Mesh,
+    step: int,
+) -> tuple[State, checkpoint.Metadata]:
+    """The state of a checkpoint, on the mesh; InputError where it is of other identities."""
+    found = checkpoint.saved_metadata(manager, step)
+    for name in ("identities", "cameras"):
+        known, given = getattr(found, name), getattr(metadata, name)
+        if known != given:
+            raise InputError(
+                f"{manager.directory}: trained on {len(known)} {name}, which are not the "
+                f"{len(given)} of data.root: restore the data set, or choose another --workdir"
+            )
+    shapes = state_shapes(method, model, config)
+    variables = sharding.shapes(shapes.variables, mesh)
+    training = sharding.shapes(shapes.training, mesh)
+    items = checkpoint.restored(manager, step, variables=variables, training=training)
+    state = restored_state(**items, step=step, method=method, config=config, mesh=mesh)
+    # Settings that may change between one start and the next are those of this one.
+    return state, found._replace(config=config)
 
 
 def run_results(manager: ocp.CheckpointManager, protocol: str) -> dict:

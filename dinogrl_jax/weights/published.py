@@ -101,11 +101,11 @@ def dinov2_settings(state: Mapping[str, np.ndarray]) -> dict:
     registers = state["register_tokens"].shape[1] if "register_tokens" in state else 0
     heads = {"heads": embedding // 64} if embedding in PUBLISHED_EMBEDDINGS else {}
     return {
-        **heads,
         "patch": patch,
         "grid": grid,
         "embedding": embedding,
         "depth": len(blocks),
+        **heads,
         "mlp": "swiglu" if "blocks.0.mlp.w12.weight" in state else "gelu",
         "registers": registers,
         "antialias": bool(registers),

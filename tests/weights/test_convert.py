@@ -1,19 +1,14 @@
 """Path rules in both directions, and what they report."""
 
-import json
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from dinogrl_jax.weights import torch_files
 from dinogrl_jax.weights.conversion import ConversionError, report_lines, to_state, to_variables
 from dinogrl_jax.weights.rules import CONV, CONV1D, IDENTITY, LINEAR, Dropped, Rule, reshaped, under
-
-MANIFEST = Path(__file__).parents[1] / "golden" / "dinogrl_manifest.json"
 
 
 def counter(shape):
@@ -239,53 +234,3 @@ def test_fields():
     assert rule.match_key("l1.02.1.w") == rule.match_path("params/102/w") == {"s": "1", "b": "02"}
     assert rule.match_key("l1.02.2.w") is rule.match_key("l5.1.5.w") is None
     assert rule.match_key("l1.a.b.1.w") is rule.match_key("l1.0.1.w\n") is None
-
-
-def renamed(manifest):
-    """One rule for all keys of the manifest that differ in the number of a block only."""
-    rules = {}
-    for key, shape in manifest.items():
-        if not key.endswith("num_batches_tracked"):
-            template = re.sub(r"blocks\.\d+", "blocks.{i}", key)
-            template = re.sub(r"resnet_conv\.\d+\.\d+\.", "resnet_conv.{s}.{b}.", template)
-            layout = {2: LINEAR, 3: CONV1D, 4: CONV}.get(len(shape), IDENTITY)
-            path = re.sub(r"[:.]", "/", template)
-            rules[template] = Rule(template, f"params/{path}", layout)
-    beside = ("{n:.+}.num_batches_tracked", "{n:.+}.running_mean")
-    return [*rules.values(), Dropped(beside[0], (), counter, beside=beside[1])]
-
-
-def shapes_of(manifest, rules):
-    tree = {}
-    for key, shape in manifest.items():
-        for rule in (rule for rule in rules[:-1] if rule.match_key(key) is not None):
-            template = rule.path.format(**rule.match_key(key))
-            *parents, name = template.split("/")
-            node = tree
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[name] = leaf(*rule.layout.from_torch(np.broadcast_to(0.0, shape)).shape)
-    return tree
-
-
-def test_all_keys_of_the_published_files(tmp_path):
-    files = json.loads(MANIFEST.read_text())
-    small = {
-        f"{file}:{key}": tuple(min(size, 3) for size in shape)
-        for file, entries in files.items()
-        for key, shape in entries
-    }
-    source = {
-        key: counter(()) if key.endswith("tracked") else random(shape)
-        for key, shape in small.items()
-    }
-    torch_files.write(tmp_path / "all.pth", source)
-    rules = renamed(small)
-    read = torch_files.read(tmp_path / "all.pth")
-    variables, report = to_variables(read, rules, shapes_of(small, rules), source_name="all.pth")
-    back, _ = to_state(variables, rules)
-    assert back.keys() == source.keys() and len(back) == 963
-    assert all(np.array_equal(back[key], source[key]) for key in source)
-    lines = report_lines(report)
-    assert len(lines) == len(rules) + 1 < 400
-    assert sum(int(line.split()[0]) for line in lines[1:]) == 963

@@ -7,7 +7,7 @@ from jaxtyping import ArrayLike, Int, Shaped
 
 from dinogrl_jax.data.tracklets import MODALITIES
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.retrieval.gallery import DescriptorSet, Junk, no_junk, same_camera
+from dinogrl_jax.retrieval.gallery import DescriptorSet, JunkRule, no_junk, same_camera
 from dinogrl_jax.retrieval.metrics import Result, both_directions, one_direction
 from dinogrl_jax.retrieval.protocols import protocol_rule
 
@@ -20,7 +20,7 @@ class Direction(NamedTuple):
 
     query: DescriptorSet
     gallery: DescriptorSet
-    junk: Junk
+    junk: JunkRule
 
 
 def directions(
@@ -45,7 +45,7 @@ def directions(
     filtered = rule.camera_filter if camera_filter is None else camera_filter
     _check_columns(embedding.shape[0], identity=identity, modality=modality, role=role)
     _check_words(modality=(modality, MODALITIES), role=(role, (*ROLES, "train")))
-    camera = _cameras(camera, embedding.shape[0], filtered)
+    camera = _camera_numbers(camera, embedding.shape[0], filtered)
 
     def subset(m: str, r: str) -> DescriptorSet:
         rows = np.flatnonzero((modality == m) & np.isin(role, (r, "both")))
@@ -121,7 +121,7 @@ def _check_words(**columns: tuple[np.ndarray, tuple[str, ...]]) -> None:
             )
 
 
-def _cameras(camera: np.ndarray | None, count: int, needed: bool) -> Int[np.ndarray, " n"]:
+def _camera_numbers(camera: np.ndarray | None, count: int, needed: bool) -> Int[np.ndarray, " n"]:
     """Cameras as numbers; where no filter needs them, whatever they are."""
     if not needed:
         return np.zeros(count, int)

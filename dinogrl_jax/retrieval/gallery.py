@@ -1,4 +1,4 @@
-"""Sets of tracklets that query or are searched, and their blocks on the devices."""
+"""Sets of descriptors that query or are searched, and their blocks on the devices."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +13,13 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval import distances
 
-# (identity, camera, gallery identity, gallery camera) → whether the query ignores the entry, by
-# operators that NumPy and JAX arrays share
-Junk = Callable
+# (identity, camera, gallery identity, gallery camera) → whether the query ignores the entry; it
+# uses only operators that NumPy and JAX arrays share
+JunkRule = Callable
 
 
 def no_junk(identity, camera, gallery_identity, gallery_camera):
-    """Every gallery entry counts (BUPTCampus)."""
+    """No gallery entry is ignored (BUPTCampus)."""
     return (identity == gallery_identity) & False
 
 
@@ -29,9 +29,9 @@ def same_camera(identity, camera, gallery_identity, gallery_camera):
 
 
 class DescriptorSet(NamedTuple):
-    """Rows of a descriptor array, which may be larger, and who and where they are.
+    """Some rows of a descriptor array, with the identity and the camera of each.
 
-    Descriptors are float32: narrower ones are widened block by block, wider ones rounded.
+    Descriptors are used as float32: narrower types are widened block by block, wider ones rounded.
     """
 
     embedding: Shaped[ArrayLike, "n ..."]  # [n, p, d] or [n, d], a numpy.memmap for instance
@@ -40,13 +40,15 @@ class DescriptorSet(NamedTuple):
     camera: Shaped[np.ndarray, " m"]
 
     def take(self, places: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b p d"]:
+        """The descriptors at these places of the set; [n, d] becomes one part."""
         rows = self.rows[places]
-        if len(rows) and np.all(np.diff(rows) == 1):  # a view: nothing is copied
+        if len(rows) and np.all(np.diff(rows) == 1):  # a slice gives a view: nothing is copied
             rows = slice(rows[0], rows[-1] + 1)
         taken = np.asarray(self.embedding[rows], np.float32)
         return taken if taken.ndim == 3 else taken[:, None]
 
-    def one(self, place) -> Float[np.ndarray, "p d"]:
+    def descriptor(self, place) -> Float[np.ndarray, "p d"]:
+        """The descriptor at one place of the set."""
         return np.atleast_2d(np.asarray(self.embedding[self.rows[place]], np.float32))
 
 
@@ -55,9 +57,9 @@ def descriptor_set(
     identity: Shaped[ArrayLike, " m"],
     camera: Shaped[ArrayLike, " c"] | None = None,
 ) -> DescriptorSet:
-    """All rows of a descriptor array; without cameras, all come from one.
+    """The set of all rows of a descriptor array; without `camera`, all have the same one.
 
-    Errors: InputError for columns of different length.
+    Raises InputError for columns of another length.
     """
     count = embedding.shape[0]
     camera = np.zeros(count, int) if camera is None else np.asarray(camera)
@@ -67,10 +69,12 @@ def descriptor_set(
     return DescriptorSet(embedding, np.arange(count), np.asarray(identity), camera)
 
 
-def comparable(query: DescriptorSet, gallery: DescriptorSet) -> tuple[DescriptorSet, DescriptorSet]:
-    """Both sets with identities and cameras numbered alike.
+def comparable_sets(
+    query: DescriptorSet, gallery: DescriptorSet
+) -> tuple[DescriptorSet, DescriptorSet]:
+    """Both sets, with identities and cameras as numbers that are equal where their values are.
 
-    Errors: InputError for an empty set and for descriptors of different shape.
+    Raises InputError for an empty set and for descriptors of different shapes.
     """
     for what, x in (("query", query), ("gallery", gallery)):
         if not len(x.rows):
@@ -86,98 +90,109 @@ def comparable(query: DescriptorSet, gallery: DescriptorSet) -> tuple[Descriptor
     return query._replace(identity=qi, camera=qc), gallery._replace(identity=gi, camera=gc)
 
 
-class Task(NamedTuple):
-    """What all blocks of a comparison share."""
+class Comparison(NamedTuple):
+    """What stays the same for all blocks of queries and gallery."""
 
     name: str  # of the distance
-    junk: Junk
+    junk: JunkRule
     offset: Float[np.ndarray, "p d"]
     mesh: Mesh
-    size: int  # tracklets a side of a block, about
+    size: int  # rows and columns of a block of distances, about
 
 
-def task(
+def comparison_of(
     name: str,
-    junk: Junk,
+    junk: JunkRule,
     query: DescriptorSet,
     size: int = 1024,
     devices: Sequence[jax.Device] | None = None,
-) -> Task:
-    """A comparison with these queries, on all local devices if none are named."""
+) -> Comparison:
+    """The comparison for these queries; without `devices`, on all local ones."""
     distances.distance_formula(name)
     some = query.take(np.arange(0, len(query.rows), max(1, len(query.rows) // 256)))
     mesh = Mesh(np.array(devices or jax.local_devices()), ("gallery",))
-    return Task(name, junk, distances.centring_offset(name, some), mesh, size)
+    return Comparison(name, junk, distances.centring_offset(name, some), mesh, size)
 
 
-def ignored(
-    junk: Junk, query: DescriptorSet, gallery: DescriptorSet, q, g
+def junk_mask(
+    junk: JunkRule, query: DescriptorSet, gallery: DescriptorSet, q, g
 ) -> Bool[np.ndarray, "..."]:
     """Whether the queries at places q ignore the gallery entries at places g, broadcast."""
     own = query.identity[q], query.camera[q]
     return junk(*own, gallery.identity[g], gallery.camera[g])
 
 
-def exact(
-    t: Task, query: DescriptorSet, gallery: DescriptorSet, q, g, step: int = 32
+def exact_distances(
+    comparison: Comparison, query: DescriptorSet, gallery: DescriptorSet, q, g, step: int = 32
 ) -> Float[np.ndarray, "q g"]:
-    """Float64 distances between places, few at a time: larger products start BLAS threads."""
+    """Float64 distances between places, `step` at a time: larger products start BLAS threads."""
     out = np.empty((len(q), len(g)))
     for i in range(0, len(q), step):
         a = query.take(q[i : i + step])
         for j in range(0, len(g), step):
             b = gallery.take(g[j : j + step])
-            out[i : i + step, j : j + step] = distances.exact_distances(t.name, a, b, t.offset)
+            out[i : i + step, j : j + step] = distances.exact_distances(
+                comparison.name, a, b, comparison.offset
+            )
     return out
 
 
-def exact_block(
-    t: Task, query: DescriptorSet, gallery: DescriptorSet, q, g
+def exact_distances_at_once(
+    comparison: Comparison, query: DescriptorSet, gallery: DescriptorSet, q, g
 ) -> Float[np.ndarray, "q g"]:
-    """Float64 distances between places at once; memory: four times the float32 descriptors."""
-    return distances.exact_distances_by_xla(t.name, query.take(q), gallery.take(g), t.offset)
+    """The same, all at once; needs four times the memory of the float32 descriptors."""
+    return distances.exact_distances_by_xla(
+        comparison.name, query.take(q), gallery.take(g), comparison.offset
+    )
 
 
-def exact_pair(t: Task, query: DescriptorSet, gallery: DescriptorSet, q, g) -> float:
+def exact_distance(
+    comparison: Comparison, query: DescriptorSet, gallery: DescriptorSet, q, g
+) -> float:
     """The float64 distance between two places."""
-    return distances.exact_distance(t.name, query.one(q), gallery.one(g), t.offset)
+    return distances.exact_distance(
+        comparison.name, query.descriptor(q), gallery.descriptor(g), comparison.offset
+    )
 
 
-class Side(NamedTuple):
-    """A block of tracklets on the devices; rows that are not `real` fill up the last one."""
+class DeviceBlock(NamedTuple):
+    """A block of descriptors on the devices; rows that are not `valid` are padding of the last."""
 
     operand: distances.Operand
-    length: Float[Array, " n"]  # 0 where not real
-    real: Bool[Array, " n"]
+    length: Float[Array, " n"]  # 0 in padding
+    valid: Bool[Array, " n"]
     identity: Int[Array, " n"]
     camera: Int[Array, " n"]
-    matched: Float[Array, "n m"]  # distances of the matches, −inf where there are fewer than m
+    match_distance: Float[Array, "n m"]  # −inf where there are fewer than m matches
 
 
-def sides(
-    x: DescriptorSet, matched: Float[np.ndarray, "n m"], t: Task, sharded: bool
-) -> Iterator[tuple[Int[np.ndarray, " n"], Side]]:
-    """Blocks of equal size as (places, Side), over the devices (`sharded`) or on each.
+def device_blocks(
+    x: DescriptorSet,
+    match_distance: Float[np.ndarray, "n m"],
+    comparison: Comparison,
+    sharded: bool,
+) -> Iterator[tuple[Int[np.ndarray, " n"], DeviceBlock]]:
+    """Blocks of equal size with their places: spread over the devices (`sharded`) or on each.
 
-    Errors: InputError for descriptors that are not finite.
+    Raises InputError for descriptors that are not finite.
     """
     count = len(x.rows)
-    blocks = -(-count // t.size)
-    size = -(-count // (blocks * t.mesh.size)) * t.mesh.size
-    sharding = NamedSharding(t.mesh, PartitionSpec("gallery" if sharded else None))
-    fill = partial(_filled, size=size, sharding=sharding)
-    columns = x.identity, x.camera, matched.astype(np.float32)
+    blocks = -(-count // comparison.size)
+    size = -(-count // (blocks * comparison.mesh.size)) * comparison.mesh.size
+    sharding = NamedSharding(comparison.mesh, PartitionSpec("gallery" if sharded else None))
+    fill = partial(_padded_on_device, size=size, sharding=sharding)
+    columns = x.identity, x.camera, match_distance.astype(np.float32)
     for start in range(0, count, size):
         places = np.arange(start, min(start + size, count))
-        operand = distances.centred_operand(fill(x.take(places)), t.offset)
-        real = fill(np.ones(len(places), bool))
-        length = distances.descriptor_lengths(operand) * real
+        operand = distances.centred_operand(fill(x.take(places)), comparison.offset)
+        valid = fill(np.ones(len(places), bool))
+        length = distances.descriptor_lengths(operand) * valid
         _check_finite(np.asarray(length)[: len(places)], places, "gallery" if sharded else "query")
-        yield places, Side(operand, length, real, *(fill(c[places]) for c in columns))
+        yield places, DeviceBlock(operand, length, valid, *(fill(c[places]) for c in columns))
 
 
-def _filled(x: np.ndarray, size: int, sharding: NamedSharding) -> Array:
-    """On the devices, zeros behind; a CPU uses this one copy as it lies, for it is aligned."""
+def _padded_on_device(x: np.ndarray, size: int, sharding: NamedSharding) -> Array:
+    """The array on the devices, padded with zeros; it is aligned so that a CPU needs no copy."""
     shape = size, *x.shape[1:]
     memory = np.empty(math.prod(shape) * x.itemsize + 64, np.uint8)
     start = -memory.ctypes.data % 64

@@ -8,8 +8,14 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.retrieval.gallery import DescriptorSet, Junk, comparable, same_camera, task
-from dinogrl_jax.retrieval.search import count_negatives
+from dinogrl_jax.retrieval.gallery import (
+    DescriptorSet,
+    JunkRule,
+    comparable_sets,
+    comparison_of,
+    same_camera,
+)
+from dinogrl_jax.retrieval.search import negative_counts
 
 
 class Result(NamedTuple):
@@ -102,13 +108,13 @@ def result_from_matrix(
     nan = np.isnan(distance).any(1)
     if nan.any():
         raise InputError(f"row {np.argmax(nan)} of the distance matrix has NaN")
-    places = _places(match & ~junk)
+    places = _match_places(match & ~junk)
     with jax.enable_x64(distance.dtype == np.float64):
         counts = negatives_before(distance, places, ~match & ~junk)
     return result_from_counts(np.asarray(counts), places >= 0, distance.shape[1], max_rank)
 
 
-def _places(match: Bool[np.ndarray, "q g"]) -> Int[np.ndarray, "q m"]:
+def _match_places(match: Bool[np.ndarray, "q g"]) -> Int[np.ndarray, "q m"]:
     """The columns of each row's matches, ascending, −1 after the last."""
     rows, columns = np.nonzero(match)
     count = match.sum(1)
@@ -120,7 +126,7 @@ def _places(match: Bool[np.ndarray, "q g"]) -> Int[np.ndarray, "q m"]:
 def one_direction(
     query: DescriptorSet,
     gallery: DescriptorSet,
-    junk: Junk = same_camera,
+    junk: JunkRule = same_camera,
     distance: str = "part_euclidean",
     max_rank: int = 20,
     **options,
@@ -132,24 +138,24 @@ def one_direction(
 
     Errors: InputError for an empty set, widths that disagree, NaN, or no query with a match.
     """
-    query, gallery = comparable(query, gallery)
-    t = task(distance, junk, query, **options)
-    (counts,) = count_negatives(query, gallery, t)
+    query, gallery = comparable_sets(query, gallery)
+    comparison = comparison_of(distance, junk, query, **options)
+    (counts,) = negative_counts(query, gallery, comparison)
     return result_from_counts(*counts, len(gallery.rows), max_rank)
 
 
 def both_directions(
     query: DescriptorSet,
     gallery: DescriptorSet,
-    junk: Junk = same_camera,
+    junk: JunkRule = same_camera,
     distance: str = "part_euclidean",
     max_rank: int = 20,
     **options,
 ) -> tuple[Result, Result]:
     """`one_direction` and the same with the sets exchanged, from one pass over the distances."""
-    query, gallery = comparable(query, gallery)
-    t = task(distance, junk, query, **options)
-    there, back = count_negatives(query, gallery, t, both=True)
+    query, gallery = comparable_sets(query, gallery)
+    comparison = comparison_of(distance, junk, query, **options)
+    there, back = negative_counts(query, gallery, comparison, both=True)
     return (
         result_from_counts(*there, len(gallery.rows), max_rank),
         result_from_counts(*back, len(query.rows), max_rank),

@@ -10,15 +10,15 @@ from jaxtyping import Array, Float, Int
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval import distances
 from dinogrl_jax.retrieval.gallery import (
+    Comparison,
     DescriptorSet,
-    Junk,
-    Side,
-    Task,
-    comparable,
-    exact,
+    DeviceBlock,
+    JunkRule,
+    comparable_sets,
+    comparison_of,
+    device_blocks,
+    exact_distances,
     same_camera,
-    sides,
-    task,
 )
 
 
@@ -26,7 +26,7 @@ def nearest_entries(
     query: DescriptorSet,
     gallery: DescriptorSet,
     k: int,
-    junk: Junk = same_camera,
+    junk: JunkRule = same_camera,
     distance: str = "part_euclidean",
     **options,
 ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
@@ -39,52 +39,60 @@ def nearest_entries(
     """
     if k < 1:
         raise InputError(f"{k} nearest entries: ask for 1 or more")
-    query, gallery = comparable(query, gallery)
-    t = task(distance, junk, query, **options)
+    query, gallery = comparable_sets(query, gallery)
+    comparison = comparison_of(distance, junk, query, **options)
     spare = 16  # candidates beyond k, among which float64 chooses
     while True:
-        found = _attempt(query, gallery, k, k + spare, t)
+        found = _nearest_among(query, gallery, k, k + spare, comparison)
         if found is not None:
             return found
         spare *= 8  # many entries about as far as the k-th: duplicates, for instance
 
 
-def _attempt(query: DescriptorSet, gallery: DescriptorSet, k: int, keep: int, t: Task):
+def _nearest_among(
+    query: DescriptorSet, gallery: DescriptorSet, k: int, keep: int, comparison: Comparison
+):
     """The result, or None if entries beyond the `keep` nearest in float32 may belong to it."""
     none = np.zeros((max(len(query.rows), len(gallery.rows)), 0))
-    queries = list(sides(query, none, t, sharded=False))
-    best = [_nothing(len(left.real), keep) for _, left in queries]
+    queries = list(device_blocks(query, none, comparison, sharded=False))
+    best = [_no_entries_yet(len(left.valid), keep) for _, left in queries]
     longest = 0.0
-    for columns, right in sides(gallery, none, t, sharded=True):
+    for columns, right in device_blocks(gallery, none, comparison, sharded=True):
         longest = max(longest, float(right.length.max()))
         best = [
-            _merged(t.name, t.junk, left, right, columns[0], *so_far)
+            _merged_nearest(comparison.name, comparison.junk, left, right, columns[0], *so_far)
             for (_, left), so_far in zip(queries, best, strict=True)
         ]
     chosen = []
     for (rows, left), so_far in zip(queries, best, strict=True):
         scale = (np.asarray(left.length, np.float64) + longest) ** 2
         for row in zip(rows, *map(np.asarray, so_far), scale, strict=False):
-            chosen.append(_chosen(query, gallery, k, t, *row))
+            chosen.append(_nearest_of_query(query, gallery, k, comparison, *row))
             if chosen[-1] is None:
                 return None
     places, distance = zip(*chosen, strict=True)
     return np.stack(places), np.stack(distance)
 
 
-def _nothing(count: int, keep: int) -> tuple[Array, Array]:
+def _no_entries_yet(count: int, keep: int) -> tuple[Array, Array]:
     return jnp.full((count, keep), jnp.inf), jnp.full((count, keep), -1, jnp.int32)
 
 
 @partial(jax.jit, static_argnames=("name", "junk"))
-def _merged(
-    name: str, junk: Junk, query: Side, gallery: Side, start, best: Array, place: Array
+def _merged_nearest(
+    name: str,
+    junk: JunkRule,
+    query: DeviceBlock,
+    gallery: DeviceBlock,
+    start,
+    best: Array,
+    place: Array,
 ) -> tuple[Array, Array]:
     """The nearest of those so far and those of one block, by float32 distance."""
     distance = distances.block_distances(name, query.operand, gallery.operand)
     own = query.identity[:, None], query.camera[:, None]
     other = gallery.identity[None, :], gallery.camera[None, :]
-    distance = jnp.where(junk(*own, *other) | ~gallery.real[None, :], jnp.inf, distance)
+    distance = jnp.where(junk(*own, *other) | ~gallery.valid[None, :], jnp.inf, distance)
     places = jnp.broadcast_to(start + jnp.arange(distance.shape[1]), distance.shape)
     distance = jnp.concatenate([best, distance], axis=1)
     lowest, at = jax.lax.top_k(-distance, best.shape[1])
@@ -92,17 +100,21 @@ def _merged(
     return -lowest, jnp.take_along_axis(places, at, axis=1)
 
 
-def _chosen(query, gallery, k: int, t: Task, i, rough, places, scale):
+def _nearest_of_query(query, gallery, k: int, comparison: Comparison, i, rough, places, scale):
     """One query's k nearest in float64, or None if its candidates may not hold them all."""
     places = places[np.isfinite(rough)]
-    distance = exact(t, query, gallery, np.array([i]), places)[0]
+    distance = exact_distances(comparison, query, gallery, np.array([i]), places)[0]
     order = np.argsort(distance, kind="stable")
     distance, places = distance[order], places[order]
     if np.isfinite(rough[-1]):
-        margin = distances.tolerance(t.name, distance[k - 1], scale, len(t.offset), np.float32)
+        margin = distances.tolerance(
+            comparison.name, distance[k - 1], scale, len(comparison.offset), np.float32
+        )
         if rough[-1] <= distance[k - 1] + margin:
             return None
-    margin = distances.tolerance(t.name, distance[1:], scale, len(t.offset), np.float64)
+    margin = distances.tolerance(
+        comparison.name, distance[1:], scale, len(comparison.offset), np.float64
+    )
     tie = np.cumsum(np.diff(distance) > margin, dtype=int)  # equal ones share a number
     order = np.lexsort((places, np.concatenate([[0], tie])[: len(places)]))[:k]
     missing = (0, k - len(order))

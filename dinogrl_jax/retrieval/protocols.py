@@ -36,7 +36,9 @@ def filters_cameras(protocol: str, camera_filter: str = "protocol") -> bool:
     Raises InputError for an unknown name.
     """
     if camera_filter not in CAMERA_FILTERS:
-        raise InputError(f"evaluation.camera_filter = {camera_filter!r}: {', '.join(CAMERA_FILTERS)}")
+        raise InputError(
+            f"evaluation.camera_filter = {camera_filter!r}: {', '.join(CAMERA_FILTERS)}"
+        )
     own, chosen = protocol_rule(protocol).camera_filter, CAMERA_FILTERS[camera_filter]
     return own if chosen is None else chosen
 

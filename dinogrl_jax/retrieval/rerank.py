@@ -47,7 +47,7 @@ def k_reciprocal_distances(
         scaled = jnp.asarray(distance)
         scaled = scaled / scaled.max(1, keepdims=True)
         nearest = _nearest(scaled, k1 + 1, rows)
-        codes = _expanded(_codes(scaled, nearest, k1, rows), nearest[:, :k2], rows)
+        codes = _averaged_codes(_codes(scaled, nearest, k1, rows), nearest[:, :k2], rows)
         # the longest code; a multiple of 64 so that few programs are compiled
         support = min(-(-int((codes > 0).sum(1).max()) // 64) * 64, count)
         jaccard = _jaccard(codes[:queries], codes[queries:].T, support)
@@ -90,7 +90,7 @@ def _codes(
 
 
 @partial(jax.jit, static_argnames="rows")
-def _expanded(
+def _averaged_codes(
     codes: Float[Array, "n n"], nearest: Int[Array, "n k"], rows: int
 ) -> Float[Array, "n n"]:
     """Each code averaged with those of the nearest tracklets."""

@@ -9,14 +9,14 @@ from dinogrl_jax.data.problems import enumeration
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval.directions import Direction, direction_results, directions
 from dinogrl_jax.retrieval.distances import distance_matrix
-from dinogrl_jax.retrieval.gallery import DescriptorSet, comparable, ignored, same_camera
+from dinogrl_jax.retrieval.gallery import DescriptorSet, comparable_sets, junk_mask, same_camera
 from dinogrl_jax.retrieval.metrics import Result, bootstrap_intervals, result_from_matrix
 from dinogrl_jax.retrieval.rerank import (
     HalvedDescriptors,
     k_reciprocal_distances,
     temporal_distances,
 )
-from dinogrl_jax.retrieval.search import same_identity
+from dinogrl_jax.retrieval.search import places_by_identity
 
 RANKS = (1, 5, 10, 20)
 RERANKINGS = ("none", "k_reciprocal", "temporal")
@@ -133,10 +133,10 @@ def skipped_lines(results: dict) -> list[str]:
 
 def chance_rank1(direction: Direction) -> float:
     """The rank-1 that a random order of the gallery is expected to reach."""
-    query, gallery = comparable(direction.query, direction.gallery)
+    query, gallery = comparable_sets(direction.query, direction.gallery)
     matches, junk = np.zeros((2, len(query.rows)))
-    for q, g in same_identity(query, gallery):
-        out = ignored(direction.junk, query, gallery, q[:, None], g[None, :])
+    for q, g in places_by_identity(query, gallery):
+        out = junk_mask(direction.junk, query, gallery, q[:, None], g[None, :])
         matches[q], junk[q] = (~out).sum(1), out.sum(1)
     valid = matches > 0
     return float((matches[valid] / (len(gallery.rows) - junk[valid])).mean())
@@ -178,7 +178,7 @@ def _reranked_distances(
 
 def match_and_junk_masks(direction: Direction) -> tuple[np.ndarray, np.ndarray]:
     """Which gallery entries match and which are ignored, [q, g] each."""
-    query, gallery = comparable(direction.query, direction.gallery)
+    query, gallery = comparable_sets(direction.query, direction.gallery)
     everyone = np.arange(len(query.rows))[:, None], np.arange(len(gallery.rows))[None, :]
-    junk = ignored(direction.junk, query, gallery, *everyone)
+    junk = junk_mask(direction.junk, query, gallery, *everyone)
     return query.identity[everyone[0]] == gallery.identity[everyone[1]], junk

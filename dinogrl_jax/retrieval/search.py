@@ -19,15 +19,15 @@ from jaxtyping import Array, Bool, Float, Int
 
 from dinogrl_jax.retrieval import distances
 from dinogrl_jax.retrieval.gallery import (
+    Comparison,
     DescriptorSet,
-    Junk,
-    Side,
-    Task,
-    exact,
-    exact_block,
-    exact_pair,
-    ignored,
-    sides,
+    DeviceBlock,
+    JunkRule,
+    device_blocks,
+    exact_distance,
+    exact_distances,
+    exact_distances_at_once,
+    junk_mask,
 )
 
 ONE_BY_ONE = 1 / 64  # share of a block's pairs above which all of them together cost less
@@ -40,7 +40,7 @@ class Matches(NamedTuple):
     place: Int[np.ndarray, "n m"]
 
 
-class Compared(NamedTuple):
+class BlockCounts(NamedTuple):
     """How many negatives of a block are nearer to each tracklet than each of its matches."""
 
     surely: Int[Array, "n m"]
@@ -49,8 +49,8 @@ class Compared(NamedTuple):
     high: Float[Array, "n m"]
 
 
-def count_negatives(
-    query: DescriptorSet, gallery: DescriptorSet, t: Task, both: bool = False
+def negative_counts(
+    query: DescriptorSet, gallery: DescriptorSet, comparison: Comparison, both: bool = False
 ) -> list[tuple[Int[np.ndarray, "n m"], Bool[np.ndarray, "n m"]]]:
     """How many negatives precede each match of each query, and which entries are matches.
 
@@ -61,34 +61,49 @@ def count_negatives(
     Memory over the features: a copy of the queries, six blocks of features, two of distances,
     and O((q + g) · m). Time: linear in q · g.
     """
-    found = matches(query, gallery, t, both)
+    found = all_matches(query, gallery, comparison, both)
     counts = [np.zeros(x.place.shape, np.int64) for x in found]
-    for rows, left, columns, right, compared in _one_ahead(query, gallery, found, t):
+    for rows, left, columns, right, compared in _compared_blocks(query, gallery, found, comparison):
         distance, there, back = jax.tree.map(np.asarray, compared)
         lengths = [np.asarray(side.length, np.float64) for side in (left, right)]
-        _add(counts[0], found[0], there, distance, lengths, t, query, gallery, rows, columns)
+        _add_counts(
+            counts[0], found[0], there, distance, lengths, comparison, query, gallery, rows, columns
+        )
         lengths = lengths[::-1]
-        _add(counts[1], found[1], back, distance.T, lengths, t, gallery, query, columns, rows)
+        _add_counts(
+            counts[1],
+            found[1],
+            back,
+            distance.T,
+            lengths,
+            comparison,
+            gallery,
+            query,
+            columns,
+            rows,
+        )
     return [(c, x.place >= 0) for c, x in zip(counts, found, strict=True)][: 1 + both]
 
 
-def matches(
-    query: DescriptorSet, gallery: DescriptorSet, t: Task, both: bool
+def all_matches(
+    query: DescriptorSet, gallery: DescriptorSet, comparison: Comparison, both: bool
 ) -> tuple[Matches, Matches]:
     """The matches of every query and, for `both`, those of every gallery entry as a query."""
-    pairs = list(same_identity(query, gallery))
+    pairs = list(places_by_identity(query, gallery))
     forward = _no_matches(query, max((len(g) for _, g in pairs), default=0))
     backward = _no_matches(gallery, max((len(q) for q, _ in pairs), default=0) if both else 0)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        distance_of = pool.map(lambda pair: exact(t, query, gallery, *pair), pairs)
+        distance_of = pool.map(
+            lambda pair: exact_distances(comparison, query, gallery, *pair), pairs
+        )
         for (q, g), distance in zip(pairs, distance_of, strict=True):
-            _fill(forward, t, query, gallery, q, g, distance)
+            _store_matches(forward, comparison, query, gallery, q, g, distance)
             if both:
-                _fill(backward, t, gallery, query, g, q, distance.T)
+                _store_matches(backward, comparison, gallery, query, g, q, distance.T)
     return forward, backward
 
 
-def same_identity(query: DescriptorSet, gallery: DescriptorSet) -> Iterator[tuple]:
+def places_by_identity(query: DescriptorSet, gallery: DescriptorSet) -> Iterator[tuple]:
     """The places in both sets, ascending, of each identity that both have."""
     order = [np.argsort(x.identity, kind="stable") for x in (query, gallery)]
     for identity in np.intersect1d(query.identity, gallery.identity):
@@ -103,19 +118,25 @@ def _no_matches(x: DescriptorSet, width: int) -> Matches:
     return Matches(np.full(shape, -np.inf), np.full(shape, -1))
 
 
-def _fill(found: Matches, t: Task, query, gallery, own, other, distance) -> None:
-    junk = ignored(t.junk, query, gallery, own[:, None], other[None, :])
+def _store_matches(
+    found: Matches, comparison: Comparison, query, gallery, own, other, distance
+) -> None:
+    junk = junk_mask(comparison.junk, query, gallery, own[:, None], other[None, :])
     found.distance[own, : len(other)] = np.where(junk, -np.inf, distance)
     found.place[own, : len(other)] = np.where(junk, -1, other)
 
 
-def _one_ahead(query: DescriptorSet, gallery: DescriptorSet, found, t: Task) -> Iterator[tuple]:
+def _compared_blocks(
+    query: DescriptorSet, gallery: DescriptorSet, found, comparison: Comparison
+) -> Iterator[tuple]:
     """Every pair of blocks, compared; the devices work on the next while the host uses this."""
-    queries = list(sides(query, found[0].distance, t, sharded=False))
+    queries = list(device_blocks(query, found[0].distance, comparison, sharded=False))
     pending = None
-    for columns, right in _prefetched(sides(gallery, found[1].distance, t, sharded=True)):
+    for columns, right in _prefetched(
+        device_blocks(gallery, found[1].distance, comparison, sharded=True)
+    ):
         for rows, left in queries:
-            compared = _compare(t.name, t.junk, left, right)
+            compared = _compare_block(comparison.name, comparison.junk, left, right)
             if pending:
                 yield pending
             pending = rows, left, columns, right, compared
@@ -132,25 +153,27 @@ def _prefetched(items: Iterator) -> Iterator:
 
 
 @partial(jax.jit, static_argnames=("name", "junk"))
-def _compare(name: str, junk: Junk, query: Side, gallery: Side) -> tuple:
+def _compare_block(name: str, junk: JunkRule, query: DeviceBlock, gallery: DeviceBlock) -> tuple:
     """Distances of a block, and what they say of each query and of each gallery entry."""
     distance = distances.block_distances(name, query.operand, gallery.operand)
-    there = _negatives(name, junk, distance, query, gallery)
-    back = _negatives(name, junk, distance.T, gallery, query)
+    there = _block_counts(name, junk, distance, query, gallery)
+    back = _block_counts(name, junk, distance.T, gallery, query)
     return distance, there, back
 
 
-def _negatives(name: str, junk: Junk, distance: Array, query: Side, gallery: Side) -> Compared:
+def _block_counts(
+    name: str, junk: JunkRule, distance: Array, query: DeviceBlock, gallery: DeviceBlock
+) -> BlockCounts:
     own = query.identity[:, None], query.camera[:, None]
     other = gallery.identity[None, :], gallery.camera[None, :]
-    real = query.real[:, None] & gallery.real[None, :]
+    real = query.valid[:, None] & gallery.valid[None, :]
     negative = real & (own[0] != other[0]) & ~junk(*own, *other)
     distance = jnp.where(negative, distance, jnp.inf)
 
     scale = (query.length + gallery.length.max()) ** 2
     parts = len(query.operand.offset)
-    margin = distances.tolerance(name, query.matched, scale[:, None], parts, np.float32)
-    low, high = query.matched - margin, query.matched + margin
+    margin = distances.tolerance(name, query.match_distance, scale[:, None], parts, np.float32)
+    low, high = query.match_distance - margin, query.match_distance + margin
 
     # One match at a time, and both sums in one loop: XLA on a CPU does not vectorise the sum over
     # [n, m, entries], and two sums it does not put into one loop by itself.
@@ -160,29 +183,42 @@ def _negatives(name: str, junk: Junk, distance: Array, query: Side, gallery: Sid
         return jax.lax.reduce(below, (0, 0), lambda x, y: (x[0] + y[0], x[1] + y[1]), (1,))
 
     surely, perhaps = jax.lax.map(one, (low.T, high.T))
-    return Compared(surely.T, perhaps.T, low, high)
+    return BlockCounts(surely.T, perhaps.T, low, high)
 
 
-def _add(count, found: Matches, compared: Compared, distance, lengths, t, query, gallery, q, g):
+def _add_counts(
+    count,
+    found: Matches,
+    compared: BlockCounts,
+    distance,
+    lengths,
+    comparison,
+    query,
+    gallery,
+    q,
+    g,
+):
     """Add to `count` the negatives at g, gallery places of a block, that precede matches of q."""
-    compared = Compared(*(x[: len(q)] for x in compared))
+    compared = BlockCounts(*(x[: len(q)] for x in compared))
     count[q] += compared.surely
-    i, j = _unsure(compared, distance[: len(q), : len(g)])
+    i, j = _undecided_pairs(compared, distance[: len(q), : len(g)])
     own, other = q[i], g[j]
     same = query.identity[own] == gallery.identity[other]
-    negative = ~same & ~ignored(t.junk, query, gallery, own, other)
+    negative = ~same & ~junk_mask(comparison.junk, query, gallery, own, other)
     i, j, own, other = (x[negative] for x in (i, j, own, other))
 
     open_ = (distance[i, j, None] >= compared.low[i]) & (distance[i, j, None] <= compared.high[i])
-    settled = _settled(t, query, gallery, q, g, distance.shape, i, j)[:, None]
+    settled = _exact_pair_distances(comparison, query, gallery, q, g, distance.shape, i, j)[:, None]
     scale = (lengths[0][i] + lengths[1][j]) ** 2
-    margin = distances.tolerance(t.name, settled, scale[:, None], len(t.offset), np.float64)
+    margin = distances.tolerance(
+        comparison.name, settled, scale[:, None], len(comparison.offset), np.float64
+    )
     nearer = found.distance[own] - settled
     tied = (np.abs(nearer) <= margin) & (other[:, None] < found.place[own])
     np.add.at(count, own, open_ & (tied | (nearer > margin)))
 
 
-def _unsure(compared: Compared, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _undecided_pairs(compared: BlockCounts, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The pairs that float32 cannot tell from some match, which is one of them itself."""
     some = compared.perhaps > compared.surely
     rows = np.flatnonzero(some.any(1))
@@ -196,10 +232,14 @@ def _unsure(compared: Compared, distance: np.ndarray) -> tuple[np.ndarray, np.nd
     return rows[own], j
 
 
-def _settled(t: Task, query, gallery, q, g, shape, i, j) -> Float[np.ndarray, " n"]:
+def _exact_pair_distances(
+    comparison: Comparison, query, gallery, q, g, shape, i, j
+) -> Float[np.ndarray, " n"]:
     """Float64 distances of the pairs (q[i], g[j]) of a block."""
     if len(i) > ONE_BY_ONE * shape[0] * shape[1]:
         # repeated up to the size of the other blocks, for which the program is compiled
-        return exact_block(t, query, gallery, np.resize(q, shape[0]), np.resize(g, shape[1]))[i, j]
+        return exact_distances_at_once(
+            comparison, query, gallery, np.resize(q, shape[0]), np.resize(g, shape[1])
+        )[i, j]
     pairs = zip(q[i], g[j], strict=True)
-    return np.array([exact_pair(t, query, gallery, *pair) for pair in pairs])
+    return np.array([exact_distance(comparison, query, gallery, *pair) for pair in pairs])

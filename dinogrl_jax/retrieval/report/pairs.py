@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from dinogrl_jax.retrieval import distances
 from dinogrl_jax.retrieval.directions import Direction
-from dinogrl_jax.retrieval.gallery import comparable, ignored
+from dinogrl_jax.retrieval.gallery import comparable_sets, junk_mask
 
 LIMIT = 25_000_000  # pairs; 100 MB of distances, and HITSZ-VCM fits as a whole
 BLOCK = 2048  # tracklets a side of what is computed at a time
@@ -35,7 +35,7 @@ def direction_pairs(
     limit: int = LIMIT,
 ) -> Pairs:
     """The distances that rank: the named ones, or re-ranked ones if they are given."""
-    query, gallery = comparable(direction.query, direction.gallery)
+    query, gallery = comparable_sets(direction.query, direction.gallery)
     step = -(-len(query.rows) * len(gallery.rows) // limit)
     chosen = np.arange(0, len(query.rows), step)
     places = chosen[:, None], np.arange(len(gallery.rows))[None, :]
@@ -50,7 +50,7 @@ def direction_pairs(
                 made = distances.distance_matrix(name, own, other)
                 distance[i : i + BLOCK, j : j + BLOCK] = made
     same = query.identity[places[0]] == gallery.identity[places[1]]
-    counted = ~ignored(direction.junk, query, gallery, *places)
+    counted = ~junk_mask(direction.junk, query, gallery, *places)
     rows = direction.query.rows[chosen], direction.gallery.rows
     return Pairs(distance, same, counted, *rows, len(query.rows))
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from dinogrl_jax.retrieval import distances
 from dinogrl_jax.retrieval.directions import Direction
-from dinogrl_jax.retrieval.gallery import DescriptorSet, comparable, ignored
+from dinogrl_jax.retrieval.gallery import DescriptorSet, comparable_sets, junk_mask
 from dinogrl_jax.retrieval.metrics import Result
 from dinogrl_jax.retrieval.nearest import nearest_entries
 
@@ -53,7 +53,7 @@ def shown_lists(
     reranked: Float[np.ndarray, "_ _"] | None = None,
 ) -> list[RankedList]:
     """The chosen queries' nearest tracklets, by the named distance or by re-ranked ones."""
-    query, gallery = comparable(direction.query, direction.gallery)
+    query, gallery = comparable_sets(direction.query, direction.gallery)
     picked = shown_queries(result)
     places = np.array([place for _, place in picked])
     few = query._replace(**{c: getattr(query, c)[places] for c in ("rows", "identity", "camera")})
@@ -84,7 +84,7 @@ def shown_lists(
 
 def _reranked_nearest(direction, query, gallery, places, reranked):
     everyone = np.arange(len(gallery.rows))
-    junk = ignored(direction.junk, query, gallery, places[:, None], everyone[None, :])
+    junk = junk_mask(direction.junk, query, gallery, places[:, None], everyone[None, :])
     distance = np.where(junk, np.inf, reranked[places])
     order = np.argsort(distance, axis=1, kind="stable")[:, :LENGTH]
     distance = np.take_along_axis(distance, order, axis=1)
@@ -96,7 +96,7 @@ def _nearest_match(
 ) -> tuple[int, Float[np.ndarray, " p"]]:
     """The nearest match of a query, and its parts' contributions."""
     same = gallery.identity == query.identity[place]
-    junk = ignored(direction.junk, query, gallery, place, np.arange(len(same)))
+    junk = junk_mask(direction.junk, query, gallery, place, np.arange(len(same)))
     matches, others = np.flatnonzero(same & ~junk), np.flatnonzero(~same)
     own = query.take(np.array([place]))
     if row is None:

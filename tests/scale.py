@@ -21,19 +21,24 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dinogrl_jax.devices import compiling, hosts, memory, sharding
+from dinogrl_jax.methods import dinogrl
+from dinogrl_jax.methods.contract import Clips
+from dinogrl_jax.methods.variables import initial_variables
 from dinogrl_jax.retrieval.embedding import make_embed
-from dinogrl_jax.training import checkpoint, train
+from dinogrl_jax.training import checkpoint
+from dinogrl_jax.training.state import initial_state, restored_state
+from dinogrl_jax.training.step import make_step
 
 STEPS = 20
 
 
-def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
+def batch(step: int) -> tuple[Clips, np.ndarray]:
     """Eight pairs of four identities; people differ in brightness by bands of rows."""
     rng = np.random.default_rng(step)
     labels = np.repeat(np.arange(4), 2).astype(np.int32)
     looks = np.random.default_rng(99).normal(size=(4, 1, 1, 8, 1, 1))
     frames = rng.normal(size=(8, 2, 2, 32, 16, 3)) + np.repeat(looks, 4, axis=3)[labels]
-    return frames, labels
+    return Clips(frames, np.tile([1, 2], (8, 1)).astype(np.int32)), labels
 
 
 def settings() -> ConfigDict:
@@ -62,7 +67,7 @@ def main(meshes: str, address: str = "", count: int = 1, index: int = 0) -> None
     compiling.keep_compiled()
     sharding.LEAST = 64  # numbers; arrays are small here
     model = small.model(config)
-    variables = train.initial_variables(model, config)
+    variables = initial_variables(model, config)
     variables = jax.tree.map(lambda x: x.astype(np.float64), variables)
     for sizes in meshes.split(","):
         sizes, _, folder = sizes.partition("=")
@@ -76,10 +81,11 @@ def main(meshes: str, address: str = "", count: int = 1, index: int = 0) -> None
 def trained(model: nn.Module, variables: dict, config: ConfigDict, mesh: Mesh, folder: str) -> dict:
     """The losses of the steps on a mesh, and what else is printed of it."""
     count, index = config.hosts.count, config.hosts.index
-    state = sharding.spread(train.initial_state(variables, config), mesh)
-    step, embed = train.make_step(model, config, mesh), make_embed(model, config, mesh)
+    state = sharding.spread(initial_state(variables, dinogrl, config), mesh)
+    step = make_step(dinogrl, model, config, mesh)
+    embed = make_embed(dinogrl, model, config, mesh)
     mine = slice(index * 8 // count, (index + 1) * 8 // count)
-    batches = [sharding.placed(tuple(x[mine] for x in batch(n)), mesh) for n in range(STEPS)]
+    batches = [placed(n, mine, mesh) for n in range(STEPS)]
     step = step.lower(state, *batches[0]).compile()
     first, losses, heard = 0, [], []
     agreement = hosts.Agreement(mesh)
@@ -89,18 +95,19 @@ def trained(model: nn.Module, variables: dict, config: ConfigDict, mesh: Mesh, f
     if first:
         items = {"variables": state.variables, "training": state.training}
         items = checkpoint.restored(manager, first, **sharding.shapes(items, mesh))
-        state = train.restored_state(**items, step=first, config=config, mesh=mesh)
+        state = restored_state(**items, step=first, method=dinogrl, config=config, mesh=mesh)
     for number in range(first, STEPS):
         if folder and number == STEPS // 2 and not first:
-            metadata = checkpoint.Metadata(config, [], number, None, None)
+            metadata = checkpoint.Metadata(config, [], [], number)
             checkpoint.save(manager, state.variables, metadata, state.training)
             checkpoint.finish(manager)
         state, terms = step(state, *batches[number])
         losses.append(float(terms["total"]))
         if agreement(index == count - 1 and number == 15):
             heard.append(number)
-    frames = sharding.placed(batch(STEPS)[0][mine, :1], mesh)
-    made = hosts.gathered(embed(state.variables, frames, "visible"))
+    clips, _ = placed(STEPS, mine, mesh)
+    visible = Clips(clips.frames[:, :1], clips.camera[:, :1], ("visible",))
+    made = hosts.gathered(embed(state.variables, visible))
     largest = max(x.addressable_data(0).size for x in jax.tree.leaves(state.opt_state))
     sent = [(one.kind, one.shapes) for one in collectives(step.as_text())]
     return {
@@ -110,6 +117,11 @@ def trained(model: nn.Module, variables: dict, config: ConfigDict, mesh: Mesh, f
         "heard": heard,
         "sent": sent,
     }
+
+
+def placed(step: int, mine: slice, mesh: Mesh) -> tuple[Clips, jax.Array]:
+    """This process's rows of a batch, on the devices."""
+    return sharding.placed(jax.tree.map(lambda x: x[mine], batch(step)), mesh)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ PROGRAM = """
 import resource
 import jax
 import jax.numpy as jnp
-from dinogrl_jax import memory
+from dinogrl_jax.devices import memory
 
 def resident():
     with open("/proc/self/statm") as file:

@@ -21,7 +21,7 @@ def mean_colour(variables, clips):
 
 
 @pytest.fixture(scope="module")
-def descriptor_set(tmp_path_factory):
+def tracklets(tmp_path_factory):
     folder, rng, made = tmp_path_factory.mktemp("frames"), np.random.default_rng(0), []
     for number, length in enumerate(LENGTHS):
         paths = []

@@ -12,10 +12,12 @@ from PIL import Image
 from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.devices import sharding
 from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.methods import dinogrl
+from dinogrl_jax.methods.variables import initial_variables
 from dinogrl_jax.retrieval import extraction, feature_file
-from dinogrl_jax.retrieval.embedding import embeddings, loaded, make_embed
-from dinogrl_jax.training import checkpoint, train
-from dinogrl_jax.weights import pretrained
+from dinogrl_jax.retrieval.embedding import embeddings, make_embed
+from dinogrl_jax.training import checkpoint
+from dinogrl_jax.training.converted import checkpoints_of, stored_variables, write_checkpoint
 
 VISIBLE, INFRARED = "visible", "infrared"
 
@@ -25,10 +27,12 @@ def model_folder(tmp_path_factory):
     """A run's folder: checkpoints/ with a small model of random weights."""
     folder = tmp_path_factory.mktemp("run")
     config = small.get_config()
-    metadata = checkpoint.Metadata(config, list(range(small.IDENTITIES)), 7, None, None)
+    metadata = checkpoint.Metadata(
+        config, list(range(small.IDENTITIES)), list(small.FACTS.cameras), 7
+    )
     (folder / "checkpoints").mkdir()
-    variables = jax.device_get(train.initial_variables(small.model(config), config))
-    pretrained.write_checkpoint(folder / "checkpoints", variables, metadata)
+    variables = jax.device_get(initial_variables(small.model(config), config))
+    write_checkpoint(folder / "checkpoints", variables, metadata)
     return folder
 
 
@@ -104,8 +108,11 @@ def test_what_it_writes_is_scored(model_folder, frames, tmp_path):
 
 @pytest.fixture(scope="module")
 def restored(model_folder):
-    manager = pretrained.checkpoints_of(str(model_folder))
-    return loaded(manager, checkpoint.chosen_step(manager, "best"), sharding.device_mesh())
+    manager = checkpoints_of(str(model_folder))
+    step = checkpoint.chosen_step(manager, "best")
+    metadata = checkpoint.saved_metadata(manager, step)
+    model = dinogrl.Model(metadata.config, metadata.facts)
+    return model, stored_variables(dinogrl, manager, step), metadata
 
 
 def descriptors(restored, listed, batch, workers=0):
@@ -113,7 +120,7 @@ def descriptors(restored, listed, batch, workers=0):
     mesh = sharding.device_mesh()
     config = extraction.extraction_config(metadata.config, len(listed), mesh.size, batch, workers)
     tracklets = [tracklet for tracklet, _ in listed]
-    return embeddings(make_embed(model, config, mesh), variables, tracklets, config, mesh)
+    return embeddings(make_embed(dinogrl, model, config, mesh), variables, tracklets, config, mesh)
 
 
 def test_any_batch_gives_the_same(restored, frames):
@@ -261,7 +268,7 @@ def test_a_place_that_cannot_be_written_is_refused(path, reason, tmp_path):
 
 def test_a_folder_that_holds_no_checkpoints(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
-        pretrained.checkpoints_of(str(tmp_path / "none"))
-    manager = pretrained.checkpoints_of(str(tmp_path))
+        checkpoints_of(str(tmp_path / "none"))
+    manager = checkpoints_of(str(tmp_path))
     with pytest.raises(InputError, match="holds no checkpoint"):
         checkpoint.chosen_step(manager, "best")

@@ -1,6 +1,7 @@
 """What a disk can do to a checkpoint, and what a run makes of it."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -15,24 +16,30 @@ from jax.sharding import NamedSharding
 
 from dinogrl_jax.devices import sharding
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.training import checkpoint, fine_tuning, train
+from dinogrl_jax.methods import dinogrl
+from dinogrl_jax.methods.variables import variable_shapes
+from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.checkpoint import DamagedCheckpoint, Metadata
 from dinogrl_jax.training.fingerprints import fingerprints
-from dinogrl_jax.weights import pretrained
+from dinogrl_jax.training.run_folder import state_to_train
+from dinogrl_jax.training.start import with_trained_model
+from dinogrl_jax.training.state import divided, initial_state
 
 NAMES = ["3", "5", "7", "8", "9"]  # of small.IDENTITIES people
+CAMERAS = list(small.FACTS.cameras)
 
 
 def arrays(seed: int) -> dict:
     rng = np.random.default_rng(seed)
     made = {f"w{i}": rng.normal(size=(64, 32)).astype(np.float32) for i in range(3)}
-    return {"params": made | {"scale": np.float32(2)[None]}}
+    memory = {"centres": rng.normal(size=(5, 8)).astype(np.float32), "seen": np.int32(seed)[None]}
+    return {"params": made | {"scale": np.float32(2)[None]}, "memory": memory}
 
 
 def saved(folder: Path, scores: dict[int, float]) -> None:
     """A folder of checkpoints with a step for each score, whose arrays differ."""
     manager = checkpoint.open_folder(folder, create=True)
-    metadata = Metadata(small.get_config(), NAMES, 0, None, None)
+    metadata = Metadata(small.get_config(), NAMES, CAMERAS)
     for step, score in scores.items():
         metadata = metadata._replace(step=step).scored({}, score)
         training = {"optimizer": arrays(-step % 100), "params": {}}
@@ -128,6 +135,26 @@ def test_damage_to_any_file_shows_or_harms_nothing(tmp_path, damage):
     assert "metadata" in found and len(found) >= 6  # metadata, and each item's arrays
 
 
+def test_a_checkpoint_of_another_layout_is_refused_with_the_version_that_wrote_it(tmp_path):
+    saved(tmp_path, {1: 0.1})
+    file = tmp_path / "1/metadata/metadata"
+    stored = json.loads(file.read_text())
+    for layout in (None, checkpoint.LAYOUT + 1):
+        content = {**stored["content"], "layout": layout}
+        if layout is None:
+            del content["layout"]
+        digest = checkpoint.digest(content)
+        file.write_text(json.dumps({"content": content, "digest": digest}))
+        with pytest.raises(InputError) as caught:
+            read(tmp_path, 1)
+        line = str(caught.value)
+        assert not isinstance(caught.value, DamagedCheckpoint) and "\n" not in line
+        assert (
+            f"{tmp_path}/1 was written by dinogrl_jax {content['versions']['dinogrl_jax']}" in line
+        )
+        assert "in another layout" in line
+
+
 def test_a_digit_that_changes_in_the_settings_shows(tmp_path):
     saved(tmp_path, {1: 0.1})
     file = tmp_path / "1/metadata/metadata"
@@ -184,7 +211,7 @@ def test_a_place_that_cannot_be_written_is_named_and_the_last_step_stays(tmp_pat
     (tmp_path / "run").rename(tmp_path / "elsewhere")
     (tmp_path / "run").write_text("in the way, also for those who may write everywhere")
     with pytest.raises(InputError, match="run: a checkpoint cannot be written .*; the same comm"):
-        metadata = Metadata(small.get_config(), NAMES, 3, None, None)
+        metadata = Metadata(small.get_config(), NAMES, CAMERAS, 3)
         checkpoint.save(manager, arrays(3), metadata)
         checkpoint.finish(manager)
     assert np.array_equal(
@@ -200,12 +227,12 @@ def run(tmp_path_factory):
     model, folder = small.model(config), tmp_path_factory.mktemp("run")
     manager = checkpoint.open_folder(folder, create=True)
     for step in (2, 4):
-        state = train.initial_state(small.random_variables(config), config)
+        state = initial_state(small.random_variables(config), dinogrl, config)
         state = state._replace(
             params=jax.tree.map(lambda x, by=step: x * by, state.params),
             opt_state=jax.tree.map(lambda x, by=step: x + by, state.opt_state),
         )
-        metadata = Metadata(config, NAMES, step, None, None)
+        metadata = Metadata(config, NAMES, CAMERAS, step)
         checkpoint.save(manager, state.variables, metadata, state.training)
     checkpoint.finish(manager)
     manager.close()
@@ -217,7 +244,9 @@ def started(run, folder: Path, **settings):
     config = config.copy_and_resolve_references()
     config.train.update(settings)
     manager = checkpoint.open_folder(folder, create=True)
-    return *train.started(model, config, NAMES, manager, sharding.device_mesh()), manager
+    begun = Metadata(config, NAMES, CAMERAS)
+    mesh = sharding.device_mesh()
+    return *state_to_train(dinogrl, model, config, begun, manager, mesh), manager
 
 
 def test_a_run_continues_with_parameters_and_their_average(run):
@@ -225,7 +254,9 @@ def test_a_run_continues_with_parameters_and_their_average(run):
     assert metadata.step == int(state.step) == 4
     # All on the mesh, as after a step: else the first step is compiled by itself.
     assert all(isinstance(x.sharding, NamedSharding) for x in jax.tree.leaves(state))
-    expected = train.divided(small.random_variables(run[0])["params"], run[0])[0]
+    groups = dinogrl.groups(run[0])
+    expected, frozen = divided(small.random_variables(run[0])["params"], groups)
+    assert expected and list(frozen) == ["dinov2"]
     for tree, factor in ((state.average, 1), (state.params, 4)):
         same = jax.tree.map(lambda a, b, by=factor: np.array_equal(a, by * b), tree, expected)
         assert all(jax.tree.leaves(same))
@@ -265,12 +296,13 @@ def test_a_model_starts_another_training(run):
     config.pretrained.model = str(folder)
     random = jax.tree.map(np.zeros_like, small.random_variables(config))
     trained = small.random_variables(config)
-    same, lines = fine_tuning.filled(random, NAMES, config)
+    same, lines = with_trained_model(dinogrl, random, small.FACTS, NAMES, config)
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, same, trained)))
     assert lines == [f"model: weights of step 4 of {folder}"]
-    other = type(small.model(config))(config.model, 3)
-    fewer = jax.tree.map(lambda x: np.zeros(x.shape), pretrained.variable_shapes(other, config))
-    made, lines = fine_tuning.filled(fewer, NAMES[:3], config)
+    facts = small.FACTS._replace(identities=3)
+    shapes = variable_shapes(dinogrl.Model(config, facts), config)
+    fewer = jax.tree.map(lambda x: np.zeros(x.shape), shapes)
+    made, lines = with_trained_model(dinogrl, fewer, facts, NAMES[:3], config)
     assert "for 3 other identities" in lines[1]
     kept = jax.tree.map(np.array_equal, made, trained)
     changed = [path for path, equal in jax.tree_util.tree_leaves_with_path(kept) if not equal]
@@ -283,7 +315,7 @@ def test_a_model_of_other_sizes_starts_no_training(run):
     config.pretrained.model, config.model.embedding = str(folder), 8
     variables = small.random_variables(config)
     with pytest.raises(InputError, match="has another batch_stats/.* than config.model"):
-        fine_tuning.filled(variables, NAMES, config)
+        with_trained_model(dinogrl, variables, small.FACTS, NAMES, config)
     config.pretrained.dinov2 = "weights.pth"
     with pytest.raises(InputError, match="leave pretrained.dinov2 empty"):
-        fine_tuning.filled(variables, NAMES, config)
+        with_trained_model(dinogrl, variables, small.FACTS, NAMES, config)

@@ -1,4 +1,4 @@
-"""All keys of DinoGRL's files through a file and rules in both directions, whatever the model is."""
+"""All keys of DinoGRL's files, through a file and through rules in both directions."""
 
 import json
 import re

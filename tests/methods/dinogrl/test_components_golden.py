@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinogrl_jax.config import default
-from dinogrl_jax.methods import dinogrl
+from dinogrl_jax.methods import default, dinogrl
 from dinogrl_jax.methods.dinogrl.pbmge import PBMGE
+from dinogrl_jax.methods.schedules import by_steps
 from dinogrl_jax.models import losses
-from dinogrl_jax.training.optim import learning_rate
+from dinogrl_jax.ops import forms
 from dinogrl_jax.weights.conversion import to_state, to_variables
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-CONFIG = default()
+CONFIG = default("dinogrl")
 FILE = dinogrl.released_files(CONFIG)["pbmge"]
 ROUNDING = 2e-5  # float32 sums of 256 products, of the largest value
 VISITED = 2e-4  # a part passes 16 normalisations with the deviation of 1,536 values, each 1e-5
@@ -39,6 +39,13 @@ def off(array, golden):
     return np.abs(np.asarray(array) - golden).max() / np.abs(golden).max()
 
 
+@pytest.fixture(params=["plain", "fast"])
+def form(request):
+    """By which forms of operations a test computes."""
+    with forms.using(request.param, "cpu"):
+        yield request.param
+
+
 @pytest.fixture(scope="module")
 def pbmge(golden):
     """The module, its seeded variables and its two inputs."""
@@ -53,7 +60,7 @@ def pbmge(golden):
     return model, jax.tree.map(jnp.asarray, variables), inputs
 
 
-def test_pbmge_in_evaluation(golden, pbmge):
+def test_pbmge_in_evaluation(golden, pbmge, form):
     model, variables, inputs = pbmge
     results = model.apply(variables, *inputs, train=False)
     for name, original, result in zip(("gait", "appearance"), inputs, results, strict=True):
@@ -61,7 +68,7 @@ def test_pbmge_in_evaluation(golden, pbmge):
         assert off(result[:, 31:].swapaxes(1, 2), golden[f"pbmge_{name}_eval"]) < ROUNDING
 
 
-def test_pbmge_in_training(golden, pbmge):
+def test_pbmge_in_training(golden, pbmge, form):
     model, variables, inputs = pbmge
     cotangent = channels_last(golden["pbmge_cotangent"])
 
@@ -109,5 +116,6 @@ def test_cross_entropy(golden):
 
 
 def test_schedule(golden):
-    rates = [learning_rate(CONFIG.optimizer, int(epoch)) for epoch in golden["schedule_epoch"]]
+    rate = by_steps(CONFIG.optimizer, steps_per_epoch=1)
+    rates = [rate(int(epoch)) for epoch in golden["schedule_epoch"]]
     np.testing.assert_allclose(rates, golden["schedule_lr"], rtol=1e-6)  # float32 against float64

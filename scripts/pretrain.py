@@ -6,6 +6,7 @@ both modalities; like DINOv2 it then knows persons from background, and no ident
 """
 
 import argparse
+import runpy
 import tempfile
 from pathlib import Path
 
@@ -16,7 +17,6 @@ import optax
 from flax import linen as nn
 from PIL import Image
 
-from configs.synthetic import get_config
 from dinogrl_jax.data.transforms import DEVIATION, MEAN
 from dinogrl_jax.data.walkers import synthetic
 from dinogrl_jax.interface.errors import run
@@ -27,7 +27,8 @@ from dinogrl_jax.weights.conversion import to_state
 from dinogrl_jax.weights.published import dinov2_rules
 
 SEED = 20_000  # of people that no demo uses
-CONFIG = get_config().model.dinov2
+SYNTHETIC = Path(__file__).parents[1] / "configs" / "synthetic.py"
+CONFIG = runpy.run_path(str(SYNTHETIC))["get_config"]().model.dinov2
 
 
 class Outliner(nn.Module):

@@ -1,7 +1,7 @@
-"""Frames by name: a path, or a record of a prepared shard, `<shard>#<number>`.
+"""Frames by name: the path of an image file, or a record of a prepared shard, `<shard>#<number>`.
 
-A record is a tf.train.Example, as tensorflow-datasets writes it; of its features only the image is
-read, without TensorFlow and without tensorflow-datasets, so that workers start fast.
+A record is a tf.train.Example, as tensorflow-datasets writes it. Only its image is read, with the
+few lines below instead of TensorFlow or tensorflow-datasets, so that workers start fast.
 """
 
 import functools
@@ -20,28 +20,26 @@ IMAGE_FEATURE = b"image"  # the feature of a record that holds the file
 
 
 class FrameError(InputError):
-    """A frame cannot be used; `kind` is a word for what is wrong with it."""
+    """A frame cannot be used; `kind` names the problem in a word or two."""
 
     def __init__(self, frame: str, kind: str, reason: str) -> None:
         super().__init__(f"{frame} {reason}")
         self.frame, self.kind = frame, kind
 
-    def __reduce__(self) -> tuple:  # workers send it to the training process
+    def __reduce__(self) -> tuple:  # a worker pickles it for the training process
         return FrameError, (self.frame, self.kind, str(self).removeprefix(f"{self.frame} "))
 
 
 def decoder_input(frame: str) -> str | io.BytesIO:
-    """What an image decoder opens: the path itself, or a record's bytes.
+    """What an image decoder opens: the path itself, or the bytes of a record.
 
     Raises InputError for a shard or a record that cannot be read.
     """
-    return (
-        io.BytesIO(bytes_feature(record_bytes(frame), IMAGE_FEATURE)) if is_record(frame) else frame
-    )
+    return io.BytesIO(file_bytes(frame)) if is_record(frame) else frame
 
 
 def file_bytes(frame: str) -> bytes:
-    """The bytes of the image file; OSError or InputError where it cannot be read."""
+    """The bytes of the image file; OSError or InputError if it cannot be read."""
     if is_record(frame):
         return bytes_feature(record_bytes(frame), IMAGE_FEATURE)
     with open(frame, "rb") as file:
@@ -49,10 +47,12 @@ def file_bytes(frame: str) -> bytes:
 
 
 def is_record(frame: str) -> bool:
+    """Whether a frame's name is that of a record."""
     return SHARD in frame and RECORD_NAME.fullmatch(frame) is not None
 
 
 def record_bytes(frame: str) -> bytes:
+    """A record as it is stored; FrameError if it cannot be read."""
     shard, number = RECORD_NAME.fullmatch(frame).groups()
     try:
         return shard_reader(shard, threading.get_ident()).read([int(number)])[0]
@@ -65,7 +65,7 @@ def record_bytes(frame: str) -> bytes:
 
 @functools.lru_cache(maxsize=1024)
 def shard_reader(shard: str, thread: int) -> ArrayRecordReader:
-    """A reader of its own for each thread, since nothing says that they may share one."""
+    """A reader for each thread, because ArrayRecord does not promise that threads may share one."""
     return ArrayRecordReader(shard)
 
 
@@ -81,10 +81,10 @@ def bytes_feature(example: bytes, name: bytes) -> bytes:
 
 
 def message_fields(message: memoryview) -> Iterator[memoryview]:
-    """The length-delimited fields of a protocol buffer, which is all that an image's path has."""
+    """The length-delimited fields of a protocol buffer; the way to the image has no other kind."""
     at = 0
     while at < len(message):
-        at += 1  # number and type of the field, below 16 in all messages above
+        at += 1  # skips the field's number and type: one byte, as numbers are below 16
         length = shift = 0
         while True:
             byte = message[at]

@@ -1,4 +1,4 @@
-"""Writes a prepared data set (see `prepared`): shards in parallel, each whole or absent."""
+"""Preparation: writes the shards of a data set in parallel; `readers.prepared` reads them."""
 
 import contextlib
 import io
@@ -22,20 +22,22 @@ from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import atomic_write
 from dinogrl_jax.interface.progress import Progress
 
-UNCOMPRESSED = "group_size:1,uncompressed"  # image files do not shrink; each is read alone
-VERSION = "1.0.0"  # of the data set of tensorflow-datasets
+UNCOMPRESSED = "group_size:1,uncompressed"  # image files do not shrink, and each is read alone
+VERSION = "1.0.0"  # of the data set, as tensorflow-datasets sees it
 
 
 class Encoding(NamedTuple):
     """How frames are stored."""
 
-    kind: str = "original"  # the file's bytes, or "jpeg" or "png" anew at a size
+    kind: str = "original"  # the bytes of the file; "jpeg" or "png" encode it anew at a size
     height: int = 0  # pixels
     width: int = 0
     quality: int = 95  # of JPEG
 
 
 class Shard(NamedTuple):
+    """One file of a split, with the tracklets that it holds."""
+
     name: str
     split: str
     tracklets: tuple[Tracklet, ...]
@@ -49,13 +51,13 @@ def prepare(
     frames_per_shard: int = 16384,
     workers: int = 2,
 ) -> dict[str, Any]:
-    """Write the data set of a section `data` to the folder `out`; what prepared.json holds.
+    """Write the data set of a section `data` to the folder `out`; returns prepared.json's content.
 
-    All tracklets are written, those too short to train on as well. The same command continues
-    where another was stopped. Workers are processes (0 or 1: this one), which need the caller's
-    script to guard its main part.
+    All tracklets are written, also those that are too short for training. The same call continues
+    a preparation that was stopped. `workers` are processes (0 or 1: this one); the caller's script
+    has to guard its main block.
 
-    Raises InputError where `out` belongs to something else, and for all frames that cannot be read.
+    Raises InputError if `out` belongs to something else, and for all frames that cannot be read.
     """
     config = config.copy_and_resolve_references()
     config.update(minimum_frames=1, discard_train="", discard_test="")
@@ -86,7 +88,7 @@ def prepare(
 
 
 def planned_shards(sets: dict[str, list[Tracklet]], dataset: str, size: int) -> list[Shard]:
-    """The shards of each split: whole tracklets in their order, about `size` frames each."""
+    """The shards of each split: complete tracklets in their order, about `size` frames in each."""
     shards = []
     for split, tracklets in sets.items():
         groups: list[list[Tracklet]] = []
@@ -105,7 +107,7 @@ def planned_shards(sets: dict[str, list[Tracklet]], dataset: str, size: int) -> 
 
 
 def preparation_folder(out: str, about: dict[str, Any]) -> Path:
-    """The folder, new, or of an unfinished preparation with the same settings."""
+    """The folder `out`: new, or that of an unfinished preparation with the same settings."""
     folder = Path(out)
     plan = folder / "unfinished.json"
     if folder.exists() and any(folder.iterdir()):
@@ -117,7 +119,7 @@ def preparation_folder(out: str, about: dict[str, Any]) -> Path:
 
 
 def write_shards(shards: Sequence[Shard], write: partial, workers: int) -> dict[str, dict]:
-    """Each shard's size, checksum and number of frames, by its name."""
+    """Write all shards; the size, checksum and number of frames of each, by its name."""
     done, problems = {}, []
     total = sum(len(tracklet.frames) for shard in shards for tracklet in shard.tracklets)
     with Progress("preparing", total, "frames") as progress:
@@ -134,7 +136,7 @@ def write_shards(shards: Sequence[Shard], write: partial, workers: int) -> dict[
 def write_shard(
     folder: Path, root: str, encoding: Encoding, shard: Shard
 ) -> tuple[dict[str, Any], list[str]]:
-    """What is known of a shard, written unless it was before, and its unreadable frames."""
+    """Write a shard unless it is complete; its size, checksum and count, and unreadable frames."""
     place, known = folder / shard.name, done_file(folder, shard.name)
     if known.is_file() and place.is_file():
         facts = json.loads(known.read_text())
@@ -167,12 +169,12 @@ def write_shard(
 
 
 def done_file(folder: Path, shard: str) -> Path:
-    """The file that says that a shard is complete."""
+    """The file whose existence says that a shard is complete."""
     return folder / f".{shard}.done"
 
 
 def encoded_frame(frame: str, encoding: Encoding) -> bytes:
-    """The file's bytes, or those of the frame encoded anew at its size in training."""
+    """The bytes of the file, or of the frame encoded anew at its size in training."""
     if encoding.kind == "original":
         return frames.file_bytes(frame)
     picture, out = transforms.image(frame, encoding.height, encoding.width), io.BytesIO()
@@ -184,7 +186,7 @@ def encoded_frame(frame: str, encoding: Encoding) -> bytes:
 
 
 def tensorflow_datasets_module() -> Any:
-    """tensorflow-datasets, without what it prints where TensorFlow is not installed."""
+    """tensorflow-datasets, imported without the warnings that it prints without TensorFlow."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         import tensorflow_datasets
     return tensorflow_datasets
@@ -205,7 +207,7 @@ def record_features() -> Any:
 
 
 def serialized_example(features: Any, image: bytes, name: str, tracklet: Tracklet) -> bytes:
-    """A frame's record, a serialised tf.train.Example."""
+    """The record of a frame: a serialised tf.train.Example."""
     fields = {
         "image": image,
         "name": name,
@@ -223,8 +225,8 @@ def write_index(folder: Path, root: str, shards: Sequence[Shard]) -> None:
         first = 0
         for tracklet in shard.tracklets:
             names = tuple(os.path.relpath(frame, root) for frame in tracklet.frames)
-            described = tracklet._replace(frames=names)
-            lines.append(prepared.Entry(shard.split, described, shard.name, first).line())
+            relative = tracklet._replace(frames=names)
+            lines.append(prepared.Entry(shard.split, relative, shard.name, first).line())
             first += len(names)
     write_text(folder / prepared.INDEX_FILE, "\n".join(lines) + "\n")
 
@@ -232,7 +234,7 @@ def write_index(folder: Path, root: str, shards: Sequence[Shard]) -> None:
 def write_metadata(
     folder: Path, dataset: str, shards: Sequence[Shard], done: dict[str, dict]
 ) -> None:
-    """dataset_info.json and features.json, by which tensorflow-datasets opens the folder."""
+    """Write dataset_info.json and features.json, which tensorflow-datasets opens the folder by."""
     tfds = tensorflow_datasets_module()
     template = tfds.core.ShardedFileTemplate(
         data_dir=str(folder), dataset_name=dataset, filetype_suffix="array_record"
@@ -253,7 +255,7 @@ def write_metadata(
         features=record_features(),
         split_infos=splits,
         version=VERSION,
-        check_data=False,  # it would need TensorFlow
+        check_data=False,  # the check needs TensorFlow
     )
 
 

@@ -1,10 +1,10 @@
-"""The sizes that the authors of data sets and of readers state; after the filters where there are.
+"""The sizes of data sets as their authors state them, after their filters if they have any.
 
 Source: the papers of HITSZ-VCM and BUPTCampus, and the comments of M3-ReID's and X-ReID's readers.
 """
 
 TOTALS = {
-    "vcm": {  # of tracklets of 12 frames or more, but for the first
+    "vcm": {  # all but the first count tracklets of 12 frames or more
         "listed tracklets": 21863,
         "identities": 927,
         "training identities": 500,

@@ -1,6 +1,6 @@
-"""Everything that is wrong with a data set at once, and how its size compares with the published.
+"""Validation: all problems of a data set at once, and its size beside the published one.
 
-Readers stop at the first kind of damage; this goes on, and looks at the frames as well.
+A reader stops at the first kind of damage; validation goes on and looks at the frames as well.
 """
 
 import os
@@ -18,28 +18,29 @@ from dinogrl_jax.data.tracklets import MODALITIES, Tracklet, queries_and_gallery
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.progress import Progress
 
-FRAME_CHECKS = ("decode", "exist", "none")  # at the frames
-CHUNK = 256  # frames that a worker looks at before it reports
+FRAME_CHECKS = ("decode", "exist", "none")  # what is done with each frame
+CHUNK = 256  # frames that a worker checks before it reports
 
 
 class Report(NamedTuple):
-    """What is there, and what is wrong with it."""
+    """What a data set has, and what is wrong with it."""
 
     totals: dict[str, int]
-    expected: dict[str, int]  # the published totals of this data set, where they are known
+    expected: dict[str, int]  # the published totals of this data set, as far as they are known
     problems: list[Problem]
 
     @property
     def fatal(self) -> list[Problem]:
+        """The problems at which training or evaluation would stop."""
         return [problem for problem in self.problems if problem.fatal]
 
     def as_json(self) -> dict[str, Any]:
-        """The report with all problems, for a file."""
+        """The report with all its problems, for a JSON file."""
         found = [problem._asdict() for problem in self.problems]
         return {**self._asdict(), "problems": found, "usable": not self.fatal}
 
     def text(self, shown: int) -> str:
-        """The report in lines; of each kind of problem the first `shown`, then a count."""
+        """The report as lines, with the first `shown` problems of each kind and a count."""
         lines = []
         for name, count in self.totals.items():
             known = f"   published: {self.expected[name]}" if name in self.expected else ""
@@ -60,11 +61,11 @@ def validate(
 ) -> Report:
     """The report on the data set of a configuration's section `data`.
 
-        Args:
-            config: as for training, with the filters that training would apply.
-    frame_check: what is done with each frame: "decode" it, see whether its file does "exist", "none".
-            workers: processes that look; 0 or 1: this one.
-            camera_filter: whether the protocol ignores the query's identity and camera.
+    Args:
+        config: as for training, with the filters that training applies.
+        frame_check: "decode" each frame, check that its file does "exist", or "none".
+        workers: processes that check frames; 0 or 1: this one.
+        camera_filter: whether queries ignore gallery tracklets of their identity and camera.
     """
     problems: list[Problem] = []
     try:
@@ -88,7 +89,7 @@ def validate(
 
 
 def dataset_totals(train: Sequence[Tracklet], test: Sequence[Tracklet]) -> dict[str, int]:
-    """The numbers that publications state, after the filters."""
+    """The counts that publications state, after the filters."""
     everything = [*train, *test]
     infrared, visible = (queries_and_gallery(test, modality) for modality in reversed(MODALITIES))
     return {
@@ -126,7 +127,7 @@ def training_problems(train: Sequence[Tracklet], identities: int) -> Iterator[Pr
 
 
 def test_problems(test: Sequence[Tracklet], camera_filter: bool) -> Iterator[Problem]:
-    """No queries at all, which is fatal, and queries without a match, which protocols skip."""
+    """A test without queries, which is fatal, and queries without a match, which protocols skip."""
     counts = [len(queries_and_gallery(test, modality)[0]) for modality in MODALITIES]
     if not any(counts):
         yield Problem("no queries", "the test set has no query: no figure can be computed")
@@ -152,13 +153,13 @@ def shared_identity_problems(
 
 
 def repeated_frame_problems(tracklets: Sequence[Tracklet]) -> Iterator[Problem]:
-    """Frames that come more than once: two rows overlap, or a name is listed twice."""
+    """Frames that occur more than once: two rows overlap, or a name is listed twice."""
     counts = Counter(frame for tracklet in tracklets for frame in tracklet.frames)
     for tracklet in tracklets:
         repeated = [frame for frame in dict.fromkeys(tracklet.frames) if counts[frame] > 1]
         if repeated:
-            text = f"{tracklet_name(tracklet)} has frames that come again: {enumeration(repeated)}"
-            yield Problem("repeated frame", text, fatal=False)
+            text = f"{tracklet_name(tracklet)} has frames that occur more than once: "
+            yield Problem("repeated frame", text + enumeration(repeated), fatal=False)
 
 
 def tracklet_name(tracklet: Tracklet) -> str:
@@ -166,14 +167,14 @@ def tracklet_name(tracklet: Tracklet) -> str:
 
 
 def frame_problems(tracklets: Sequence[Tracklet], frame_check: str, workers: int) -> list[Problem]:
-    """What is wrong with the files, each once, in the order of the tracklets."""
+    """The problems of the frames' files, each file once, in the order of the tracklets."""
     if frame_check == "none":
         return []
     frames = list(dict.fromkeys((frame, t.modality) for t in tracklets for frame in t.frames))
     chunks = [frames[i : i + CHUNK] for i in range(0, len(frames), CHUNK)]
     problems_of = decoding_problems if frame_check == "decode" else missing_frame_problems
     problems: list[Problem] = []
-    with Progress("looking at frames", len(frames), "frames") as progress:
+    with Progress("checking frames", len(frames), "frames") as progress:
         for chunk, found in zip(
             chunks, map_in_processes(problems_of, chunks, workers), strict=True
         ):
@@ -191,7 +192,7 @@ def missing_frame_problems(frames: Sequence[tuple[str, str]]) -> list[Problem]:
 
 
 def decoding_problems(frames: Sequence[tuple[str, str]]) -> list[Problem]:
-    """Problems of frames that cannot be read, or whose colours are not those of their modality."""
+    """Problems of frames that cannot be decoded or have the wrong colours for their modality."""
     problems = []
     for frame, modality in frames:
         try:
@@ -203,6 +204,8 @@ def decoding_problems(frames: Sequence[tuple[str, str]]) -> list[Problem]:
             text = f"{frame} is grey though its tracklet is visible"
             problems.append(Problem("grey image", text, frame, fatal=False))
         elif mode not in ("RGB", "L"):
-            text = f"{frame} is in {mode}, not RGB or grey: it is converted at every reading"
+            text = (
+                f"{frame} is in {mode}, neither RGB nor grey: it is converted each time it is read"
+            )
             problems.append(Problem("colour mode", text, frame, fatal=False))
     return problems

@@ -1,1 +1,1 @@
-"""What people meet: the command line, errors, progress, files that are whole or absent."""
+"""What users and their files meet: the command line, errors, progress, complete files."""

@@ -1,4 +1,4 @@
-"""The command line of the scripts that take a configuration."""
+"""The command line of the scripts that take a configuration file."""
 
 import sys
 
@@ -16,16 +16,18 @@ WORKDIR = flags.DEFINE_string(
 
 
 def config_and_workdir() -> tuple[ConfigDict, str]:
-    """The configuration and the working directory; flags that a script defined are parsed too.
+    """The configuration and the working directory, from the command line.
 
-    Raises InputError as `config_from_flags`, and where no configuration is named.
+    Flags that a script has defined are parsed as well.
+
+    Raises InputError as `config_from_flags` does, and if no configuration is named.
     """
     config = config_from_flags()
     return config, workdir_of(config)
 
 
 def workdir_of(config: ConfigDict | None) -> str:
-    """The working directory; InputError where no configuration is named."""
+    """The working directory of a run; InputError if `config` is None, which nobody has named."""
     if config is None:
         raise InputError("command line: say which configuration, e.g. --config configs/vcm.py")
     path = flags.FLAGS["config"].config_filename
@@ -34,9 +36,9 @@ def workdir_of(config: ConfigDict | None) -> str:
 
 
 def config_from_flags() -> ConfigDict | None:
-    """The configuration, None if none is named; to be called once.
+    """The configuration that the command line names, or None; call it once.
 
-    Raises InputError for an unknown flag or setting, or a value of another type.
+    Raises InputError for an unknown flag or setting and for a value of the wrong type.
     """
     try:
         rest = flags.FLAGS(sys.argv)

@@ -1,4 +1,4 @@
-"""The one exception for bad input, and how a script reports it."""
+"""The exception for bad input, and how scripts report it."""
 
 import errno
 import sys
@@ -14,23 +14,23 @@ NOT_WRITABLE = {
 
 
 class InputError(Exception):
-    """What the user gave cannot be used.
+    """The input of the user cannot be used.
 
-    The message is one line: it names the file, line, key or setting, and says what to do.
+    The message is one line: it names the file, line, key or setting and says what to do.
     """
 
 
 def lookup(table: Mapping[str, Any], name: str, setting: str) -> Any:
-    """What a setting's value names in a table; InputError lists the names there are."""
+    """The entry of a table that a setting names; InputError lists the names that exist."""
     if name not in table:
         raise InputError(f"{setting} = {name!r}: there is {', '.join(table)}")
     return table[name]
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Exit with main's status; bad input becomes one line on stderr and status 2.
+    """Run `main` and exit with its status; bad input becomes one line on stderr and status 2.
 
-    What orbax logs is left out: it has a traceback for whatever is raised as an error as well.
+    Orbax also logs a traceback of each error that it raises; this log is switched off.
     """
     logging.set_verbosity(logging.FATAL)
     try:

@@ -1,4 +1,4 @@
-"""How far a long job is: one line with rate and time left."""
+"""Progress of a long job: one line with the rate and the time left."""
 
 import sys
 import time
@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 class Progress:
     """Prints `done/total unit  rate/s  time left` to stderr, at most once in `interval` seconds.
 
-    A terminal sees one line that is rewritten, a log file a new line each time; nothing is printed
-    for what ends within the first interval.
+    A terminal shows one line, which is rewritten; a log file gets a new line each time. A job that
+    ends within the first interval prints nothing.
     """
 
     def __init__(self, what: str, total: int, unit: str, interval: float = 5.0):
@@ -26,14 +26,14 @@ class Progress:
             self._print(time.monotonic(), last=True)
 
     def add(self, count: int = 1) -> None:
-        """Counts what has been done since the last call."""
+        """Count what has been done since the last call."""
         self.done += count
         now = time.monotonic()
         if now - self.printed >= self.interval:
             self._print(now)
 
     def over(self, items: Iterable) -> Iterator:
-        """The items, each counted as one once the next is asked for."""
+        """The items; each counts as done when the next one is requested."""
         for item in items:
             yield item
             self.add()

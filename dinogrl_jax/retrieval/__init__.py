@@ -1,1 +1,1 @@
-"""Embedding tracklets, distances, metrics, protocols and the report."""
+"""Retrieval: embedding, distances, metrics, re-ranking, protocols and the report."""

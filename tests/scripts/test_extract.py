@@ -176,7 +176,7 @@ def test_a_folder_of_folders(frames, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty holds no images"):
         manifest.read_tracklets(str(tmp_path), INFRARED)
-    with pytest.raises(InputError, match="holds no sub-folder"):
+    with pytest.raises(InputError, match="holds no folder"):
         manifest.read_tracklets(str(tmp_path / "empty"), INFRARED)
 
 

@@ -1,1 +1,1 @@
-"""One file for each layout of a data set on disk."""
+"""Readers: one file for each layout on disk; they return training and test tracklets."""

@@ -1,11 +1,11 @@
-"""BUPTCampus's tracklets: the lines of its lists, whose frames data_paths.json names.
+"""BUPTCampus: a line of a list is a tracklet, and data_paths.json names its frames.
 
     <root>/DATA/<identity>/{RGB,IR,FakeIR}/<camera>/<identity>_<RGB|IR>_<camera>_<track>_<frame>.jpg
     <root>/data_paths.json                            identity → modality → camera → track → paths
     <root>/{train,query,gallery,train_auxiliary}.txt  identity modality camera track
 
-The root may be DATA itself, and the lists may lie in <root>/inversing_bu/{json,txt}. A modality
-RGB/IR stands for a pair of tracklets filmed at once: frame by frame they show the same instant.
+The root may be DATA itself, and the lists may lie in <root>/inversing_bu/{json,txt}. The modality
+RGB/IR means a pair of tracklets that were filmed at once: their frames show the same instants.
 
 Source: github.com/dyhBUPT/BUPTCampus and the readers of AuxNet, VLD, M3-ReID, DinoGRL.
 """
@@ -38,11 +38,11 @@ class Layout(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A list's line: one tracklet, or a pair of them."""
+    """A line of a list: one tracklet, or a pair of them."""
 
     identity: str
     camera: str
-    frames: dict[str, list[str]]  # RGB or IR, or both → paths below the frames' folder
+    frames: dict[str, list[str]]  # RGB, IR or both → paths below the folder of the frames
 
 
 def read_splits(
@@ -52,20 +52,20 @@ def read_splits(
     fake_infrared: bool = False,
     problems: list[Problem] | None = None,
 ) -> tuple[list[Tracklet], list[Tracklet]]:
-    """The training and the test tracklets, in the order of their lines, pairs visible first.
+    """The training and the test tracklets in the order of their lines; of a pair, visible first.
 
     Args:
         root: the data set's folder, or the folder DATA in it.
-        auxiliary: train on the identities of train_auxiliary.txt, of one camera each, as well.
-        fake_infrared: give each visible training tracklet an infrared one beside it, of the
-            pictures that the authors made from it.
+        auxiliary: also train on the identities of train_auxiliary.txt, which one camera saw.
+        fake_infrared: add an infrared tracklet for each visible training tracklet, of the
+            pictures that the authors generated from it.
         problems: collects wrong lines, which are then left out instead of refused.
 
-    Identities are text, so that their labels are in the order of the published classifiers. The
-    test holds the queries, then the gallery. The frames themselves are not looked at.
+    Identities are text, so that labels follow the order of the published classifiers. Queries come
+    before the gallery in the test set. No frame is opened.
 
     Raises:
-        InputError: a folder or file is missing, or lines are wrong: all at once.
+        InputError: a folder or file is missing, or lines are wrong; it names all of them.
     """
     layout = find_layout(root, auxiliary)
     paths = read_json_object(layout.files[PATHS_FILE])
@@ -92,12 +92,12 @@ def read_splits(
 
 
 def find_layout(root: str, auxiliary: bool) -> Layout:
-    """Where the frames and the lists are."""
+    """The folders and files of the data set; InputError if one is missing."""
     advice = "set data.root to the folder that holds DATA/ and data_paths.json"
     if not os.path.isdir(root):
         raise InputError(f"data.root = {root!r} is not a folder: {advice}")
     root = os.path.normpath(root)
-    bases = [root, os.path.dirname(os.path.abspath(root))]  # the second where the root is DATA
+    bases = [root, os.path.dirname(os.path.abspath(root))]  # the second one if the root is DATA
     names = [PATHS_FILE, *LIST_FILES.values(), *([AUXILIARY_FILE] if auxiliary else [])]
     files = {
         name: os.path.normpath(path)
@@ -124,7 +124,7 @@ def read_json_object(path: str) -> dict[str, Any]:
 
 
 def list_lines(path: str, paths: dict[str, Any], problems: list[Problem]) -> list[Line]:
-    """A list's lines; frames that bear another owner's name, or unequal pairs, are not fatal."""
+    """The lines of a list. Frames named after others and unequal pairs are problems, not fatal."""
     parse = functools.partial(parse_line, paths=paths)
     good = []
     for number, line in parsed_lines(path, parse, problems, "row"):
@@ -183,7 +183,7 @@ def line_tracklets(line: Line, role: str, folder: str, pairs: Iterator[int]) -> 
 
 
 def fake_infrared_tracklet(tracklet: Tracklet) -> Tracklet:
-    """The infrared tracklet that was made from a visible one; it belongs to no pair."""
+    """The infrared tracklet that was generated from a visible one; it belongs to no pair."""
     frames = (frame.rpartition("/RGB/") for frame in tracklet.frames)
     names = tuple(f"{start}/{FAKE_FOLDER}/{rest}" for start, _, rest in frames)
     return tracklet._replace(frames=names, modality="infrared", pair=-1)

@@ -1,4 +1,4 @@
-"""Text files that list something, line by line, with all their wrong lines found at once."""
+"""Text files of one item per line; all wrong lines of a file are found at once."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from dinogrl_jax.interface.errors import InputError
 
 
 def numbered_lines(path: str) -> list[tuple[int, str]]:
-    """The lines that hold something, each with its number in the file, from 1 on."""
+    """The lines that are not blank, each with its number in the file, from 1 on."""
     try:
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             return [(number, line.strip()) for number, line in enumerate(file, 1) if line.strip()]
@@ -21,7 +21,7 @@ def numbered_lines(path: str) -> list[tuple[int, str]]:
 def parsed_lines(
     path: str, parse: Callable[[str], Any], problems: list[Problem], kind: str
 ) -> list[tuple[int, Any]]:
-    """Each line's number and `parse` of it; None where that raises ValueError, now a problem."""
+    """The number of each line and `parse` of it; None if that raises ValueError, now a problem."""
     results = []
     for number, text in numbered_lines(path):
         try:
@@ -35,7 +35,7 @@ def parsed_lines(
 
 
 def integers(text: str) -> list[int]:
-    """The integers of a line, separated by white space or commas; ValueError names another word."""
+    """The integers of a line, separated by spaces or commas; ValueError names any other word."""
     words = re.findall(r"[^\s,]+", text)
     for word in words:
         if not re.fullmatch(r"[+-]?[0-9]+", word):
@@ -44,7 +44,7 @@ def integers(text: str) -> list[int]:
 
 
 def discarded_paths(path: str, prefixes: tuple[str, ...]) -> set[str]:
-    """The paths that a discard list names, without a first prefix; none where `path` is empty."""
+    """The paths that a discard list names, without their prefixes; none if `path` is empty."""
     if not path:
         return set()
     lines = [text.removeprefix("./") for _, text in numbered_lines(path)]

@@ -1,9 +1,9 @@
-"""Anybody's tracklets: a JSON-lines manifest, or a folder with a sub-folder for each tracklet.
+"""Tracklets of any origin: a manifest of JSON lines, or a folder with a folder for each tracklet.
 
-A line of a manifest is an object: `frames`, paths relative to the manifest in order of time, and
-`modality`; `identity` (a number or a name) and `camera` (a number) where they are known. To train
-and test on a manifest, `split` is "train" or "test", which is what it is where it is not said, and
-`role` of a test tracklet "query", "gallery" or, where it is not said, "both".
+A line of a manifest is an object with `frames` (paths relative to the manifest, in order of time)
+and `modality`, and with `identity` (a number or a name) and `camera` (a number) if they are known.
+For training and tests, `split` is "train" or "test" (the default), and `role` of a test tracklet is
+"query", "gallery" or "both" (the default).
 """
 
 import json
@@ -24,10 +24,10 @@ LARGEST = 1 << 63  # numbers are stored with 64 bits
 
 
 class ListedTracklet(NamedTuple):
-    """A tracklet and the name by which its source knows it."""
+    """A tracklet and its name in the source."""
 
     tracklet: Tracklet
-    path: str  # the sub-folder, or the first frame as the manifest has it
+    path: str  # the name of its folder, or its first frame as the manifest writes it
 
 
 def read_tracklets(path: str, modality: str | None = None) -> list[ListedTracklet]:
@@ -35,9 +35,9 @@ def read_tracklets(path: str, modality: str | None = None) -> list[ListedTrackle
 
     Unknown identities and cameras are −1.
 
-    modality: of a folder's tracklets, and of lines that do not say theirs.
+    modality: of the tracklets of a folder, and of lines without one.
 
-    Raises InputError for all problems together, with the line or sub-folder of each.
+    Raises one InputError for all problems, with the line or folder of each.
     """
     if modality not in (*MODALITIES, None):
         raise InputError(f"modality {modality!r} is neither visible nor infrared")
@@ -57,11 +57,11 @@ def read_splits(
 ) -> tuple[list[Tracklet], list[Tracklet]]:
     """The training and the test tracklets of a manifest, each of a known identity.
 
-    Identities are text where any of them is.
+    If any identity is text, all are.
 
-    problems: collects wrong lines, which are then left out instead of refused.
+    problems: collects wrong lines, which are left out; None raises instead.
 
-    Raises InputError for all wrong lines at once.
+    Raises one InputError for all wrong lines.
     """
     if Path(path).is_dir():
         raise InputError(f"data.root = {path} is a folder: give the manifest, a file of JSON lines")
@@ -126,7 +126,7 @@ def _parse_entry(line: bytes, folder: Path, modality: str | None) -> ListedTrack
 
 
 def _role(entry: dict) -> str:
-    """A tracklet's role, which is "train" in the training split."""
+    """The role of a tracklet, which is "train" in the training split."""
     split = entry.get("split", "test")
     if split not in SPLITS:
         raise InputError(f"split is {str(split)[:40]!r}, neither train nor test")
@@ -151,13 +151,13 @@ def _is_number(value: object) -> bool:
 def _is_file(path: str) -> bool:
     try:
         return os.path.isfile(path)
-    except ValueError:  # lone surrogates
+    except ValueError:  # a path with lone surrogates or a null
         return False
 
 
 def _read_folder(folder: Path, modality: str | None) -> list[ListedTracklet]:
     if modality is None:
-        raise InputError(f"{folder}: is a folder; say its modality with --modality")
+        raise InputError(f"{folder}: is a folder: say its modality with --modality")
     folders = sorted((path for path in folder.iterdir() if path.is_dir()), key=_natural_key)
     listed, problems = [], []
     for sub in folders:
@@ -168,11 +168,11 @@ def _read_folder(folder: Path, modality: str | None) -> list[ListedTracklet]:
         listed.append(ListedTracklet(Tracklet(tuple(frames), -1, -1, modality, "both"), sub.name))
     raise_if_any(problems, str(folder))
     if not listed:
-        raise InputError(f"{folder}: holds no sub-folder; each tracklet has one of its own")
+        raise InputError(f"{folder}: holds no folder: each tracklet needs one of its own")
     return listed
 
 
 def _natural_key(path: Path) -> list:
-    """F9 before F10."""
+    """A key that sorts F9 before F10."""
     words = re.split(r"(\d+)", path.name)
     return [int(word) if i % 2 else word for i, word in enumerate(words)]

@@ -1,9 +1,9 @@
-"""A prepared data set: its shards, their index, and how to read and verify them.
+"""A prepared data set: reading and verifying its shards and their index.
 
-    prepared.json               what it was made of, and each file's size and checksum
-    tracklets.jsonl             a line for each tracklet, with its frames' names and its shard
+    prepared.json               what it was made from, and the size and checksum of each file
+    tracklets.jsonl             a line for each tracklet, with the names of its frames and its shard
     <dataset>-<split>.array_record-…, dataset_info.json, features.json
-                                the frames, one a record: a data set of tensorflow-datasets too
+                                the frames, a record each; tensorflow-datasets reads them too
 
 The frames of a tracklet are consecutive records of one shard.
 """
@@ -22,8 +22,8 @@ from dinogrl_jax.data.tracklets import Tracklet, long_enough
 from dinogrl_jax.interface.errors import InputError
 
 ABOUT_FILE, INDEX_FILE = "prepared.json", "tracklets.jsonl"
-FORMAT = 1  # raise it when readers of this version cannot read what it writes
-SETTINGS = ("auxiliary", "fake_infrared")  # decide which tracklets a data set has
+FORMAT = 1  # to be raised when older readers cannot read what preparation writes
+SETTINGS = ("auxiliary", "fake_infrared")  # those that decide which tracklets a data set has
 BLOCK = 1 << 20  # bytes read at a time
 
 
@@ -31,14 +31,14 @@ class Entry(NamedTuple):
     """A line of the index."""
 
     split: str
-    tracklet: Tracklet  # its frames' names are relative to the raw data set's root
+    tracklet: Tracklet  # its frames are named relative to the root of the raw data set
     shard: str  # the file's name
     first: int  # record of the first frame
 
     def line(self) -> str:
-        described = self.tracklet._asdict()
-        return json.dumps({"split": self.split, "shard": self.shard, "first": self.first}
-                          | described)  # fmt: skip
+        """The entry as JSON."""
+        place = {"split": self.split, "shard": self.shard, "first": self.first}
+        return json.dumps(place | self.tracklet._asdict())
 
 
 def is_prepared(root: str) -> bool:
@@ -48,9 +48,9 @@ def is_prepared(root: str) -> bool:
 def read_splits(
     config: ConfigDict, problems: list[Problem] | None = None
 ) -> tuple[list[Tracklet], list[Tracklet]]:
-    """The training and the test tracklets, filtered as those of the raw data set are.
+    """The training and the test tracklets, with the same filters as the raw data set.
 
-    Raises InputError if the folder holds another data set, or was prepared with other settings.
+    Raises InputError if the folder holds another data set or was prepared with other settings.
     """
     about = read_about(config.root)
     if about["dataset"] != config.dataset:
@@ -82,7 +82,7 @@ def read_splits(
 
 
 def read_about(root: str) -> dict[str, Any]:
-    """What prepared.json says; InputError where it is damaged or of another version."""
+    """The content of prepared.json; InputError if it is damaged or of another version."""
     path = os.path.join(root, ABOUT_FILE)
     try:
         with open(path, encoding="utf-8") as file:
@@ -96,7 +96,7 @@ def read_about(root: str) -> dict[str, Any]:
 
 
 def index_entries(root: str) -> Iterator[Entry]:
-    """The index, line by line; InputError names a damaged line."""
+    """The entries of the index; InputError names a damaged line."""
     path = os.path.join(root, INDEX_FILE)
     try:
         with open(path, encoding="utf-8") as file:
@@ -116,7 +116,7 @@ def parse_entry(fields: dict[str, Any]) -> Entry:
 
 
 def kept_frame_indices(entry: Entry, gone: set[str]) -> list[int]:
-    """Which of a tracklet's frames no discard list names."""
+    """The indices of the frames of a tracklet that the discard list does not name."""
     names = entry.tracklet.frames
     if not gone:
         return list(range(len(names)))
@@ -125,7 +125,7 @@ def kept_frame_indices(entry: Entry, gone: set[str]) -> list[int]:
 
 
 def verify(root: str) -> int:
-    """The number of files whose size and checksum are right, when all are.
+    """The number of files, after all their sizes and checksums were found right.
 
     Raises InputError that names every file that is missing or differs.
     """
@@ -152,5 +152,5 @@ def checksum(path: str) -> str:
 
 
 def file_facts(path: str) -> dict[str, Any]:
-    """A file's size and checksum, as prepared.json holds them."""
+    """The size and the checksum of a file, as prepared.json stores them."""
     return {"bytes": os.path.getsize(path), "sha256": checksum(path)}

@@ -1,4 +1,4 @@
-"""HITSZ-VCM's tracklets: the rows of its info files, see `vcm_files`."""
+"""HITSZ-VCM: a row of its info files is a tracklet; `vcm_files` reads the files."""
 
 import logging
 from collections.abc import Sequence
@@ -28,23 +28,24 @@ def read_splits(
     discard_test: str = "",
     problems: list[Problem] | None = None,
 ) -> tuple[list[Tracklet], list[Tracklet]]:
-    """The training and the test tracklets, in the order of their rows.
+    """The training and the test tracklets in the order of their rows.
 
     Args:
-        root: the data set's folder, in any of the layouts of `vcm_files`.
-        minimum_frames: tracklets with fewer frames are left out, as in every published result.
-        discard_train, discard_test: files of frame paths (`Train/0001/ir/D2/1.jpg`) that are left
-            out before the minimum is applied; empty for none.
-        problems: collects wrong lines, which are then left out instead of refused.
+        root: the folder of the data set, in one of the layouts of `vcm_files`.
+        minimum_frames: shorter tracklets are left out, as in every published result.
+        discard_train, discard_test: files that list frames (`Train/0001/ir/D2/1.jpg`) to leave out
+            before the minimum applies; empty for none.
+        problems: collects wrong lines, which are left out; None raises instead.
 
-    A test tracklet has role "both", since each serves as a query in one direction and in the
-    gallery in the other; infrared rows that query_IDX.txt does not list are "gallery" only.
-    A row of which some frames bear another identity, modality or camera is kept with a warning,
-    as in every published result, unless more than 1 in 100 rows are so, or all frames of the row.
-    The frames themselves are not looked at.
+    Test tracklets have the role "both": each is a query in one direction and in the gallery in the
+    other. Infrared rows that query_IDX.txt does not list are "gallery" only. A row in which some
+    frames are named after another identity, modality or camera is kept with a warning, as in every
+    published result, unless all its frames are, or more than 1 in 100 rows are of this kind. No
+    frame is opened.
 
     Raises:
-        InputError: a folder or file is missing, nothing is left, or lines are wrong: all at once.
+        InputError: a folder or file is missing, no tracklet remains, or lines are wrong; it names
+            all of them.
     """
     layout = find_layout(root)
     found: list[Problem] = []
@@ -71,6 +72,7 @@ def read_splits(
 
 
 def test_roles(rows: Rows, queries: set[int]) -> list[str]:
+    """The role of each test row: "both", or "gallery" for infrared rows that are no queries."""
     return [
         "both" if index in queries or (row and row.owner.modality == "visible") else "gallery"
         for index, (_, row) in enumerate(rows)
@@ -86,7 +88,7 @@ def row_tracklets(
     minimum: int,
     problems: list[Problem],
 ) -> list[Tracklet]:
-    """The rows as tracklets, without discarded frames and then without short tracklets."""
+    """The rows as tracklets: discarded frames are left out first, then short tracklets."""
     folder = layout.frames[split]
     gone = discarded_paths(discard, (f"{folder}/", f"{split.title()}/"))
     file, seen, tracklets = layout.file(ROW_FILES[split]), set(), []
@@ -116,9 +118,10 @@ def row_tracklets(
 
 
 def frame_paths(row: Row) -> list[str]:
+    """The paths of the frames of a row, below the folder of its split."""
     return [frame.path for frame in row.frames if frame]
 
 
 def owner_fields(row: Row) -> tuple[int, int, str]:
-    """Identity, camera and modality, in a tracklet's order."""
+    """Identity, camera and modality, in the order of a `Tracklet`."""
     return row.owner.identity, row.owner.camera, row.owner.modality

@@ -1,4 +1,4 @@
-"""HITSZ-VCM on disk: where its files are, and what each line of its info files says.
+"""HITSZ-VCM on disk: its files, and the lines of its info files.
 
     <root>/{Train,Test}/<identity>/{ir,rgb}/D<camera>/<frame>.jpg    layout A
     <root>/<identity>/{ir,rgb}/D<camera>/<frame>.jpg                 layout B
@@ -6,8 +6,8 @@
     <root>/info/track_{train,test}_info.txt    modality start end identity camera
     <root>/info/query_IDX.txt                  rows of track_test_info.txt
 
-Layout C is B with the info files beside the identities. All of it may also lie in <root>/data.
-Tracks of one identity, modality and camera share a folder, so a track is a range of names.
+Layout C is layout B with the info files beside the identities. All may also lie in <root>/data.
+Tracks of the same identity, modality and camera share a folder, so a track is a range of names.
 
 Source: github.com/VCM-project233/HITSZ-VCM-data and the readers of MITML, VLD, DinoGRL.
 """
@@ -30,9 +30,8 @@ MODALITY_FOLDER = {1: "ir", 2: "rgb"}
 NAME = re.compile(r"(\d+)M(\d+)D(\d+)T\d+F(\d+\.\w+)", re.ASCII)
 CAMERAS = 12
 
-MAX_MIXED_ROWS = (
-    0.01  # share that may have some frames of others; the real data are said to have 0.4 %
-)
+# share of the rows that may have some frames of others; the real data set is said to have 0.4 %
+MAX_MIXED_ROWS = 0.01
 
 
 class Layout(NamedTuple):
@@ -45,7 +44,7 @@ class Layout(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """What a name or a row says of frames."""
+    """Whom a name or a row says that frames show, and by which camera."""
 
     identity: int
     modality: str
@@ -59,19 +58,19 @@ class Frame(NamedTuple):
 
 class Row(NamedTuple):
     owner: Owner
-    frames: Sequence[Frame | None]  # None for a wrong name
+    frames: Sequence[Frame | None]  # None where the name is wrong
 
     @property
     def foreign(self) -> list[Frame]:
-        """The frames whose names say another owner."""
+        """The frames whose names say another owner than the row."""
         return [frame for frame in self.frames if frame and frame.owner != self.owner]
 
 
-Rows = list[tuple[int, Row | None]]  # the number of the line; None for a wrong one
+Rows = list[tuple[int, Row | None]]  # with the number of the line; None where the line is wrong
 
 
 def find_layout(root: str) -> Layout:
-    """Where the info files and the identities' folders are."""
+    """The layout of a data set and its folders; InputError if a file or folder is missing."""
     advice = "set data.root to the folder that holds info/, Train/ and Test/"
     root = os.path.normpath(root) if root else root
     if not os.path.isdir(root):
@@ -99,10 +98,10 @@ def is_file(folder: str, name: str) -> bool:
 
 
 def subfolder_names(folder: str) -> list[str]:
-    """The names of a folder's folders; none where there is no such folder."""
+    """The names of the folders in a folder; none if there is no such folder."""
     if not os.path.isdir(folder):
         return []
-    # Not os.scandir: its is_dir() raises at a symbolic link to itself.
+    # os.scandir would not do: its is_dir() raises at a symbolic link to itself.
     return [name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))]
 
 
@@ -115,7 +114,7 @@ def checked_owner(identity: int, modality: int, camera: int) -> Owner:
 
 
 class FrameParser:
-    """Reads names; frames of one folder share their owner and the folder's path."""
+    """Parses names; frames of one folder share their owner and its path, which saves memory."""
 
     def __init__(self):
         self.folders: dict[tuple[str, ...], tuple[Owner, str]] = {}
@@ -135,7 +134,7 @@ class FrameParser:
 
 
 def read_rows(layout: Layout, split: str, problems: list[Problem]) -> Rows:
-    """The rows of a split; a few rows with some frames of others are no fatal problem."""
+    """The rows of a split; a few rows with some frames of others are not a fatal problem."""
     parse = FrameParser()
     names = [
         frame for _, frame in parsed_lines(layout.file(NAME_FILES[split]), parse, problems, "name")
@@ -169,7 +168,7 @@ def parse_row(text: str, names: Sequence[Frame | None], names_file: str) -> Row:
 
 
 def query_indices(layout: Layout, rows: Rows, problems: list[Problem]) -> set[int]:
-    """Indices of the rows that are queries, from 0; each has to be an infrared row."""
+    """The indices of the rows that are queries, from 0 on; each has to be an infrared row."""
     queries: set[int] = set()
 
     def parse(text: str) -> None:
@@ -188,7 +187,7 @@ def query_indices(layout: Layout, rows: Rows, problems: list[Problem]) -> set[in
 
 
 def missing_folder_problems(folder: str, rows: Rows) -> list[Problem]:
-    """A problem if identities have no folder: one listing finds a wrong root without 460,000."""
+    """A problem if identities have no folder; this finds a wrong root without 460,000 look-ups."""
     frames = (frame for _, row in rows if row for frame in row.frames if frame)
     wanted = {frame.path.partition("/")[0] for frame in frames}
     missing = sorted(wanted - set(subfolder_names(folder)))

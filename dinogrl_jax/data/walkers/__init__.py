@@ -1,1 +1,1 @@
-"""Synthetic people who walk through cameras, rendered."""
+"""Synthetic people who walk past cameras, rendered as a data set in HITSZ-VCM's layout."""

@@ -1,1 +1,1 @@
-"""The report of an evaluation: one HTML file that needs nothing else."""
+"""The report of an evaluation: one HTML file that loads nothing else."""

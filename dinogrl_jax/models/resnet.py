@@ -7,6 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dinogrl_jax.models.layers import ConvNorm
+from dinogrl_jax.ops.activations import relu
 from dinogrl_jax.ops.barrier import barrier
 from dinogrl_jax.ops.convolution import max_pool
 from dinogrl_jax.ops.remat import remat
@@ -41,12 +42,12 @@ class Bottleneck(nn.Module):
             kept = size == 3  # a quarter of the block's input, and most of its work
             return ConvNorm(features, size, stride, self.dtype, kept, name=name)(x, train=train)
 
-        y = nn.relu(conv_norm("conv1", x, self.width, 1))
-        y = nn.relu(conv_norm("conv2", y, self.width, 3, self.stride))
+        y = relu(conv_norm("conv1", x, self.width, 1))
+        y = relu(conv_norm("conv2", y, self.width, 3, self.stride))
         y = conv_norm("conv3", y, wide, 1)
         if self.stride != 1 or x.shape[-1] != wide:
             x = conv_norm("shortcut", x, wide, 1, self.stride)
-        return nn.relu(x + y)
+        return relu(x + y)
 
 
 class BasicBlock(nn.Module):
@@ -57,9 +58,9 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "f h w c"], train: bool) -> Float[Array, "f h w c"]:
         channels = x.shape[-1]
-        y = nn.relu(ConvNorm(channels, 3, 1, self.dtype, name="conv1")(x, train=train))
+        y = relu(ConvNorm(channels, 3, 1, self.dtype, name="conv1")(x, train=train))
         y = ConvNorm(channels, 3, 1, self.dtype, kept=True, name="conv2")(y, train=train)
-        return nn.relu(x + y)
+        return relu(x + y)
 
 
 class Stages(nn.Module):

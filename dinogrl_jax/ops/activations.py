@@ -37,3 +37,25 @@ def _gelu_backward(x: Array, g: Array) -> tuple[Array]:
 
 
 gelu_by_erf.defvjp(lambda x: (gelu_by_erf(x), x), _gelu_backward)
+
+
+@operation
+def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """max(x, 0)."""
+    return jax.nn.relu(x)
+
+
+@relu.form("gpu")
+@jax.custom_vjp
+def relu_by_result(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Training keeps the result, which the next layer keeps anyway, and a product ends with it."""
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x: Array) -> tuple[Array, Array]:
+    y = relu_by_result(x)
+    # Apart, or XLA would look at x again, which has to be in memory then.
+    return y, jax.lax.optimization_barrier(y)
+
+
+relu_by_result.defvjp(_relu_forward, lambda y, g: (jnp.where(y > 0, g, 0),))

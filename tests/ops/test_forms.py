@@ -62,6 +62,7 @@ CALLS = {
             *(lift(5 + i, 1) for i in range(2)),
         ],
     ],
+    "relu": [lambda: [jnp.linspace(-8, 8, 100, dtype=jnp.float64)]],
     "upsample_2x": [lambda: [normal(0, 2, 5, 7, 3)], lambda: [normal(0, 2, 1, 1, 3)]],
     "upsampled_dense": [
         lambda: [normal(0, 2, 3, 4, 5), normal(1, 5), normal(2, 5), normal(3, 5, 6), normal(4, 6)],

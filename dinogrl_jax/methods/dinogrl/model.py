@@ -55,7 +55,7 @@ class Model(nn.Module):
                 features["appearance"] = stream(clips, train=train)
             embedding = {name: self._parts(name, x) for name, x in features.items()}
             if c.pbmge:
-                pbmge = PBMGE(c.parts, c.remat, name="pbmge")
+                pbmge = PBMGE(c.parts, name="pbmge")
                 pair = pbmge(*(embedding[name] for name in STREAMS), train=train)
                 embedding = dict(zip(STREAMS, pair, strict=True))
             logits = {

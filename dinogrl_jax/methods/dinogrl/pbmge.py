@@ -73,17 +73,16 @@ class PBMGE(nn.Module):
     """
 
     parts: Sequence[int]
-    remat: str = "nothing"
 
     @nn.compact
     def __call__(
         self, gait: Float[Array, "v p d"], appearance: Float[Array, "v p d"], *, train: bool
     ) -> tuple[Float[Array, "v p2 d"], Float[Array, "v p2 d"]]:
         streams = [x.astype(accumulation_dtype(x.dtype)) for x in (gait, appearance)]
-        globals_ = tuple(x[:, 0] for x in streams)
-        visit = remat(Visit, self.remat, static_argnums=3, prevent_cse=False)(name="visit")
+        whole = tuple(x[:, 0] for x in streams)
+        visit = remat(Visit, "blocks", static_argnums=3, prevent_cse=False)(name="visit")
         if self.is_initializing():
-            visit(globals_, globals_, train)  # what the scan carries has to be there before it
+            visit(whole, whole, train)  # what the scan carries has to be there before it
         # In training each visit goes on with the statistics of the one before.
         carried, shared = ("batch_stats", "params") if train else (False, ("params", "batch_stats"))
         visits = nn.scan(
@@ -95,7 +94,7 @@ class PBMGE(nn.Module):
         enhanced, first = [], 1
         for n in self.parts[1:]:
             sources = tuple(x[:, first : first + n] for x in streams)
-            enhanced.append(visits(visit, globals_, sources)[0])
+            enhanced.append(visits(visit, whole, sources)[0])
             first += n
         return tuple(
             jnp.concatenate([x, jnp.stack(added, axis=1)], axis=1).astype(gait.dtype)

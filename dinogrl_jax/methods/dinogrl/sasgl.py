@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from dinogrl_jax.models.dinov2 import Tokens
 from dinogrl_jax.models.layers import DENSE_INIT, BatchNorm, Conv, ConvNorm, Dense
 from dinogrl_jax.models.resnet import BasicBlock, Stages
-from dinogrl_jax.ops.activations import gelu
+from dinogrl_jax.ops.activations import gelu, relu
 from dinogrl_jax.ops.normalisation import Moments
 from dinogrl_jax.ops.precision import accumulation_dtype
 from dinogrl_jax.ops.remat import remat
@@ -178,7 +178,7 @@ class PreBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "f h w c"], *, train: bool) -> Float[Array, "f h w c2"]:
-        x = nn.relu(ConvNorm(self.channels, 3, 1, self.dtype, name="conv1")(x, train=train))
+        x = relu(ConvNorm(self.channels, 3, 1, self.dtype, name="conv1")(x, train=train))
         return remat(BasicBlock, self.remat, static_argnums=2)(self.dtype, name="block")(x, train)
 
 
@@ -197,8 +197,8 @@ class AttentionFusion(nn.Module):
         channels = first.shape[-1]
         squeezed = max(channels // 16, 1)
         x = jnp.concatenate([first, second], axis=-1)
-        x = nn.relu(ConvNorm(squeezed, 1, 1, self.dtype, name="conv1")(x, train=train))
-        x = nn.relu(ConvNorm(squeezed, 3, 1, self.dtype, name="conv2")(x, train=train))
+        x = relu(ConvNorm(squeezed, 1, 1, self.dtype, name="conv1")(x, train=train))
+        x = relu(ConvNorm(squeezed, 3, 1, self.dtype, name="conv2")(x, train=train))
         logits = Conv(2 * channels, 1, 1, self.dtype, name="conv3")(x)
         weights = jax.nn.softmax(logits.reshape(*logits.shape[:-1], channels, 2))
         return first * weights[..., 0] + second * weights[..., 1]

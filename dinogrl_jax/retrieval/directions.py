@@ -16,7 +16,7 @@ NO_FILTER = "give them, or score without it (--camera_filter off)"
 
 
 class Direction(NamedTuple):
-    """Who queries whom, and what a query ignores."""
+    """The queries and the gallery of one direction, and which entries a query ignores."""
 
     query: DescriptorSet
     gallery: DescriptorSet
@@ -32,14 +32,14 @@ def directions(
     protocol: str = "vcm",
     camera_filter: bool | None = None,
 ) -> dict[str, Direction]:
-    """ "visible_to_infrared" and "infrared_to_visible", as far as there are queries.
+    """The directions "visible_to_infrared" and "infrared_to_visible", if they have queries.
 
-    `modality` is "visible" or "infrared", `role` "query", "gallery", "both", or "train" of
-    those that take no part. `protocol` names an entry of PROTOCOLS, `camera_filter` overrides its
-    own.
+    `modality` is "visible" or "infrared"; `role` is "query", "gallery", "both", or "train" for
+    tracklets that take no part. `protocol` names an entry of PROTOCOLS, whose camera filter
+    `camera_filter` overrides.
 
-    Errors: InputError for columns of other lengths, unknown words, cameras that the filter needs
-    and misses or that mix numbers and names, no query at all, queries without any gallery.
+    Raises InputError for columns of other lengths, unknown words, cameras that the filter needs
+    but that are missing or mix numbers and names, no query at all, or queries without a gallery.
     """
     rule = protocol_rule(protocol)
     filtered = rule.camera_filter if camera_filter is None else camera_filter
@@ -73,7 +73,7 @@ def directions(
 def direction_results(found: dict[str, Direction], **options) -> dict[str, Result]:
     """The result of each direction; two that exchange the same sets share one pass.
 
-    `options` are those of `metrics.one_direction`. Errors: InputError as there.
+    `options` and errors are those of `metrics.one_direction`.
     """
     if are_exchanged(found):
         pair = both_directions(*next(iter(found.values())), **options)
@@ -82,7 +82,7 @@ def direction_results(found: dict[str, Direction], **options) -> dict[str, Resul
 
 
 def are_exchanged(found: dict[str, Direction]) -> bool:
-    """Whether there are two directions, and each has the other's queries as its gallery."""
+    """Whether there are two directions and each searches the queries of the other."""
     if len(found) < 2:
         return False
     a, b = found.values()
@@ -122,7 +122,7 @@ def _check_words(**columns: tuple[np.ndarray, tuple[str, ...]]) -> None:
 
 
 def _camera_numbers(camera: np.ndarray | None, count: int, needed: bool) -> Int[np.ndarray, " n"]:
-    """Cameras as numbers; where no filter needs them, whatever they are."""
+    """Cameras as numbers; all 0 if no filter needs them."""
     if not needed:
         return np.zeros(count, int)
     if camera is None:

@@ -1,7 +1,7 @@
 """Distances of descriptors: float32 for every pair, float64 for the few whose order matters.
 
-A descriptor is [p, d] (parts) or [d], kept as one part. `block_distances` is what an accelerator computes
-for all pairs, `exact_distances` what the host computes for chosen ones, and `tolerance` says how far the
+A descriptor is [p, d], or [d], which counts as one part. An accelerator computes `block_distances`
+of all pairs, the host computes `exact_distances` of chosen pairs, and `tolerance` says how far the
 first may be from the second.
 """
 
@@ -18,13 +18,14 @@ from dinogrl_jax.interface.errors import InputError
 
 
 class Operand(NamedTuple):
-    """Descriptors as they come, what is subtracted from all of them, and then squared lengths."""
+    """Descriptors as given, the offset to subtract from them, and their squared lengths then."""
 
     embedding: Float[Array, "n p d"]
     offset: Float[Array, "p d"]
     squared: Float[Array, "p n"]
 
     def part(self, p: int | Array) -> Float[Array, "n d"]:
+        """One part of all descriptors, less the offset."""
         rows = jax.lax.dynamic_index_in_dim(self.embedding, p, axis=1, keepdims=False)
         return rows.astype(self.offset.dtype) - self.offset[p]
 
@@ -38,7 +39,7 @@ def _euclidean(aa, bb, ab):
     return _squared(aa, bb, ab) ** 0.5
 
 
-# from squared lengths and dot product to the distance; NumPy and JAX arrays alike
+# (squared length, squared length, dot product) → distance, for NumPy and JAX arrays
 FORMULAS: dict[str, Callable] = {
     "part_euclidean": _euclidean,  # of each part, then the mean over parts
     "euclidean": _euclidean,
@@ -50,19 +51,16 @@ EUCLIDEAN = ("part_euclidean", "euclidean", "squared_euclidean")
 
 
 def distance_formula(name: str) -> Callable:
-    """The named entry of FORMULAS.
-
-    Errors: InputError for a name that is not there.
-    """
+    """The named entry of FORMULAS; InputError for an unknown name."""
     if name not in FORMULAS:
         raise InputError(f"distance {name!r}: choose one of {', '.join(FORMULAS)}")
     return FORMULAS[name]
 
 
 def centring_offset(name: str, embedding: Float[ArrayLike, "n p d"]) -> Float[np.ndarray, "p d"]:
-    """A vector to subtract from all descriptors: near their mean, 0 where that changes distances.
+    """An offset to subtract from all descriptors: near their mean, or 0 if it changes distances.
 
-    Without it a common offset drowns their differences in rounding.
+    Without it, a large common offset loses the differences of descriptors to rounding.
     """
     if name not in EUCLIDEAN:
         return np.zeros(embedding.shape[1:], np.float32)
@@ -73,7 +71,7 @@ def centring_offset(name: str, embedding: Float[ArrayLike, "n p d"]) -> Float[np
 def centred_operand(
     embedding: Float[ArrayLike, "n p d"], offset: Float[ArrayLike, "p d"]
 ) -> Operand:
-    """Descriptors less an offset, in its dtype, ready for `block_distances`."""
+    """Descriptors and their offset, in whose dtype `block_distances` will compute."""
     embedding, offset = jnp.asarray(embedding), jnp.asarray(offset)
     return Operand(embedding, offset, _squared_lengths(embedding, offset))
 
@@ -84,32 +82,32 @@ def _squared_lengths(embedding, offset):
 
 
 def block_distances(name: str, query: Operand, gallery: Operand) -> Float[Array, "q g"]:
-    """Distances of every query to every gallery entry in the dtype of the operands.
+    """Distances of every query to every gallery entry, in the dtype of the operands.
 
-    One matmul per part; one [q, g] product lives beside two sums over parts. Accurate to
-    `tolerance(name, …, dtype)`.
+    There is one matmul for each part; three [q, g] arrays are in memory at once. The result is
+    accurate to `tolerance(name, …, dtype)`.
 
     Source: arXiv 2511.04281 ranks by the mean over parts of Euclidean distances.
     """
-    apart, combine = name == "part_euclidean", distance_formula(name)
+    by_part, combine = name == "part_euclidean", distance_formula(name)
     parts, n = query.squared.shape
     zero = jnp.zeros((n, gallery.squared.shape[1]), query.offset.dtype)
 
-    def one(p, total):
-        # HIGHEST: a GPU would round the factors to TF32, a TPU to bfloat16
+    def add_part(p, total):
+        # highest: otherwise a GPU rounds the factors to TF32 and a TPU to bfloat16
         a, b = query.part(p), gallery.part(p)
         ab = jax.lax.dot_general(a, b, (((1,), (1,)), ((), ())), precision="highest")
-        term = combine(query.squared[p, :, None], gallery.squared[p], ab) if apart else ab
+        term = combine(query.squared[p, :, None], gallery.squared[p], ab) if by_part else ab
         return total + term
 
-    # a sum of sums of a few parts: rounds a third as much as one sum over 70
-    few = max(k for k in range(1, math.isqrt(parts) + 1) if parts % k == 0)
+    # a sum of sums over groups of parts rounds a third as much as one sum over 70 parts
+    size = max(k for k in range(1, math.isqrt(parts) + 1) if parts % k == 0)
 
-    def group(i, total):
-        return total + jax.lax.fori_loop(i * few, (i + 1) * few, one, zero)
+    def add_group(i, total):
+        return total + jax.lax.fori_loop(i * size, (i + 1) * size, add_part, zero)
 
-    total = jax.lax.fori_loop(0, parts // few, group, zero)
-    if apart:
+    total = jax.lax.fori_loop(0, parts // size, add_group, zero)
+    if by_part:
         return total / parts
     return combine(query.squared.sum(0)[:, None], gallery.squared.sum(0)[None, :], total)
 
@@ -117,9 +115,9 @@ def block_distances(name: str, query: Operand, gallery: Operand) -> Float[Array,
 def distance_matrix(
     name: str, query: Float[ArrayLike, "q *d"], gallery: Float[ArrayLike, "g *d"]
 ) -> Float[Array, "q g"]:
-    """The whole matrix of float32 distances, for sets that are small; descriptors [p, d] or [d].
+    """The complete matrix of float32 distances, for small sets; descriptors are [p, d] or [d].
 
-    Errors: InputError for an unknown name.
+    Raises InputError for an unknown name.
     """
     distance_formula(name)
     query, gallery = (x if x.ndim == 3 else x[:, None] for x in (query, gallery))
@@ -134,7 +132,7 @@ _block_distances_jitted = jax.jit(block_distances, static_argnums=0)
 
 @jax.jit
 def descriptor_lengths(operand: Operand) -> Float[Array, " n"]:
-    """The Euclidean length of whole descriptors: root of the sum over parts of squares."""
+    """The Euclidean length of each descriptor, over all its parts, less the offset."""
     return operand.squared.sum(0) ** 0.5
 
 
@@ -144,7 +142,7 @@ def exact_distances(
     gallery: Float[ArrayLike, "g p d"],
     offset: Float[np.ndarray, "p d"],
 ) -> Float[np.ndarray, "q g"]:
-    """Float64 distances of every query to every gallery entry: for tens of them, in NumPy."""
+    """Float64 distances of every query to every gallery entry, by NumPy: for tens of them."""
     a, b = (x - offset.astype(np.float64) for x in (query, gallery))
     aa, bb = (np.vecdot(x, x).T for x in (a, b))
     return _combined(
@@ -158,11 +156,11 @@ def exact_distance(
     gallery: Float[np.ndarray, "p d"],
     offset: Float[np.ndarray, "p d"],
 ) -> float:
-    """One distance of `exact_distances`, to rounding; two descriptors stay in a core's cache."""
-    if name in EUCLIDEAN:  # from the difference, which needs one pass over the numbers
-        apart = query.astype(np.float64)
-        apart -= gallery
-        squared = np.vecdot(apart, apart)
+    """The same for one pair, to rounding; faster, as two descriptors stay in a core's cache."""
+    if name in EUCLIDEAN:  # the difference needs a single pass over the numbers
+        difference = query.astype(np.float64)
+        difference -= gallery
+        squared = np.vecdot(difference, difference)
         if name == "part_euclidean":
             return float(np.sqrt(squared).mean())
         return float(squared.sum() ** (0.5 if name == "euclidean" else 1))
@@ -176,7 +174,7 @@ def exact_distances_by_xla(
     gallery: Float[ArrayLike, "g p d"],
     offset: Float[np.ndarray, "p d"],
 ) -> Float[np.ndarray, "q g"]:
-    """The same as `exact_distances` for a thousand of them, by XLA on the host."""
+    """The same as `exact_distances`, by XLA on the host: for a thousand of them."""
     cpu = jax.local_devices(backend="cpu")[0]  # a TPU has no float64
     with jax.enable_x64(True), jax.default_device(cpu):
         sides = (centred_operand(x, offset.astype(np.float64)) for x in (query, gallery))
@@ -184,21 +182,21 @@ def exact_distances_by_xla(
 
 
 def _combined(name: str, aa, bb, ab):
-    """The distance of descriptors from what their parts, the first axis, have."""
+    """The distance of descriptors from the squared lengths and products of parts (first axis)."""
     if name == "part_euclidean":
         return distance_formula(name)(aa, bb, ab).mean(0)
     return distance_formula(name)(aa.sum(0), bb.sum(0), ab.sum(0))
 
 
 def tolerance(name: str, distance, scale, parts: int, dtype):
-    """How far from its true value a distance computed in `dtype` may be; NumPy and JAX alike.
+    """How far a distance that was computed in `dtype` may be from its true value.
 
-    `scale` is (|a| + |b|)² of the centred descriptors' lengths. A squared distance or a product is
-    off by some roundings of it; a square root divides that by twice the distance, and where the
-    distance vanishes leaves the root of it.
+    `scale` is (|a| + |b|)², from the lengths of the centred descriptors. The error of a squared
+    distance or a product is a few roundings of `scale`; a square root divides it by twice the
+    distance, and if the distance vanishes the root of the error remains. NumPy and JAX arrays.
 
-    This is a model, not a proof: bounds for any input are d times larger. The largest
-    errors that `tests/test_distances.py` provokes are below a third of it.
+    This is a model, not a proof: bounds for any input are d times larger. The largest errors
+    that `tests/retrieval/test_distances.py` provokes are below a third of it.
     """
     rounding = 16 * float(np.finfo(dtype).eps)
     if name == "cosine":
@@ -206,6 +204,6 @@ def tolerance(name: str, distance, scale, parts: int, dtype):
     if name == "part_euclidean":
         scale = scale / parts
     if name in ("part_euclidean", "euclidean"):
-        # a distance of 0 leaves the second
+        # the second bound holds where the distance is 0
         return (rounding * scale / distance.clip(1e-30)).clip(None, (rounding * scale) ** 0.5)
     return rounding * scale + 0 * distance

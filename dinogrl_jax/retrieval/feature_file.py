@@ -12,16 +12,16 @@ from jaxtyping import Float, Int, Shaped
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import atomic_write
 
-BLOCK = 1024  # tracklets that are checked at a time
+BLOCK = 1024  # tracklets that are checked at once
 HALVES = ("embedding_first", "embedding_second")
 
 
 class Features(NamedTuple):
-    """The arrays of a file; n tracklets, in the file's order."""
+    """The arrays of a features file: n tracklets in the order of the file."""
 
     embedding: Float[np.ndarray, "n ..."]
-    identity: Int[np.ndarray, " n"]  # numbered; tracklets of unknown identity match none
-    names: Shaped[np.ndarray, " n"]  # identities as the file has them, "" unknown
+    identity: Int[np.ndarray, " n"]  # as numbers; a tracklet of unknown identity matches none
+    names: Shaped[np.ndarray, " n"]  # identities as in the file; "" is unknown
     camera: Shaped[np.ndarray, " n"] | None
     modality: Shaped[np.ndarray, " n"]
     role: Shaped[np.ndarray, " n"]
@@ -37,11 +37,11 @@ class Features(NamedTuple):
 def read_features(path: str) -> Features:
     """The features of an .npz: `embedding` [n, p, d] or [n, d], `identity`, `modality`.
 
-    Optional are `camera`, `role` ("both" without it), `path`, and `embedding_first` and
-    `embedding_second` of the tracklets' halves. Identities −1 and "" are unknown.
+    `camera`, `role` (default "both"), `path`, and `embedding_first` and `embedding_second` of the
+    halves of tracklets are optional. The identities −1 and "" are unknown.
 
-    Errors: InputError for a file that is none, arrays that miss, disagree or hold objects,
-    descriptors that are no finite numbers, and tracklets that are there twice.
+    Raises InputError for a file that is no .npz, arrays that are missing, disagree or hold objects,
+    descriptors that are not finite numbers, and tracklets that are there twice.
     """
     arrays = _load_arrays(path)
     for name in ("embedding", "identity", "modality"):
@@ -94,7 +94,7 @@ def write_features(path: str, /, **arrays: np.ndarray) -> None:
 
 
 def _load_arrays(path: str) -> dict[str, np.ndarray]:
-    """The arrays; nothing in the file is ever unpickled."""
+    """The arrays of the file; nothing in it is unpickled."""
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder, not an .npz of features")
     try:
@@ -127,7 +127,7 @@ def _as_text(column: np.ndarray) -> np.ndarray:
 
 
 def _identity_names(identity: np.ndarray) -> Shaped[np.ndarray, " n"]:
-    """Identities as text; "" where they are −1, empty or NaN."""
+    """Identities as text; "" for −1, empty text and NaN."""
     if identity.dtype.kind == "f":
         whole = np.array([f"{x:.0f}" if x == x and x == round(x) else str(x) for x in identity])
         identity = whole
@@ -135,7 +135,7 @@ def _identity_names(identity: np.ndarray) -> Shaped[np.ndarray, " n"]:
 
 
 def _identity_numbers(names: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Equal numbers for equal names; every unknown tracklet has a number of its own."""
+    """Equal numbers for equal names; each tracklet of unknown identity gets its own number."""
     numbers = np.unique(names, return_inverse=True)[1]
     return np.where(names == "", len(names) + np.arange(len(names)), numbers)
 
@@ -168,8 +168,8 @@ def _check_finite(path: str, features: Features) -> None:
 def _check_duplicates(path: str, features: Features) -> None:
     """Raise InputError for a tracklet that is in the same set twice.
 
-    The same are tracklets of equal identity, camera, modality, path and descriptor; one may be a
-    query and once more a gallery entry.
+    Tracklets are the same if identity, camera, modality, path and descriptor are equal. One may
+    occur as a query and again as a gallery entry.
     """
     embedding = features.embedding.reshape(len(features.embedding), -1)
     camera = features.camera if features.camera is not None else np.zeros(len(embedding), int)

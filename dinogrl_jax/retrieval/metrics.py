@@ -1,4 +1,4 @@
-"""CMC, mAP and mINP of a retrieval, exact at any size, and their uncertainty."""
+"""CMC, mAP and mINP of a retrieval, exact for sets of any size, and their uncertainty."""
 
 from typing import NamedTuple
 
@@ -19,12 +19,12 @@ from dinogrl_jax.retrieval.search import negative_counts
 
 
 class Result(NamedTuple):
-    """The figures of one retrieval, in float64; a query without a match enters no mean."""
+    """The figures of one retrieval in float64; queries without a match enter no mean."""
 
-    cmc: Float[np.ndarray, " k"]  # share of queries with a match among the first 1, 2, … k
+    cmc: Float[np.ndarray, " k"]  # share of queries with a match among the first 1, 2, …, k
     mAP: float  # non-interpolated: precision at every match
     mINP: float  # matches over the rank of the last one
-    queries: int  # with a match
+    queries: int  # that have a match
     gallery: int
     ap: Float[np.ndarray, " q"]  # of each query, 0 where skipped
     inp: Float[np.ndarray, " q"]
@@ -43,12 +43,12 @@ def result_from_counts(
     gallery: int,
     max_rank: int = 20,
 ) -> Result:
-    """CMC, mAP and mINP from how many negatives precede each match (`match` False: no match).
+    """CMC, mAP and mINP from the number of negatives before each match (`match` False: no match).
 
-    The rank of the i-th nearest match is i plus the negatives before it, so that the order among
-    matches is never needed. A CMC longer than the gallery stays at its last value.
+    The rank of the i-th nearest match is i plus the negatives before it, so the order among matches
+    is not needed. A CMC that is longer than the gallery stays at its last value.
 
-    Errors: InputError if no query has a match.
+    Raises InputError if no query has a match.
     """
     valid = match.any(1)
     if not valid.any():
@@ -76,9 +76,9 @@ def negatives_before(
     places: Int[ArrayLike, "q m"],
     negative: Bool[ArrayLike, "q g"],
 ) -> Int[Array, "q m"]:
-    """How many negatives precede each match, which is the gallery entry `places` (−1: none).
+    """How many negatives precede each match; `places` are the gallery entries (−1: no match).
 
-    An entry precedes another if it is nearer, or as near and earlier in the gallery.
+    An entry precedes another if it is nearer, or equally near and earlier in the gallery.
     """
     entries = jnp.arange(distance.shape[1])
 
@@ -92,13 +92,13 @@ def negatives_before(
 
 def result_from_matrix(
     distance: Float[ArrayLike, "q g"],
-    match: Bool[np.ndarray, "_ _"],  # [q, g] too, but that is for the message below
+    match: Bool[np.ndarray, "_ _"],  # [q, g], which the message below checks
     junk: Bool[np.ndarray, "_ _"],
     max_rank: int = 20,
 ) -> Result:
-    """The figures of a distance matrix under any rule given as masks; junk wins over match.
+    """The figures of a distance matrix, for masks of any rule; junk counts more than match.
 
-    Errors: InputError for shapes that disagree, NaN, or no query with a match.
+    Raises InputError for shapes that disagree, NaN, or if no query has a match.
     """
     distance = np.asarray(distance)
     if not distance.shape == match.shape == junk.shape:
@@ -115,7 +115,7 @@ def result_from_matrix(
 
 
 def _match_places(match: Bool[np.ndarray, "q g"]) -> Int[np.ndarray, "q m"]:
-    """The columns of each row's matches, ascending, −1 after the last."""
+    """The columns of the matches of each row, ascending, and −1 after the last."""
     rows, columns = np.nonzero(match)
     count = match.sum(1)
     places = np.full((len(match), count.max(initial=0)), -1)
@@ -131,12 +131,12 @@ def one_direction(
     max_rank: int = 20,
     **options,
 ) -> Result:
-    """The figures of the queries against the gallery, exact at any size.
+    """The figures of the queries against the gallery, exact for sets of any size.
 
-    `options`: `size` (1024, tracklets a side of a block) and `devices` (all local ones). Embeddings
-    may be any array that yields rows, a `numpy.memmap` included; gallery rows are read twice.
+    `options`: `size` (rows and columns of a block, 1024) and `devices` (all local ones). The
+    embedding may be any array that yields rows, also a `numpy.memmap`; gallery rows are read twice.
 
-    Errors: InputError for an empty set, widths that disagree, NaN, or no query with a match.
+    Raises InputError for an empty set, widths that disagree, NaN, or if no query has a match.
     """
     query, gallery = comparable_sets(query, gallery)
     comparison = comparison_of(distance, junk, query, **options)
@@ -152,7 +152,7 @@ def both_directions(
     max_rank: int = 20,
     **options,
 ) -> tuple[Result, Result]:
-    """`one_direction` and the same with the sets exchanged, from one pass over the distances."""
+    """`one_direction`, and the same with the sets exchanged, from one pass over the distances."""
     query, gallery = comparable_sets(query, gallery)
     comparison = comparison_of(distance, junk, query, **options)
     there, back = negative_counts(query, gallery, comparison, both=True)
@@ -170,9 +170,9 @@ class Interval(NamedTuple):
 def bootstrap_intervals(
     result: Result, samples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> dict[str, Interval]:
-    """Percentile intervals of mAP, mINP, rank-1, 5, 10 and 20 over resampled valid queries.
+    """Percentile intervals of mAP, mINP and rank-1, 5, 10 and 20 over resampled valid queries.
 
-    They tell how far another draw of queries would move the figures, not another training run.
+    They say how much other queries would change the figures, not how much another training would.
     """
     columns = {"mAP": result.ap, "mINP": result.inp}
     columns |= {f"rank-{r}": result.first <= r for r in (1, 5, 10, 20)}

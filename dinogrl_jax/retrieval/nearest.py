@@ -30,29 +30,30 @@ def nearest_entries(
     distance: str = "part_euclidean",
     **options,
 ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
-    """The k nearest gallery entries of each query without its junk, and their float64 distances.
+    """The k nearest gallery entries of each query, without junk, and their float64 distances.
 
-    Nearest first, equal distances (to float64 rounding) in gallery order; where fewer are left,
-    entry −1 at distance inf. `options` are those of `dinogrl_jax.metrics.one_direction`.
+    The nearest comes first; equal distances (to float64 rounding) are in gallery order. If fewer
+    than k are left, the others are entry −1 at distance inf. `options` are those of
+    `metrics.one_direction`.
 
-    Errors: InputError for an empty set, widths that disagree, NaN, k below 1.
+    Raises InputError for an empty set, widths that disagree, NaN, or k below 1.
     """
     if k < 1:
         raise InputError(f"{k} nearest entries: ask for 1 or more")
     query, gallery = comparable_sets(query, gallery)
     comparison = comparison_of(distance, junk, query, **options)
-    spare = 16  # candidates beyond k, among which float64 chooses
+    spare = 16  # candidates beyond k; float64 chooses among all of them
     while True:
         found = _nearest_among(query, gallery, k, k + spare, comparison)
         if found is not None:
             return found
-        spare *= 8  # many entries about as far as the k-th: duplicates, for instance
+        spare *= 8  # many entries are about as far as the k-th, duplicates for instance
 
 
 def _nearest_among(
     query: DescriptorSet, gallery: DescriptorSet, k: int, keep: int, comparison: Comparison
 ):
-    """The result, or None if entries beyond the `keep` nearest in float32 may belong to it."""
+    """The result, or None if it may hold entries beyond the `keep` nearest in float32."""
     none = np.zeros((max(len(query.rows), len(gallery.rows)), 0))
     queries = list(device_blocks(query, none, comparison, sharded=False))
     best = [_no_entries_yet(len(left.valid), keep) for _, left in queries]
@@ -88,7 +89,7 @@ def _merged_nearest(
     best: Array,
     place: Array,
 ) -> tuple[Array, Array]:
-    """The nearest of those so far and those of one block, by float32 distance."""
+    """The nearest by float32 distance, of those found so far and those of one block."""
     distance = distances.block_distances(name, query.operand, gallery.operand)
     own = query.identity[:, None], query.camera[:, None]
     other = gallery.identity[None, :], gallery.camera[None, :]
@@ -101,7 +102,7 @@ def _merged_nearest(
 
 
 def _nearest_of_query(query, gallery, k: int, comparison: Comparison, i, rough, places, scale):
-    """One query's k nearest in float64, or None if its candidates may not hold them all."""
+    """The k nearest of one query in float64, or None if its candidates may lack some of them."""
     places = places[np.isfinite(rough)]
     distance = exact_distances(comparison, query, gallery, np.array([i]), places)[0]
     order = np.argsort(distance, kind="stable")
@@ -115,7 +116,7 @@ def _nearest_of_query(query, gallery, k: int, comparison: Comparison, i, rough, 
     margin = distances.tolerance(
         comparison.name, distance[1:], scale, len(comparison.offset), np.float64
     )
-    tie = np.cumsum(np.diff(distance) > margin, dtype=int)  # equal ones share a number
+    tie = np.cumsum(np.diff(distance) > margin, dtype=int)  # equal distances share a number
     order = np.lexsort((places, np.concatenate([[0], tie])[: len(places)]))[:k]
     missing = (0, k - len(order))
     return (

@@ -15,7 +15,7 @@ class Protocol(NamedTuple):
 PROTOCOLS = {
     "vcm": Protocol(camera_filter=True),
     "bupt-full": Protocol(camera_filter=False),
-    # the published sampler drops what the visible tracklets leave of their last batch of 64
+    # the published sampler drops the visible tracklets of an incomplete last batch of 64
     "bupt-official-drop64": Protocol(camera_filter=False, visible_multiple=64),
 }
 CAMERA_FILTERS = {"protocol": None, "on": True, "off": False}  # evaluation.camera_filter
@@ -44,9 +44,9 @@ def filters_cameras(protocol: str, camera_filter: str = "protocol") -> bool:
 
 
 def protocol_lines(protocol: str, camera_filter: str, figures: dict[str, dict]) -> list[str]:
-    """Lines that say what was scored: the junk rule, and of each direction queries and gallery.
+    """Lines that say what was scored: the junk rule, and the size of each direction.
 
-    `figures` are those of `evaluate.figures`, by the direction's name.
+    `figures` are those of `scoring.direction_figures`, by the name of the direction.
     """
     junk = "of its own identity and camera" if filters_cameras(protocol, camera_filter) else "none"
     multiple = protocol_rule(protocol).visible_multiple

@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking, and AuxNet's temporal variant.
+"""k-reciprocal re-ranking and AuxNet's temporal variant of it.
 
 Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017.
 """
@@ -25,17 +25,17 @@ def k_reciprocal_distances(
 ) -> Float[np.ndarray, "q g"]:
     """Re-ranked distances of the first `queries` tracklets to all others.
 
-    `distance` holds every pair of queries and gallery; each row is divided by its maximum. A
-    tracklet is encoded by its k1-reciprocal neighbours, those of a neighbour included if more
-    than two thirds are shared; the code is averaged over the k2 nearest. The result is
-    weight · distance + (1 − weight) · Jaccard distance of the codes. Neighbourhoods hold the
-    tracklet itself; equal distances count in their order.
+    `distance` holds all pairs of queries and gallery; each row is divided by its maximum. The code
+    of a tracklet weighs its k1-reciprocal neighbours, and those of a neighbour if the two share
+    more than two thirds; codes are then averaged over the k2 nearest. The result is
+    weight · distance + (1 − weight) · Jaccard distance of the codes. A tracklet is its own
+    neighbour; equal distances count in their order.
 
-    The authors' code, which all published figures use, asks for more than two thirds where
-    the paper asks for no less; here as in the code. Computed `rows` at a time in the dtype of
-    `distance`; memory: four more arrays of its size.
+    The paper asks for two thirds or more; the code of its authors, which all published figures
+    come from, and this one ask for more than two thirds. `rows` are computed at a time, in the
+    dtype of `distance`, with four more arrays of its size in memory.
 
-    Errors: InputError for sizes that do not fit.
+    Raises InputError for sizes that do not fit.
     """
     count = distance.shape[0]
     if not 0 < queries < count or not 0 < k2 <= k1 + 1 <= count:
@@ -48,7 +48,7 @@ def k_reciprocal_distances(
         scaled = scaled / scaled.max(1, keepdims=True)
         nearest = _nearest(scaled, k1 + 1, rows)
         codes = _averaged_codes(_codes(scaled, nearest, k1, rows), nearest[:, :k2], rows)
-        # the longest code; a multiple of 64 so that few programs are compiled
+        # the longest code, rounded up to 64 so that few programs are compiled
         support = min(-(-int((codes > 0).sum(1).max()) // 64) * 64, count)
         jaccard = _jaccard(codes[:queries], codes[queries:].T, support)
         return np.asarray(weight * scaled[:queries, queries:] + (1 - weight) * jaccard)
@@ -56,12 +56,12 @@ def k_reciprocal_distances(
 
 @partial(jax.jit, static_argnames=("k", "rows"))
 def _nearest(distance: Float[Array, "n n"], k: int, rows: int) -> Int[Array, "n k"]:
-    """The k nearest tracklets of each, itself included; of equal ones the first."""
+    """The k nearest tracklets of each one, with itself; of equally near ones the first."""
     return jax.lax.map(lambda row: jax.lax.top_k(-row, k)[1], distance, batch_size=rows)
 
 
 def _reciprocal(nearest: Int[Array, "n k"]) -> Bool[Array, "n k"]:
-    """Which of its neighbours have the tracklet among their own."""
+    """Which neighbours of a tracklet have it among their own neighbours."""
     own = jnp.arange(nearest.shape[0])[:, None, None]
     return (nearest[nearest] == own).any(-1)
 
@@ -70,7 +70,7 @@ def _reciprocal(nearest: Int[Array, "n k"]) -> Bool[Array, "n k"]:
 def _codes(
     distance: Float[Array, "n n"], nearest: Int[Array, "n k"], k1: int, rows: int
 ) -> Float[Array, "n n"]:
-    """Each tracklet's weights exp(−distance) over its expanded neighbourhood, adding up to 1."""
+    """Each tracklet's weights exp(−distance) over its expanded neighbourhood; they sum to 1."""
     half = nearest[:, : round(k1 / 2) + 1]
     everyone = jnp.arange(distance.shape[0])
     mutual, half_mutual = _reciprocal(nearest), _reciprocal(half)
@@ -80,7 +80,7 @@ def _codes(
         theirs, shared = half[neighbours], half_mutual[neighbours]
         among = ((theirs[:, :, None] == neighbours) & kept).any(-1) & shared
         close = kept & (3 * among.sum(1) > 2 * shared.sum(1))
-        # itself too where more than k1 copies come before it
+        # the tracklet itself belongs to it even if more than k1 copies come before it
         member = jnp.zeros(row.shape, bool).at[own].set(True).at[neighbours].max(kept)
         member = member.at[theirs].max(shared & close[:, None])
         weights = jnp.where(member, jnp.exp(-row), 0)
@@ -93,7 +93,7 @@ def _codes(
 def _averaged_codes(
     codes: Float[Array, "n n"], nearest: Int[Array, "n k"], rows: int
 ) -> Float[Array, "n n"]:
-    """Each code averaged with those of the nearest tracklets."""
+    """Each code, averaged with the codes of the nearest tracklets."""
     return jax.lax.map(lambda near: codes[near].mean(0), nearest, batch_size=rows)
 
 
@@ -101,7 +101,7 @@ def _averaged_codes(
 def _jaccard(
     query: Float[Array, "q n"], gallery: Float[Array, "n g"], support: int
 ) -> Float[Array, "q g"]:
-    """1 − Σ min / Σ max of codes that add up to 1 and have at most `support` entries."""
+    """1 − Σ min / Σ max of codes that sum to 1 and have at most `support` entries above 0."""
 
     def one(code):
         weights, places = jax.lax.top_k(code, support)
@@ -112,7 +112,7 @@ def _jaccard(
 
 
 class HalvedDescriptors(NamedTuple):
-    """Descriptors of whole tracklets and of their halves."""
+    """Descriptors of complete tracklets and of their halves."""
 
     whole: Float[ArrayLike, "n *pd"]
     first: Float[ArrayLike, "n *pd"]
@@ -126,9 +126,9 @@ def temporal_distances(
     k1: int = 5,
     k2: int = 3,
 ) -> Float[np.ndarray, "q g"]:
-    """AuxNet's distances: 0.8 · plain + 0.2 · re-ranked + 0.1 · both re-rankings across halves.
+    """AuxNet's distances: 0.8 · plain + 0.2 · re-ranked + 0.1 · the sum of both across halves.
 
-    The plain distances are not scaled; the re-ranked ones are Jaccard distances alone.
+    Plain distances are not scaled; re-ranked ones are Jaccard distances only (weight 0).
 
     Source: Du et al., "Video-based Visible-Infrared Person Re-Identification with Auxiliary
     Samples" (GitHub dyhBUPT/BUPTCampus, re_ranking.py).

@@ -1,4 +1,4 @@
-"""Figures of descriptors, whoever made them: by a protocol, a distance and a re-ranking."""
+"""Figures of descriptors of any origin, by a protocol, a distance and a re-ranking."""
 
 from typing import NamedTuple
 
@@ -23,16 +23,16 @@ RERANKINGS = ("none", "k_reciprocal", "temporal")
 
 
 class ScoringOptions(NamedTuple):
-    """How descriptors are compared."""
+    """How descriptors are scored."""
 
     protocol: str = "vcm"  # an entry of protocols.PROTOCOLS
-    camera_filter: bool | None = None  # None: as the protocol has it
+    camera_filter: bool | None = None  # None: that of the protocol
     distance: str = "part_euclidean"  # an entry of distances.FORMULAS
     rerank: str = "none"  # an entry of RERANKINGS
 
 
 class Evaluation(NamedTuple):
-    """What a comparison found, and what it compared."""
+    """What was scored, how, and the results."""
 
     options: ScoringOptions
     directions: dict[str, Direction]
@@ -46,13 +46,13 @@ def evaluation_of(
     options: ScoringOptions,
     halves: tuple[Shaped[np.ndarray, "n ..."], Shaped[np.ndarray, "n ..."]] | None = None,
 ) -> Evaluation:
-    """The results of both directions, as far as there are queries.
+    """The results of both directions, if they have queries.
 
     columns: identity, camera (or None), modality and role, as `directions` takes them.
     halves: descriptors of the first and of the second half of each tracklet, for "temporal".
 
-    Errors: InputError as `directions`; for a re-ranking that is unknown, misses halves or is
-    given a distance that may be negative.
+    Raises InputError as `directions` does, and for a re-ranking that is unknown, lacks halves or
+    gets a distance that may be negative.
     """
     _check_rerank(options, halves)
     rule = options.protocol, options.camera_filter
@@ -86,10 +86,10 @@ def direction_figures(evaluation: Evaluation) -> dict[str, dict]:
 
 
 def evaluation_facts(evaluation: Evaluation) -> dict:
-    """What results.json says beside the figures: the method, 95 % intervals, skipped queries.
+    """What results.json says beside the figures: options, 95 % intervals and skipped queries.
 
-    `skipped` lists the rows of the descriptors that had no match to find; `intervals` are those of
-    `metrics.bootstrap_intervals` as [low, high].
+    `skipped` lists the rows of descriptors that have no match; `intervals` are [low, high], from
+    `metrics.bootstrap_intervals`.
     """
     results = evaluation.results.items()
     filters = [d.junk is same_camera for d in evaluation.directions.values()]
@@ -110,7 +110,7 @@ def evaluation_facts(evaluation: Evaluation) -> dict:
 
 
 def headline(results: dict) -> str:
-    """What was scored, in a line: of results.json as `evaluation_facts` and evaluate.py fill it."""
+    """What was scored, in one line, from the content of results.json."""
     if "features" in results:
         source = results["features"]
     else:
@@ -122,7 +122,7 @@ def headline(results: dict) -> str:
 
 
 def skipped_lines(results: dict) -> list[str]:
-    """A line for each direction that has queries without a match, with the first few rows."""
+    """A line for each direction with queries that have no match, naming the first rows."""
     return [
         f"{name.replace('_', ' ')}: {len(rows)} queries without a match are left out: "
         f"tracklets {enumeration(rows)}"
@@ -132,7 +132,7 @@ def skipped_lines(results: dict) -> list[str]:
 
 
 def chance_rank1(direction: Direction) -> float:
-    """The rank-1 that a random order of the gallery is expected to reach."""
+    """The expected rank-1 of a random order of the gallery."""
     query, gallery = comparable_sets(direction.query, direction.gallery)
     matches, junk = np.zeros((2, len(query.rows)))
     for q, g in places_by_identity(query, gallery):
@@ -177,7 +177,7 @@ def _reranked_distances(
 
 
 def match_and_junk_masks(direction: Direction) -> tuple[np.ndarray, np.ndarray]:
-    """Which gallery entries match and which are ignored, [q, g] each."""
+    """Which gallery entries match each query and which it ignores, [q, g] each."""
     query, gallery = comparable_sets(direction.query, direction.gallery)
     everyone = np.arange(len(query.rows))[:, None], np.arange(len(gallery.rows))[None, :]
     junk = junk_mask(direction.junk, query, gallery, *everyone)

@@ -1,9 +1,9 @@
-"""Who precedes whom: exact ranks of matches and nearest entries, block by block, sharded.
+"""Exact ranks of matches, block by block and over all devices.
 
-A figure depends on distances only through the number of negatives that precede each match. So no
-matrix is kept: float64 distances of the matching pairs come first, every block of float32 distances
-is then compared with them, and the few pairs that float32 cannot decide are computed in float64.
-The result depends neither on blocks nor on devices.
+Figures depend on distances only through the number of negatives that precede each match. So no
+matrix is kept: the float64 distances of the matching pairs are computed first, then each block of
+float32 distances is compared with them, and the few pairs that float32 cannot decide are computed
+in float64. The result depends neither on the blocks nor on the devices.
 """
 
 import os
@@ -30,22 +30,22 @@ from dinogrl_jax.retrieval.gallery import (
     junk_mask,
 )
 
-ONE_BY_ONE = 1 / 64  # share of a block's pairs above which all of them together cost less
+ONE_BY_ONE = 1 / 64  # up to this share of a block's pairs, computing them one by one is faster
 
 
 class Matches(NamedTuple):
-    """Each tracklet's matches: float64 distances (−inf: none) and places in the other set (−1)."""
+    """Matches of each tracklet: float64 distances (none: −inf), places in the other set (−1)."""
 
     distance: Float[np.ndarray, "n m"]
     place: Int[np.ndarray, "n m"]
 
 
 class BlockCounts(NamedTuple):
-    """How many negatives of a block are nearer to each tracklet than each of its matches."""
+    """How many negatives of a block are nearer to a tracklet than each of its matches."""
 
     surely: Int[Array, "n m"]
-    perhaps: Int[Array, "n m"]  # those included that float32 cannot tell
-    low: Float[Array, "n m"]  # float32 cannot tell from low to high, both included
+    perhaps: Int[Array, "n m"]  # with those that float32 cannot decide
+    low: Float[Array, "n m"]  # float32 cannot decide from low to high, both included
     high: Float[Array, "n m"]
 
 
@@ -54,12 +54,12 @@ def negative_counts(
 ) -> list[tuple[Int[np.ndarray, "n m"], Bool[np.ndarray, "n m"]]]:
     """How many negatives precede each match of each query, and which entries are matches.
 
-    For `both` a second pair holds the same for gallery entries as queries, from the same
-    distances. An entry precedes a match if it is nearer, or as near (to float64 rounding) and
-    earlier in the gallery. Negatives are what neither shares the query's identity nor is junk.
+    With `both`, a second pair holds the same for the opposite direction, from the same distances.
+    An entry precedes a match if it is nearer, or equally near (to float64 rounding) and earlier in
+    the gallery. Negatives are entries of another identity that are not junk.
 
-    Memory over the features: a copy of the queries, six blocks of features, two of distances,
-    and O((q + g) · m). Time: linear in q · g.
+    Memory beside the descriptors: a copy of the queries, six blocks of descriptors, two blocks of
+    distances, and O((q + g) · m). Time: linear in q · g.
     """
     found = all_matches(query, gallery, comparison, both)
     counts = [np.zeros(x.place.shape, np.int64) for x in found]
@@ -88,7 +88,7 @@ def negative_counts(
 def all_matches(
     query: DescriptorSet, gallery: DescriptorSet, comparison: Comparison, both: bool
 ) -> tuple[Matches, Matches]:
-    """The matches of every query and, for `both`, those of every gallery entry as a query."""
+    """The matches of every query and, with `both`, those of every gallery entry as a query."""
     pairs = list(places_by_identity(query, gallery))
     forward = _no_matches(query, max((len(g) for _, g in pairs), default=0))
     backward = _no_matches(gallery, max((len(q) for q, _ in pairs), default=0) if both else 0)
@@ -104,7 +104,7 @@ def all_matches(
 
 
 def places_by_identity(query: DescriptorSet, gallery: DescriptorSet) -> Iterator[tuple]:
-    """The places in both sets, ascending, of each identity that both have."""
+    """For each identity that both sets have, its places in both, ascending."""
     order = [np.argsort(x.identity, kind="stable") for x in (query, gallery)]
     for identity in np.intersect1d(query.identity, gallery.identity):
         yield tuple(
@@ -114,7 +114,7 @@ def places_by_identity(query: DescriptorSet, gallery: DescriptorSet) -> Iterator
 
 
 def _no_matches(x: DescriptorSet, width: int) -> Matches:
-    shape = (len(x.rows), -(-width // 8) * 8)  # few shapes, so that programs are compiled once
+    shape = (len(x.rows), -(-width // 8) * 8)  # rounded up: few shapes mean few compiled programs
     return Matches(np.full(shape, -np.inf), np.full(shape, -1))
 
 
@@ -129,7 +129,7 @@ def _store_matches(
 def _compared_blocks(
     query: DescriptorSet, gallery: DescriptorSet, found, comparison: Comparison
 ) -> Iterator[tuple]:
-    """Every pair of blocks, compared; the devices work on the next while the host uses this."""
+    """Every pair of blocks, compared; devices compute the next one while the host uses this one."""
     queries = list(device_blocks(query, found[0].distance, comparison, sharded=False))
     pending = None
     for columns, right in _prefetched(
@@ -144,7 +144,7 @@ def _compared_blocks(
 
 
 def _prefetched(items: Iterator) -> Iterator:
-    """The items, each made by another thread while the one before is used."""
+    """The items; another thread makes the next one while one is used."""
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(next, items, None)
         while (item := following.result()) is not None:
@@ -154,7 +154,7 @@ def _prefetched(items: Iterator) -> Iterator:
 
 @partial(jax.jit, static_argnames=("name", "junk"))
 def _compare_block(name: str, junk: JunkRule, query: DeviceBlock, gallery: DeviceBlock) -> tuple:
-    """Distances of a block, and what they say of each query and of each gallery entry."""
+    """The distances of a block, and the counts of its queries and of its gallery entries."""
     distance = distances.block_distances(name, query.operand, gallery.operand)
     there = _block_counts(name, junk, distance, query, gallery)
     back = _block_counts(name, junk, distance.T, gallery, query)
@@ -175,14 +175,14 @@ def _block_counts(
     margin = distances.tolerance(name, query.match_distance, scale[:, None], parts, np.float32)
     low, high = query.match_distance - margin, query.match_distance + margin
 
-    # One match at a time, and both sums in one loop: XLA on a CPU does not vectorise the sum over
-    # [n, m, entries], and two sums it does not put into one loop by itself.
-    def one(bounds):
+    # One match at a time, and both sums in one reduction: XLA on a CPU does not vectorise a sum
+    # over [n, m, entries], nor does it fuse the two sums by itself.
+    def both_counts(bounds):
         below = distance < bounds[0][:, None], distance <= bounds[1][:, None]
         below = tuple(x.astype(jnp.int32) for x in below)
         return jax.lax.reduce(below, (0, 0), lambda x, y: (x[0] + y[0], x[1] + y[1]), (1,))
 
-    surely, perhaps = jax.lax.map(one, (low.T, high.T))
+    surely, perhaps = jax.lax.map(both_counts, (low.T, high.T))
     return BlockCounts(surely.T, perhaps.T, low, high)
 
 
@@ -198,7 +198,7 @@ def _add_counts(
     q,
     g,
 ):
-    """Add to `count` the negatives at g, gallery places of a block, that precede matches of q."""
+    """Add to `count` the negatives among the gallery places g that precede matches of queries q."""
     compared = BlockCounts(*(x[: len(q)] for x in compared))
     count[q] += compared.surely
     i, j = _undecided_pairs(compared, distance[: len(q), : len(g)])
@@ -219,7 +219,7 @@ def _add_counts(
 
 
 def _undecided_pairs(compared: BlockCounts, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs that float32 cannot tell from some match, which is one of them itself."""
+    """The pairs whose order to some match float32 cannot decide; the matches are among them."""
     some = compared.perhaps > compared.surely
     rows = np.flatnonzero(some.any(1))
     unsure = np.zeros((len(rows), distance.shape[1]), bool)
@@ -237,7 +237,7 @@ def _exact_pair_distances(
 ) -> Float[np.ndarray, " n"]:
     """Float64 distances of the pairs (q[i], g[j]) of a block."""
     if len(i) > ONE_BY_ONE * shape[0] * shape[1]:
-        # repeated up to the size of the other blocks, for which the program is compiled
+        # resized to the size of the other blocks, for which the program has been compiled
         return exact_distances_at_once(
             comparison, query, gallery, np.resize(q, shape[0]), np.resize(g, shape[1])
         )[i, j]

@@ -1,4 +1,4 @@
-"""Made-up cameras with their backgrounds and light, and how people pass in front of them."""
+"""Random cameras with their backgrounds and light, and how people pass in front of them."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -14,7 +14,7 @@ GROUND = 0.95  # where people stand, of the box's height
 
 
 class Nuisance(NamedTuple):
-    """How strongly everything but identity varies; the one place that tunes difficulty."""
+    """How strongly everything but identity varies; only this sets how hard the data set is."""
 
     views: float = 0.45  # 0 shows every person from the side, 1 from all sides equally
     heading: float = 7.0  # degrees, deviation from the camera's walkway between tracklets
@@ -36,7 +36,7 @@ NUISANCE = Nuisance()
 
 
 class Camera(NamedTuple):
-    """What a camera id stands for; colours and intensities run from 0 to 1."""
+    """The properties of a camera; colours and intensities are from 0 to 1."""
 
     pitch: float  # radians, looking down
     walkway: float  # degrees, heading of people on their usual way, or of its reverse
@@ -52,7 +52,7 @@ class Camera(NamedTuple):
 
 
 class Shot(NamedTuple):
-    """One passage of a walker through a camera's picture: everything but who and what colour."""
+    """A walk through the picture of a camera: everything but the person and the colours."""
 
     phase: np.ndarray  # (t,) cycles
     heading: np.ndarray  # (t,) radians
@@ -116,7 +116,7 @@ def random_backgrounds(
 
 
 def random_paint(rng: np.random.Generator, clutter: float) -> np.ndarray:
-    """A muted colour and a reflectance (4, 1, 1) of something that is no person.
+    """A muted colour and a reflectance (4, 1, 1) of something that is not a person.
 
     Darker than people, as asphalt is and all that lies beyond a lamp's reach; `clutter` widens
     the range towards that of clothes.

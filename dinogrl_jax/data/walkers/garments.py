@@ -1,4 +1,4 @@
-"""The shapes a walker shows to a camera: limbs, clothes, hair and luggage as rounded bands."""
+"""The shapes that a camera sees of a walker: limbs, clothes, hair and luggage as strips."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ MATERIALS = ("skin", "hair", "upper", "lower", "tights", "shoes", "bag", "hat")
 
 
 class Strip(NamedTuple):
-    """A rounded band between two points: what one limb or garment shows."""
+    """A strip with round ends between two points: one limb or piece of clothing."""
 
     material: str
     start: np.ndarray  # (t, 3) metres, in the walker's frame

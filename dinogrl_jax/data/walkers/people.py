@@ -1,4 +1,4 @@
-"""Bodies, wardrobes and gaits of made-up people, and their joints while they walk.
+"""Random bodies, wardrobes and gaits, and the joints of people while they walk.
 
 Axes of a walker's own frame: x forward, y to the left, z up; metres, the ground at z = 0.
 """

@@ -1,4 +1,4 @@
-"""Pictures of walkers: bands with smooth edges, painted from far to near over a background.
+"""Pictures of walkers: strips with smooth edges, painted from far to near over a background.
 
 Planes hold channels, frames, rows, columns: each shape is painted in all frames at once.
 """
@@ -20,7 +20,7 @@ def render_passage(
     rng: np.random.Generator,
     size: tuple[int, int],
 ) -> tuple[UInt8[np.ndarray, "t h w c"], UInt8[np.ndarray, "t h w"]]:
-    """Pictures of a passage and the walker's silhouettes, those of what nothing hides.
+    """The pictures of a passage, and the walker's silhouettes without what something hides.
 
     colours: of each material, from `random_palette`. size: rows and columns.
     """

@@ -31,7 +31,7 @@ from dinogrl_jax.data.walkers.render import render_passage
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.progress import Progress
 
-FORMAT = 2  # raise it when the same settings make other frames
+FORMAT = 2  # to be raised when the same settings make other frames
 SPLITS = ("Train", "Test")
 MODALITIES = ("infrared", "visible")  # HITSZ-VCM's numbers 1 and 2
 FOLDERS = {"infrared": "ir", "visible": "rgb"}
@@ -45,7 +45,7 @@ class Settings(NamedTuple):
     train_identities: int
     test_identities: int
     tracklets_per_identity: int  # of each modality
-    frames_per_tracklet: int  # at least; at most half as many more
+    frames_per_tracklet: int  # the minimum; the maximum is half as many more
     height: int  # pixels
     width: int
     silhouettes: bool = False
@@ -66,7 +66,7 @@ class Passage(NamedTuple):
     frames: int
 
     def paths(self) -> list[str]:
-        """The frames' files, without extension, relative to the root."""
+        """The files of the frames relative to the root, without extension."""
         place = f"{self.pid:04}/{FOLDERS[self.modality]}/D{self.camera}"
         stop = self.first + FRAME_STEP * self.frames
         return [f"{SPLITS[self.split]}/{place}/{n}" for n in range(self.first, stop, FRAME_STEP)]
@@ -88,9 +88,10 @@ def generate(
 ) -> None:
     """Write a data set to the new folder `root`; the same settings give the same bytes.
 
-    tracklets_per_identity counts each modality; height and width are pixels; workers are
-    processes (0 or 1: this one), which need the caller's script to guard its main part.
-    Raises InputError where `root` exists or a setting is out of range.
+    `tracklets_per_identity` counts each modality; `height` and `width` are pixels; `workers` are
+    processes (0 or 1: this one), for which the caller's script has to guard its main block.
+
+    Raises InputError if `root` exists or a setting is out of range.
     """
     settings = Settings(
         seed,
@@ -119,7 +120,7 @@ def generate(
 def check_generated(root: str | Path, settings: Mapping[str, Any]) -> None:
     """Raise InputError unless `root` was generated with these settings, given by name.
 
-    Those left out may be anything, save the nuisance, which must then be the default one.
+    Settings that are left out may have any value, but the nuisance has to be the default one then.
     """
     path = Path(root) / "generator.json"
     try:
@@ -141,7 +142,7 @@ def check_settings(settings: Settings) -> None:
         "seed": 0,
         "train_identities": 1,
         "test_identities": 1,
-        "tracklets_per_identity": 2,  # one alone could not be matched in two other cameras
+        "tracklets_per_identity": 2,  # a single one could not have matches in two other cameras
         "frames_per_tracklet": 1,
         "height": 16,
         "width": 8,
@@ -186,7 +187,7 @@ def planned_passages(settings: Settings) -> list[Passage]:
 
 
 def visited_cameras(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
-    """The camera of each of a person's tracklets, per modality, sorted.
+    """The cameras of the tracklets of a person, for each modality, sorted.
 
     Three to six cameras share them evenly, so that at least two tracklets of either modality
     lie outside any one camera: these remain when the protocol drops the query's own camera.
@@ -240,7 +241,7 @@ def frame_names(passage: Passage) -> list[str]:
 
 
 def write_person(root: Path, settings: Settings, passages: list[Passage]) -> int:
-    """Write all frames of one person; the number of frames comes back."""
+    """Write all frames of one person; returns their number."""
     for passage in passages:
         pictures, masks = passage_pictures(settings, passage)
         paths = passage.paths()

@@ -1,4 +1,4 @@
-"""Charts as SVG elements; colours come from the page's style, so that they suit its mode."""
+"""Charts as SVG elements; the style of the page sets their colours, for light and dark mode."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from dinogrl_jax.retrieval.report.page import Html, element, join
 
 WIDTH, HEIGHT = 344, 236  # of a chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 46, 18, 26, 40  # margins of the plot inside
-BARS = 100  # height of bars, from the longest up to the longest down
+BARS = 100  # height from the longest bar above 0 to the longest below
 CLASSES = ("first", "second")  # of the series, in the page's style
 
 
 class Axis(NamedTuple):
-    """What a side of a chart shows."""
+    """An axis of a chart: its label and its range."""
 
     label: str
     low: float
@@ -24,7 +24,7 @@ class Axis(NamedTuple):
     percent: bool = False
 
     def position(self, value: float | np.ndarray) -> float | np.ndarray:
-        """Where values lie between the axis's ends, 0 to 1."""
+        """Where values lie between the ends of the axis, 0 to 1."""
         low, high = self.low, self.high
         if self.log:
             value, low, high = np.log10(np.maximum(value, low)), np.log10(low), np.log10(high)
@@ -39,7 +39,7 @@ class Axis(NamedTuple):
         unit = 10.0 ** np.floor(np.log10(rough))
         step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough)
         first = np.ceil(self.low / step - 1e-9) * step
-        # + 0.0: no minus zero
+        # + 0.0 turns −0 into 0
         return [float(t) + 0.0 for t in np.arange(first, self.high + step * 1e-6, step)]
 
     def tick_label(self, tick: float) -> str:
@@ -55,7 +55,7 @@ def y_position(axis: Axis, value: float | np.ndarray) -> float | np.ndarray:
 
 
 def chart(x: Axis, y: Axis, keys: Sequence[str], *marks: Html) -> Html:
-    """A chart: grid, axes, a key of the series, and the marks."""
+    """A chart: the grid, axes, a legend of the series, and the marks."""
     left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
     elements = []
     for tick in x.ticks():
@@ -81,7 +81,7 @@ def svg(height: int, title: str, *elements: Html) -> Html:
 
 
 def legend(names: Sequence[str], label: str) -> Html:
-    """What the vertical axis is, and which colour is which series."""
+    """The label of the vertical axis, and the colour of each series."""
     elements, at = [element("text", label, class_="soft", x=2, y=14)], WIDTH
     for name, class_ in reversed([*zip(names, CLASSES, strict=False)]):
         if name:
@@ -99,7 +99,7 @@ def svg_path(x: Axis, y: Axis, points: Float[np.ndarray, "n 2"]) -> str:
 
 
 def line_chart(x: Axis, y: Axis, series: Mapping[str, Float[np.ndarray, "n 2"]]) -> Html:
-    """A curve for each series of points (x, y)."""
+    """A chart with a curve for each series of points (x, y)."""
     marks = [
         element("path", class_=f"curve {class_}", d=svg_path(x, y, points))
         for points, class_ in zip(series.values(), CLASSES, strict=False)
@@ -110,7 +110,7 @@ def line_chart(x: Axis, y: Axis, series: Mapping[str, Float[np.ndarray, "n 2"]])
 def histogram_chart(
     label: str, edges: Float[np.ndarray, " n1"], series: Mapping[str, Float[np.ndarray, " n"]]
 ) -> Html:
-    """Shares of each series in the bins between the edges, as overlaid steps."""
+    """The shares of each series in the bins between the edges, as steps over each other."""
     top = max(float(shares.max(initial=0)) for shares in series.values()) or 1.0
     x = Axis(label, float(edges[0]), float(edges[-1]))
     y = Axis("share", 0, top, percent=True)
@@ -123,9 +123,9 @@ def histogram_chart(
 
 
 def bar_chart(values: Float[np.ndarray, " n"], names: Sequence[str]) -> Html:
-    """A bar for each value, up and green from 0 or down and red; names show on hovering.
+    """A bar for each value: green and up above 0, red and down below; hovering shows its name.
 
-    Names like "gait, band 1" make groups by what stands before the comma; each has its label.
+    Names like "gait, band 1" form groups by the text before the comma, which labels the group.
     """
     high, low = max(float(values.max()), 0.0), min(float(values.min()), 0.0)
     scale = BARS / max(high - low, 1e-12)
@@ -148,7 +148,7 @@ def bar_chart(values: Float[np.ndarray, " n"], names: Sequence[str]) -> Html:
 
 
 def _bar_groups(names: Sequence[str], step: float) -> list[Html]:
-    """A line where a group of bars begins, and its label below."""
+    """A line where a group of bars begins, and the label of the group below it."""
     elements, before = [], None
     for i, name in enumerate(names):
         group, comma, _ = name.partition(",")
@@ -168,7 +168,7 @@ def scatter_chart(
     round_: Sequence[bool],
     names: Sequence[str],
 ) -> Html:
-    """Circles or triangles in the colours of a wheel (hues in degrees), without axes."""
+    """Points without axes: circles (`round_`) or triangles, with hues in degrees."""
     low, high = points.min(0), points.max(0)
     span = max(float((high - low).max()), 1e-9)
     size = WIDTH - 20

@@ -1,4 +1,4 @@
-"""HTML and SVG as text: elements that escape what they hold, and the page around them."""
+"""HTML and SVG as text: elements, which escape the text in them, and the page around them."""
 
 import html
 
@@ -62,17 +62,17 @@ hr { border: 0; border-top: 1px solid var(--line); margin: 1rem 0; }
   .entry { width: calc(25% - .4rem); } .entry.query { width: auto; }
   .seen figure { width: calc(50% - .4rem); } }
 """
-# nothing is loaded and nothing runs, whatever a file name may hold
+# the browser loads and runs nothing, whatever file names contain
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 VOID = ("img", "meta", "hr")
 
 
 class Html(str):
-    """Markup; any other text is escaped where it becomes part of an element."""
+    """Markup. Other text is escaped when an element takes it in."""
 
 
 def element(name: str, /, *children: object, **attributes: object) -> Html:
-    """An element; `class_` is written class, `stroke_width` stroke-width; None leaves out."""
+    """An element; `class_` becomes class, `stroke_width` stroke-width; None leaves one out."""
     pairs = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
         for key, value in attributes.items()
@@ -89,7 +89,7 @@ def join(*pieces: object) -> Html:
 
 
 def table(heads: list[object], rows: list[list[object]], class_: str | None = None) -> Html:
-    """A table that scrolls by itself where it is too wide; cells may be elements `td`."""
+    """A table, which scrolls if it is too wide; a cell may be a `td` element."""
 
     def cell(content: object) -> Html:
         ready = isinstance(content, Html) and content.startswith("<td")
@@ -110,7 +110,7 @@ def figure(chart: Html, caption: str) -> Html:
 
 
 def page(title: str, *children: object) -> str:
-    """The whole document."""
+    """The complete HTML document."""
     head = element(
         "head",
         element("meta", charset="utf-8"),

@@ -1,6 +1,6 @@
-"""What distances of pairs say: same or different person, at which threshold, between which cameras.
+"""Pairs of tracklets: same or different person, at which threshold, between which cameras.
 
-A report looks at a matrix of at most LIMIT pairs; of more queries than fit, at evenly spaced ones.
+A report uses a matrix of at most LIMIT pairs; if there are more, it uses evenly spaced queries.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from dinogrl_jax.retrieval import distances
 from dinogrl_jax.retrieval.directions import Direction
 from dinogrl_jax.retrieval.gallery import comparable_sets, junk_mask
 
-LIMIT = 25_000_000  # pairs; 100 MB of distances, and HITSZ-VCM fits as a whole
-BLOCK = 2048  # tracklets a side of what is computed at a time
+LIMIT = 25_000_000  # pairs: 100 MB of distances; HITSZ-VCM fits completely
+BLOCK = 2048  # rows and columns of distances that are computed at once
 
 
 class Pairs(NamedTuple):
-    """Some queries against the whole gallery."""
+    """Some queries against the complete gallery."""
 
     distance: Float[np.ndarray, "q g"]
     same: Bool[np.ndarray, "q g"]  # of one identity
@@ -34,7 +34,7 @@ def direction_pairs(
     reranked: Float[np.ndarray, "_ _"] | None = None,
     limit: int = LIMIT,
 ) -> Pairs:
-    """The distances that rank: the named ones, or re-ranked ones if they are given."""
+    """The pairs with the distances that rank: `reranked` if given, or the named distance."""
     query, gallery = comparable_sets(direction.query, direction.gallery)
     step = -(-len(query.rows) * len(gallery.rows) // limit)
     chosen = np.arange(0, len(query.rows), step)
@@ -63,7 +63,7 @@ class Verification(NamedTuple):
 
 
 def verification(found: Sequence[Pairs]) -> Verification:
-    """All pairs that count, of all directions given."""
+    """The distances of all pairs that count, in all given directions."""
     return Verification(
         *(
             np.sort(np.concatenate([p.distance[p.counted & (p.same == same)] for p in found]))
@@ -73,7 +73,7 @@ def verification(found: Sequence[Pairs]) -> Verification:
 
 
 class Threshold(NamedTuple):
-    """Below `distance` at most a share `false_accepts` of different people is accepted."""
+    """Below `distance`, at most the share `false_accepts` of pairs of different people lies."""
 
     false_accepts: float
     distance: float
@@ -81,7 +81,7 @@ class Threshold(NamedTuple):
 
 
 def threshold(v: Verification, false_accepts: float) -> Threshold | None:
-    """The largest such distance; None where there are too few pairs to tell."""
+    """The threshold with the largest such distance; None if there are too few pairs."""
     count = int(false_accepts * len(v.different))
     if not 1 <= count < len(v.different):
         return None
@@ -91,7 +91,7 @@ def threshold(v: Verification, false_accepts: float) -> Threshold | None:
 
 
 def roc_points(v: Verification, points: int = 200) -> Float[np.ndarray, "n 2"]:
-    """(false accepts, true accepts), shares of the pairs, at false accepts evenly spread in log."""
+    """(false accepts, true accepts) as shares of the pairs, evenly spaced in log false accepts."""
     count = len(v.different)
     places = np.unique(np.geomspace(1, count, points).astype(int)) - 1
     reached = np.searchsorted(v.same, v.different[places], side="left") / len(v.same)
@@ -99,13 +99,13 @@ def roc_points(v: Verification, points: int = 200) -> Float[np.ndarray, "n 2"]:
 
 
 def roc_area(v: Verification) -> float:
-    """The chance that a pair of one person is nearer than one of different people; ties half."""
+    """The chance that a pair of one person is nearer than one of two people; ties count half."""
     below, upto = (np.searchsorted(v.different, v.same, side=side) for side in ("left", "right"))
     return float(1 - (below + upto).mean() / (2 * len(v.different)))
 
 
 class CameraMatrix(NamedTuple):
-    """mAP of queries of a camera (rows) against the gallery of a camera; NaN without matches."""
+    """mAP of queries of a camera (rows) in the gallery of a camera (columns); NaN: no matches."""
 
     mAP: Float[np.ndarray, "a b"]
     queries: Int[np.ndarray, "a b"]  # that have a match there
@@ -114,7 +114,7 @@ class CameraMatrix(NamedTuple):
 
 
 def camera_matrix(p: Pairs, camera: Sequence[str]) -> CameraMatrix:
-    """The matrix; `camera` names that of each row of the descriptors."""
+    """The matrix; `camera` is the name of the camera of each row of the descriptors."""
     of_query, of_gallery = (np.array([camera[row] for row in r]) for r in (p.query, p.gallery))
     rows, columns = (sorted(set(x.tolist()), key=_natural_key) for x in (of_query, of_gallery))
     mean = np.full((len(rows), len(columns)), np.nan)
@@ -135,7 +135,7 @@ def camera_matrix(p: Pairs, camera: Sequence[str]) -> CameraMatrix:
 def average_precision(
     distance: Float[np.ndarray, "q g"] | Float32[np.ndarray, "q g"], match: Bool[np.ndarray, "q g"]
 ) -> tuple[Float[np.ndarray, " q"], Bool[np.ndarray, " q"]]:
-    """The AP of each row, and which rows have a match; equal distances in gallery order."""
+    """The AP of each row, and which rows have a match; equal distances count in gallery order."""
     hit = np.take_along_axis(match, np.argsort(distance, axis=1, kind="stable"), axis=1)
     found = hit.sum(1)
     precision = hit.cumsum(1) / np.arange(1, hit.shape[1] + 1)

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int, Shaped
 from dinogrl_jax.retrieval import distances
 from dinogrl_jax.retrieval.directions import Direction
 
-IDENTITIES = 12  # colours that can be told apart
-EACH = 40  # tracklets of an identity, at most
+IDENTITIES = 12  # as many as colours can tell apart
+EACH = 40  # tracklets of an identity at most
 PERPLEXITY = 20
 
 
@@ -23,11 +23,11 @@ class Projection(NamedTuple):
 def tsne_projection(
     directions: Sequence[Direction], identity: Sequence[str], name: str
 ) -> Projection | None:
-    """The points of evenly chosen identities, None for fewer than 4 tracklets.
+    """The points of evenly chosen identities, or None for fewer than 4 tracklets.
 
-    By the named distance; by Euclidean distances where that may be negative.
+    It uses the named distance, or Euclidean distances if the named one may be negative.
     """
-    from sklearn.manifold import TSNE  # a second to import, and nothing else needs it
+    from sklearn.manifold import TSNE  # imported here: it takes a second, and nothing else needs it
 
     rows = np.unique(np.concatenate([x.rows for d in directions for x in (d.query, d.gallery)]))
     names = np.array([identity[row] for row in rows])
@@ -49,7 +49,7 @@ def tsne_projection(
 
 
 def _shown_places(names: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
-    """Places of evenly spaced identities that have more than one tracklet."""
+    """The places of evenly spaced identities with more than one tracklet."""
     known, count = np.unique(names[names != ""], return_counts=True)
     known = known[count > 1]
     picked = known[np.linspace(0, len(known) - 1, min(IDENTITIES, len(known))).astype(int)]

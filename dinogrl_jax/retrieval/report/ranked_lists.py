@@ -1,4 +1,4 @@
-"""Which queries a report shows, what they found, and which parts spoke for it."""
+"""The queries that a report shows, what they found, and what each part contributed."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,13 +12,13 @@ from dinogrl_jax.retrieval.gallery import DescriptorSet, comparable_sets, junk_m
 from dinogrl_jax.retrieval.metrics import Result
 from dinogrl_jax.retrieval.nearest import nearest_entries
 
-EACH = 2  # queries of a kind
+EACH = 2  # queries of each kind
 LENGTH = 10  # of a ranked list
-OTHERS = 128  # gallery tracklets that a match is compared with
+OTHERS = 128  # gallery tracklets that a match is compared with, at most
 
 
 class RankedList(NamedTuple):
-    """A query and what it found; rows are those of the descriptors."""
+    """A query and its ranked list; rows are those of the descriptors."""
 
     kind: str  # "best", "median" or "worst"
     query: int
@@ -32,7 +32,7 @@ class RankedList(NamedTuple):
 
 
 def shown_queries(result: Result, each: int = EACH) -> list[tuple[str, int]]:
-    """The queries of highest, middle and lowest AP, as (kind, place), without repetition."""
+    """The queries of the highest, middle and lowest AP as (kind, place), each once."""
     order = np.flatnonzero(result.valid)
     order = order[np.argsort(-result.ap[order], kind="stable")]
     middle = max(0, (len(order) - each) // 2)
@@ -52,7 +52,7 @@ def shown_lists(
     name: str,
     reranked: Float[np.ndarray, "_ _"] | None = None,
 ) -> list[RankedList]:
-    """The chosen queries' nearest tracklets, by the named distance or by re-ranked ones."""
+    """The ranked lists of the shown queries, by `reranked` distances if given, or the named one."""
     query, gallery = comparable_sets(direction.query, direction.gallery)
     picked = shown_queries(result)
     places = np.array([place for _, place in picked])
@@ -94,7 +94,7 @@ def _reranked_nearest(direction, query, gallery, places, reranked):
 def _nearest_match(
     direction: Direction, query: DescriptorSet, gallery: DescriptorSet, place: int, name: str, row
 ) -> tuple[int, Float[np.ndarray, " p"]]:
-    """The nearest match of a query, and its parts' contributions."""
+    """The nearest match of a query, and the contributions of its parts."""
     same = gallery.identity == query.identity[place]
     junk = junk_mask(direction.junk, query, gallery, place, np.arange(len(same)))
     matches, others = np.flatnonzero(same & ~junk), np.flatnonzero(~same)
@@ -114,10 +114,10 @@ def contributions(
     match: Float[np.ndarray, "p d"],
     others: Float[np.ndarray, "n p d"],
 ) -> Float[np.ndarray, " p"]:
-    """How much nearer each part makes the match than other people: positive speaks for it.
+    """How much nearer each part makes the match than other people; positive speaks for it.
 
-    The mean over `others` of the part's term less that of the match. Terms add up to the distance
-    ("part_euclidean", "squared_euclidean", "cosine", "dot") or to its square ("euclidean").
+    It is the mean over `others` of the term of a part, less that of the match. Terms sum to the
+    distance ("part_euclidean", "squared_euclidean", "cosine", "dot") or its square ("euclidean").
     """
     if not len(others):
         return np.zeros(len(query))
@@ -138,5 +138,5 @@ def _distance_terms(name: str, query: np.ndarray, entries: np.ndarray) -> Float[
 
 
 def part_labels(names: Sequence[str], count: int) -> list[str]:
-    """The names, or numbers where they do not fit."""
+    """The names of parts, or numbers if there are not `count` names."""
     return list(names) if len(names) == count else [f"part {i + 1}" for i in range(count)]

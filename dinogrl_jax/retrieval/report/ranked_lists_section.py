@@ -1,4 +1,4 @@
-"""The ranked lists of a report, with frames, pictures and the parts that spoke for a match."""
+"""The ranked lists as HTML: frames, pictures, and what each part contributed to a match."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ QUERY_FRAMES = 3
 
 
 def ranked_lists_section(found: Mapping[str, Sequence[RankedList]], subject: Subject) -> Html:
-    """A list for each shown query: green what is right, red what is not."""
+    """A list for each shown query; correct entries are green, others red."""
     pictures = _pictures_by_row([one for shown in found.values() for one in shown], subject)
     elements = []
     for name, shown in found.items():

@@ -1,4 +1,4 @@
-"""The sections of a report, each from what an evaluation found to HTML."""
+"""The sections of a report as HTML, from the results of an evaluation."""
 
 from collections.abc import Mapping, Sequence
 
@@ -36,7 +36,7 @@ def direction_words(direction: str) -> str:
 
 
 def figures_section(evaluation: scoring.Evaluation, intervals: Mapping, skipped: Mapping) -> Html:
-    """The table, with intervals below the figures, and the queries without a match."""
+    """The table of figures with their intervals, and the queries without a match."""
     rows = []
     for name, row in scoring.direction_figures(evaluation).items():
         cells: list[object] = [direction_words(name)]
@@ -155,7 +155,7 @@ def _shaded_cell(value: float, queries: int) -> Html:
 
 
 def descriptors_section(p: Projection, subject: Subject) -> Html:
-    """t-SNE with a key of the identities' colours."""
+    """t-SNE, with a legend of the identities' colours."""
     count = int(p.identity.max()) + 1
     hues = 360 * p.identity / count
     names = [

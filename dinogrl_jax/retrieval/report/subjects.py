@@ -1,4 +1,4 @@
-"""What the tracklets of an evaluation are called, and where their frames are."""
+"""The names of the tracklets of an evaluation, and where their frames are."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from dinogrl_jax.retrieval.feature_file import Features
 
 
 class Subject(NamedTuple):
-    """The rows of the descriptors in words and pictures; "" and no frames where unknown."""
+    """The rows of the descriptors in words and pictures; "" and no frames if unknown."""
 
     identity: Sequence[str]
     camera: Sequence[str]
@@ -26,7 +26,7 @@ class Subject(NamedTuple):
 
 
 def subject_of_tracklets(tracklets: Sequence[Tracklet], root: str) -> Subject:
-    """The subject of a test set; paths are those below its root."""
+    """The subject of a test set; paths are relative to its root."""
     return Subject(
         *(
             [str(getattr(t, name)) for t in tracklets]
@@ -40,7 +40,7 @@ def subject_of_tracklets(tracklets: Sequence[Tracklet], root: str) -> Subject:
 def subject_of_features(features: Features, folder: str) -> Subject:
     """The subject of a features file; `path` names a frame or a folder of frames below `folder`.
 
-    Nothing outside the folder is opened, whatever a file of other people says.
+    Nothing outside `folder` is opened, whatever the file says.
     """
     count = len(features.names)
     camera = features.camera if features.camera is not None else np.full(count, "")
@@ -63,5 +63,5 @@ def _frames_below(folder: str, path: str) -> Sequence[str]:
     if not os.path.isdir(place):
         return (place,) if os.path.isfile(place) else ()
     names = [name for name in os.listdir(place) if name.lower().endswith(IMAGES)]
-    # F9 before F10
+    # sorts F9 before F10
     return [os.path.join(place, name) for name in sorted(names, key=lambda x: (len(x), x))]

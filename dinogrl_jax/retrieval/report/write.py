@@ -1,4 +1,4 @@
-"""The report as a whole."""
+"""The complete report."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,24 +20,24 @@ RERANKED = "Re-ranked distances depend on the whole gallery: a threshold serves 
 def write_report(
     path: Path, evaluation: scoring.Evaluation, subject: Subject, results: Mapping[str, object]
 ) -> None:
-    """Write the HTML file; `results` is the content of results.json."""
+    """Write the report to an HTML file; `results` is the content of results.json."""
     text = report_html(evaluation, subject, results)
     with atomic_write(path) as file:
-        # names may hold what is no text, of file systems
+        # file names may hold bytes that are no text
         file.write(text.encode(errors="replace"))
 
 
 def report_html(
     evaluation: scoring.Evaluation, subject: Subject, results: Mapping[str, object]
 ) -> str:
-    """The page."""
+    """The report as HTML."""
     directions, name = evaluation.directions, evaluation.options.distance
     found, lists = {}, {}
     for direction, d in directions.items():
         reranked = evaluation.reranked.get(direction)
         found[direction] = direction_pairs(d, name, reranked)
         lists[direction] = shown_lists(d, evaluation.results[direction], name, reranked)
-    # exchanged sets hold the same pairs twice, unless re-ranking tells the directions apart
+    # exchanged sets have the same pairs twice, unless re-ranked distances differ
     once = are_exchanged(directions) and not evaluation.reranked
     judged = list(found.values())[: 1 if once else None]
     points = tsne_projection(list(directions.values()), subject.identity, name)

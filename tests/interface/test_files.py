@@ -1,0 +1,43 @@
+"""Files appear when they are complete, or not at all."""
+
+import os
+
+import pytest
+
+from dinogrl_jax.interface.errors import InputError, lookup
+from dinogrl_jax.interface.files import atomic_write, read_json, write_json
+
+
+def test_json_there_and_back(tmp_path):
+    path = tmp_path / "results.json"
+    write_json(path, {"mAP": 0.5})
+    write_json(path, {"mAP": 0.75, "names": ["é"]})
+    assert read_json(path) == {"mAP": 0.75, "names": ["é"]}
+    assert os.listdir(tmp_path) == ["results.json"]  # no draft is left
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "results.json"
+    write_json(path, 1)
+    with pytest.raises(TypeError):
+        write_json(path, {2: object()})
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert read_json(path) == 1 and os.listdir(tmp_path) == ["results.json"]
+
+
+def test_files_that_cannot_be_read_or_written_are_named(tmp_path):
+    (tmp_path / "text.json").write_text("{")
+    for name in ("text.json", "none.json"):
+        with pytest.raises(InputError, match=name):
+            read_json(tmp_path / name)
+    with pytest.raises(InputError, match="nowhere"):
+        write_json(tmp_path / "nowhere" / "x.json", 1)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    table = {"vcm": 1, "bupt": 2}
+    assert lookup(table, "bupt", "data.dataset") == 2
+    with pytest.raises(InputError, match="data.dataset = 'sysu': there is vcm, bupt"):
+        lookup(table, "sysu", "data.dataset")

@@ -1,4 +1,4 @@
-"""Make a data set of walking people: python scripts/generate.py --out DIR"""
+"""Generate a data set of walking people: python scripts/generate.py --out DIR"""
 
 import argparse
 

@@ -1,11 +1,11 @@
-"""Copy a data set into few large files, which load faster from network disks and move as one:
+"""Copy a data set into a few large files, which network disks read faster and copy at once:
 
     python scripts/prepare.py --dataset vcm --root DIR --out DIR
     python scripts/prepare.py --verify DIR
 
-Training and evaluation take the new folder as data.root, with the same batches. The frames' bytes
-stay as they are, unless --encode makes them anew at the training's size: "png" changes nothing in a
-batch either, "jpeg" is smaller. A stopped preparation is continued by the same command.
+Training and evaluation take the new folder as data.root and see the same batches. Frames keep their
+bytes, unless --encode encodes them anew at the size of training: "png" changes no batch either,
+"jpeg" is smaller. The same command continues a preparation that was stopped.
 """
 
 import argparse

@@ -138,7 +138,12 @@ DAMAGES = {  # name: (damage, kind, words, whether training would stop)
     "grey": (frame(6, lambda p: saved(GREY, p)), "grey image", "is grey though", False),
     "CMYK": (frame(7, lambda p: saved(CMYK, p)), "colour mode", "is in CMYK", False),
     "short": (edit(ROWS, field(2, "20")), "short tracklet", f"{ROWS}:2: left out", False),
-    "row twice": (edit(ROWS, lambda x: [*x, x[0]]), "repeated frame", "occur more than once", False),
+    "row twice": (
+        edit(ROWS, lambda x: [*x, x[0]]),
+        "repeated frame",
+        "occur more than once",
+        False,
+    ),
 }
 
 

@@ -25,7 +25,7 @@ from dinogrl_jax.training.state import state_shapes
 def started(devices: int, *arguments) -> subprocess.Popen:
     flags = f"--xla_force_host_platform_device_count={devices} {QUICKEST}"
     command = [sys.executable, str(ROOT / "tests/scale.py"), *map(str, arguments)]
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    path = os.pathsep.join(str(ROOT / name) for name in ("", "tests", "benchmarks"))
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL_DEMO = {
+    "data.dataset": "synthetic",
+    "data.synthetic.height": 64,
+    "data.synthetic.width": 32,
     "data.synthetic.train_identities": 6,
     "data.synthetic.test_identities": 3,
     "data.synthetic.tracklets_per_identity": 3,
     "data.identities_per_batch": 2,
-    "data.frames": 2,
-    "data.workers": 0,
-    "model.resnet.width": 4,
-    "model.sasgl.hidden": 8,
+    "data.tracklets_per_identity": 2,
     "train.epochs": 3,
     "train.steps_per_epoch": 2,
     "train.evaluate_every": 2,
@@ -66,7 +66,7 @@ def demo(script: str, root: Path, workdir: Path, **changed) -> list[str]:
     """The command of train.py or evaluate.py with the demo's configuration in small."""
     settings = SMALL_DEMO | {"data.root": str(root)} | changed
     options = [f"--config.{key}={value}" for key, value in settings.items()]
-    config = ["--config", str(ROOT / "configs/synthetic.py"), "--workdir", str(workdir)]
+    config = ["--config", str(ROOT / "tests/small.py"), "--workdir", str(workdir)]
     python = ["env", f"XLA_FLAGS={QUICKEST}", sys.executable]
     return [*python, str(ROOT / "scripts" / script), *config, *options]
 

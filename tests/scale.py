@@ -21,7 +21,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dinogrl_jax.devices import compiling, hosts, memory, sharding
-from dinogrl_jax.methods import dinogrl
 from dinogrl_jax.methods.contract import Clips
 from dinogrl_jax.methods.variables import initial_variables
 from dinogrl_jax.retrieval.embedding import make_embed
@@ -47,13 +46,11 @@ def settings() -> ConfigDict:
     No channels are as many as tracklets, so that shapes tell what is sent.
     """
     config = small.get_config()
-    data, model = config.data, config.model
+    data = config.data
     data.height, data.width = 32, 16
     data.identities_per_batch, data.tracklets_per_identity = 4, 2
-    model.resnet.stages, model.parts, model.compute_dtype = (1,), (1, 2), "float64"
-    model.embedding, model.resnet.width, model.sasgl.hidden = 20, 6, 12
-    model.dinov2.update({"height": 32, "width": 16, "depth": 1})
-    model.dinov2.taps = (0,)
+    config.model.compute_dtype = "float64"
+    small.sizes().shrink_more(config)
     config.train.steps_per_epoch, config.optimizer.warmup_epochs = 5, 2
     return config
 
@@ -81,9 +78,9 @@ def main(meshes: str, address: str = "", count: int = 1, index: int = 0) -> None
 def trained(model: nn.Module, variables: dict, config: ConfigDict, mesh: Mesh, folder: str) -> dict:
     """The losses of the steps on a mesh, and what else is printed of it."""
     count, index = config.hosts.count, config.hosts.index
-    state = sharding.spread(initial_state(variables, dinogrl, config), mesh)
-    step = make_step(dinogrl, model, config, mesh)
-    embed = make_embed(dinogrl, model, config, mesh)
+    state = sharding.spread(initial_state(variables, small.METHOD, config), mesh)
+    step = make_step(small.METHOD, model, config, mesh)
+    embed = make_embed(small.METHOD, model, config, mesh)
     mine = slice(index * 8 // count, (index + 1) * 8 // count)
     batches = [placed(n, mine, mesh) for n in range(STEPS)]
     step = step.lower(state, *batches[0]).compile()
@@ -95,7 +92,7 @@ def trained(model: nn.Module, variables: dict, config: ConfigDict, mesh: Mesh, f
     if first:
         items = {"variables": state.variables, "training": state.training}
         items = checkpoint.restored(manager, first, **sharding.shapes(items, mesh))
-        state = restored_state(**items, step=first, method=dinogrl, config=config, mesh=mesh)
+        state = restored_state(**items, step=first, method=small.METHOD, config=config, mesh=mesh)
     for number in range(first, STEPS):
         if folder and number == STEPS // 2 and not first:
             metadata = checkpoint.Metadata(config, [], [], number)

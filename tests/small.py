@@ -1,4 +1,12 @@
-"""The complete method in small: a configuration for tests, and for `--config tests/small.py`."""
+"""A method in small: a configuration for tests, and for `--config tests/small.py`.
+
+Its sizes are in tests/methods/<name>/small.py, so that tests of what all methods share name none:
+they take the first.
+"""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
 
 import jax
 import numpy as np
@@ -12,22 +20,26 @@ from dinogrl_jax.methods.variables import variable_shapes
 PATH = __file__
 IDENTITIES = 5
 FACTS = Facts(IDENTITIES, cameras=(1, 2, 3))
+NAME = next(iter(methods.METHODS))
+METHOD = methods.named(NAME)
 
 
-def get_config() -> ConfigDict:
-    """Frames of 64×32 pixels, two a tracklet; 8×4 patches, maps of 16×8, 7 + 3 parts a stream."""
-    config = methods.default("dinogrl")
+def get_config(name: str = NAME) -> ConfigDict:
+    """Frames of 64×32 pixels, two a tracklet."""
+    config = methods.default(name)
     config.data.update({"height": 64, "width": 32, "frames": 2, "workers": 0})
     config.data.update({"identities_per_batch": 2, "tracklets_per_identity": 1})
-    model = config.model
-    model.parts, model.embedding = (1, 2, 4), 16
-    model.resnet.stages, model.resnet.width = (1, 1, 1, 1), 4
-    model.dinov2.update(
-        {"height": 64, "width": 32, "patch": 8, "grid": 6, "embedding": 32, "depth": 2, "heads": 2}
-    )
-    model.dinov2.taps = (0, 1)
-    model.sasgl.update({"map_channels": 4, "hidden": 16, "pre_channels": 4})
+    sizes(name).shrink(config)
     return config
+
+
+def sizes(name: str = NAME) -> ModuleType:
+    """What a method's tests say of its sizes."""
+    path = Path(__file__).parent / "methods" / name / "small.py"
+    spec = importlib.util.spec_from_file_location(f"small_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def model(config: ConfigDict) -> nn.Module:

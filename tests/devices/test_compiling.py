@@ -6,7 +6,6 @@ import pytest
 import small
 
 from dinogrl_jax.devices import compiling, sharding
-from dinogrl_jax.methods import dinogrl
 from dinogrl_jax.methods.contract import Clips
 from dinogrl_jax.training.state import state_shapes
 from dinogrl_jax.training.step import make_step
@@ -26,11 +25,11 @@ def test_seeds_share_one_program():
         config = small.get_config()
         config.seed = seed
         model, mesh = small.model(config), sharding.device_mesh()
-        state = state_shapes(dinogrl, model, config)
+        state = state_shapes(small.METHOD, model, config)
         frames = jax.ShapeDtypeStruct((2, 2, 2, 64, 32, 3), np.float32)
         cameras = jax.ShapeDtypeStruct((2, 2), np.int32)
         labels = jax.ShapeDtypeStruct((2,), np.int32)
-        step = make_step(dinogrl, model, config, mesh)
+        step = make_step(small.METHOD, model, config, mesh)
         return step.lower(state, Clips(frames, cameras), labels).as_text()
 
     assert program(0) == program(1)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import small
 from commands import refusal, script
 
 from dinogrl_jax.retrieval import scoring
@@ -59,7 +60,7 @@ def test_without_out_and_without_a_report(features):
 
 def test_refusals(features, tmp_path):
     path, columns = features
-    both = ("--features", path, "--config", "configs/synthetic.py")
+    both = ("--features", path, "--config", small.PATH)
     assert "leave one out" in refusal("evaluate.py", *both)
     filtered = ("--features", path, "--camera_filter", "maybe")
     assert "'maybe': protocol, on, off" in refusal("evaluate.py", *filtered)

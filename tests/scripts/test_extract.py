@@ -12,7 +12,6 @@ from PIL import Image
 from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.devices import sharding
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.methods import dinogrl
 from dinogrl_jax.methods.variables import initial_variables
 from dinogrl_jax.retrieval import extraction, feature_file
 from dinogrl_jax.retrieval.embedding import embeddings, make_embed
@@ -66,14 +65,21 @@ def written(frames, lines, name="tracklets.jsonl"):
     return path
 
 
-def test_the_script(model_folder, frames, tmp_path):
+@pytest.fixture(scope="module")
+def shape(restored, frames):
+    """Of a descriptor: its parts and their channels."""
+    listed = manifest.read_tracklets(str(written(frames, LINES[:1])))
+    return descriptors(restored, listed, 1).shape[1:]
+
+
+def test_the_script(model_folder, frames, tmp_path, shape):
     out = tmp_path / "features.npz"
     source = ("--checkpoint", model_folder, "--tracklets", written(frames, LINES))
     done = script("extract.py", *source, "--out", out, "--batch", 2)
     assert done.status == 0, done.errors
-    assert "5 tracklets, descriptors (18, 16), step 7" in done.output
+    assert f"5 tracklets, descriptors {shape}, step 7" in done.output
     saved = np.load(out)
-    assert saved["embedding"].shape == (5, 18, 16) and saved["embedding"].dtype == np.float32
+    assert saved["embedding"].shape == (5, *shape) and saved["embedding"].dtype == np.float32
     assert np.isfinite(saved["embedding"]).all()
     assert saved["identity"].tolist() == [4, 4, -1, -1, 5]
     assert saved["camera"].tolist() == [2, -1, -1, 1, 3]
@@ -82,7 +88,7 @@ def test_the_script(model_folder, frames, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["features.npz"]  # no draft
 
 
-def test_what_it_writes_is_scored(model_folder, frames, tmp_path):
+def test_what_it_writes_is_scored(model_folder, frames, tmp_path, shape):
     """Roles and halves come along, and the report finds the frames."""
     out = tmp_path / "features.npz"
     lines = [
@@ -94,7 +100,7 @@ def test_what_it_writes_is_scored(model_folder, frames, tmp_path):
     assert done.status == 0, done.errors
     saved = np.load(out)
     assert saved["role"].tolist() == ["both"] * 8 + ["gallery"]
-    assert saved["embedding_first"].shape == saved["embedding_second"].shape == (9, 18, 16)
+    assert saved["embedding_first"].shape == saved["embedding_second"].shape == (9, *shape)
     done = script(
         "evaluate.py", "--features", out, "--temporal", "--frames", frames, "--out", tmp_path
     )
@@ -111,8 +117,8 @@ def restored(model_folder):
     manager = checkpoints_of(str(model_folder))
     step = checkpoint.chosen_step(manager, "best")
     metadata = checkpoint.saved_metadata(manager, step)
-    model = dinogrl.Model(metadata.config, metadata.facts)
-    return model, stored_variables(dinogrl, manager, step), metadata
+    model = small.METHOD.Model(metadata.config, metadata.facts)
+    return model, stored_variables(small.METHOD, manager, step), metadata
 
 
 def descriptors(restored, listed, batch, workers=0):
@@ -120,7 +126,8 @@ def descriptors(restored, listed, batch, workers=0):
     mesh = sharding.device_mesh()
     config = extraction.extraction_config(metadata.config, len(listed), mesh.size, batch, workers)
     tracklets = [tracklet for tracklet, _ in listed]
-    return embeddings(make_embed(dinogrl, model, config, mesh), variables, tracklets, config, mesh)
+    embed = make_embed(small.METHOD, model, config, mesh)
+    return embeddings(embed, variables, tracklets, config, mesh)
 
 
 def test_any_batch_gives_the_same(restored, frames):

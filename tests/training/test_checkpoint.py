@@ -16,14 +16,13 @@ from jax.sharding import NamedSharding
 
 from dinogrl_jax.devices import sharding
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.methods import dinogrl
 from dinogrl_jax.methods.variables import variable_shapes
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.checkpoint import DamagedCheckpoint, Metadata
 from dinogrl_jax.training.fingerprints import fingerprints
 from dinogrl_jax.training.run_folder import state_to_train
 from dinogrl_jax.training.start import with_trained_model
-from dinogrl_jax.training.state import divided, initial_state
+from dinogrl_jax.training.state import divided, initial_state, merged
 
 NAMES = ["3", "5", "7", "8", "9"]  # of small.IDENTITIES people
 CAMERAS = list(small.FACTS.cameras)
@@ -227,7 +226,7 @@ def run(tmp_path_factory):
     model, folder = small.model(config), tmp_path_factory.mktemp("run")
     manager = checkpoint.open_folder(folder, create=True)
     for step in (2, 4):
-        state = initial_state(small.random_variables(config), dinogrl, config)
+        state = initial_state(small.random_variables(config), small.METHOD, config)
         state = state._replace(
             params=jax.tree.map(lambda x, by=step: x * by, state.params),
             opt_state=jax.tree.map(lambda x, by=step: x + by, state.opt_state),
@@ -246,7 +245,7 @@ def started(run, folder: Path, **settings):
     manager = checkpoint.open_folder(folder, create=True)
     begun = Metadata(config, NAMES, CAMERAS)
     mesh = sharding.device_mesh()
-    return *state_to_train(dinogrl, model, config, begun, manager, mesh), manager
+    return *state_to_train(small.METHOD, model, config, begun, manager, mesh), manager
 
 
 def test_a_run_continues_with_parameters_and_their_average(run):
@@ -254,9 +253,9 @@ def test_a_run_continues_with_parameters_and_their_average(run):
     assert metadata.step == int(state.step) == 4
     # All on the mesh, as after a step: else the first step is compiled by itself.
     assert all(isinstance(x.sharding, NamedSharding) for x in jax.tree.leaves(state))
-    groups = dinogrl.groups(run[0])
+    groups = small.METHOD.groups(run[0])
     expected, frozen = divided(small.random_variables(run[0])["params"], groups)
-    assert expected and list(frozen) == ["dinov2"]
+    assert expected and merged(expected, frozen).keys() == state.variables["params"].keys()
     for tree, factor in ((state.average, 1), (state.params, 4)):
         same = jax.tree.map(lambda a, b, by=factor: np.array_equal(a, by * b), tree, expected)
         assert all(jax.tree.leaves(same))
@@ -296,13 +295,13 @@ def test_a_model_starts_another_training(run):
     config.pretrained.model = str(folder)
     random = jax.tree.map(np.zeros_like, small.random_variables(config))
     trained = small.random_variables(config)
-    same, lines = with_trained_model(dinogrl, random, small.FACTS, NAMES, config)
+    same, lines = with_trained_model(small.METHOD, random, small.FACTS, NAMES, config)
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, same, trained)))
     assert lines == [f"model: weights of step 4 of {folder}"]
     facts = small.FACTS._replace(identities=3)
-    shapes = variable_shapes(dinogrl.Model(config, facts), config)
+    shapes = variable_shapes(small.METHOD.Model(config, facts), config)
     fewer = jax.tree.map(lambda x: np.zeros(x.shape), shapes)
-    made, lines = with_trained_model(dinogrl, fewer, facts, NAMES[:3], config)
+    made, lines = with_trained_model(small.METHOD, fewer, facts, NAMES[:3], config)
     assert "for 3 other identities" in lines[1]
     kept = jax.tree.map(np.array_equal, made, trained)
     changed = [path for path, equal in jax.tree_util.tree_leaves_with_path(kept) if not equal]
@@ -312,10 +311,12 @@ def test_a_model_starts_another_training(run):
 def test_a_model_of_other_sizes_starts_no_training(run):
     config, _, folder = run
     config = config.copy_and_resolve_references()
-    config.pretrained.model, config.model.embedding = str(folder), 8
+    config.pretrained.model = str(folder)
+    small.sizes().enlarge(config)
     variables = small.random_variables(config)
     with pytest.raises(InputError, match="has another batch_stats/.* than config.model"):
-        with_trained_model(dinogrl, variables, small.FACTS, NAMES, config)
-    config.pretrained.dinov2 = "weights.pth"
-    with pytest.raises(InputError, match="leave pretrained.dinov2 empty"):
-        with_trained_model(dinogrl, variables, small.FACTS, NAMES, config)
+        with_trained_model(small.METHOD, variables, small.FACTS, NAMES, config)
+    name = next(iter(small.METHOD.starting_weights(config)))
+    config.pretrained[name] = "weights.pth"
+    with pytest.raises(InputError, match=f"leave pretrained.{name} empty"):
+        with_trained_model(small.METHOD, variables, small.FACTS, NAMES, config)

@@ -18,7 +18,6 @@ from commands import QUICKEST, ROOT
 
 from dinogrl_jax.devices import hosts, sharding
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.methods import dinogrl
 from dinogrl_jax.training.state import state_shapes
 
 
@@ -98,9 +97,10 @@ def test_no_device_sends_activations_of_frames(on_meshes, mesh):
     devices, fsdp = map(int, mesh.split(":"))
     config = scale.settings()
     config.model.compute_dtype = "float32"  # has the same shapes, and needs no setting
-    state = state_shapes(dinogrl, small.model(config), config)
-    # 16 tracklets, a share on each device; 3 parts of 20 channels, 4 enhanced; 5 identities.
-    known = sizes(state.trained, axes={16, 16 // devices, 8, 8 // devices, 3, 4, 20, 5, 2})
+    state = state_shapes(small.METHOD, small.model(config), config)
+    # 16 tracklets, a share on each device; their parts and channels; 5 identities.
+    of_tracklets = {16, 16 // devices, 8, 8 // devices, small.IDENTITIES, 2}
+    known = sizes(state.trained, axes=of_tracklets | small.sizes().AXES)
     sent = on_meshes[mesh]["sent"]
     carries = {(kind, carried(tuple(shape), known)) for kind, shapes in sent for shape in shapes}
     expected = {

@@ -1,0 +1,115 @@
+"""What `methods.contract.Method` lists holds for every method."""
+
+import inspect
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small
+
+from dinogrl_jax import config as settings
+from dinogrl_jax import methods
+from dinogrl_jax.methods.contract import Clips, Group, Method, Picture
+from dinogrl_jax.methods.variables import initial_variables
+from dinogrl_jax.training.state import divided
+
+NAMES = [name for name in vars(Method) if not name.startswith("_")] + list(Method.__annotations__)
+
+
+@pytest.fixture(params=methods.METHODS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def made(name):
+    """The method in small, its model and variables."""
+    config, method = small.get_config(name), methods.named(name)
+    model = method.Model(config, small.FACTS)
+    return method, config, model, initial_variables(model, config)
+
+
+def clips(config, pairs: int, modalities=("visible", "infrared")) -> Clips:
+    d, rng = config.data, np.random.default_rng(0)
+    shape = (pairs, len(modalities), d.frames, d.height, d.width, 3)
+    cameras = rng.choice(small.FACTS.cameras, shape[:2]).astype(np.int32)
+    return Clips(rng.standard_normal(shape, np.float32), cameras, modalities)
+
+
+def test_every_name_is_there_with_its_arguments(name):
+    method = methods.named(name)
+    for listed in NAMES:
+        assert hasattr(method, listed), listed
+        wanted = getattr(Method, listed, None)
+        if inspect.isfunction(wanted) and listed != "Model":
+            expected = list(inspect.signature(wanted).parameters)[1:]
+            assert list(inspect.signature(getattr(method, listed)).parameters) == expected, listed
+
+
+def test_settings_change_what_all_methods_have_or_add_sections_of_their_own(name):
+    """A misspelt section or setting would be added in silence."""
+    shared, own = settings.shared(), methods.named(name).settings()
+    assert own.keys() <= shared.keys() | {"augment", "loss"}
+    for section in ("data", "train", "evaluation"):
+        assert own.get(section, {}).keys() <= shared[section].keys(), section
+
+
+def test_the_descriptor_does_not_depend_on_its_batch(made):
+    method, config, model, variables = made
+    for modality in ("visible", "infrared"):
+        whole = clips(config, 3, (modality,))
+        found = method.descriptor(model.apply(variables, whole, train=False), config)
+        assert found.shape[:2] == (3, len(method.part_names(config)))
+        alone = replace(whole, frames=whole.frames[1:2], camera=whole.camera[1:2])
+        single = method.descriptor(model.apply(variables, alone, train=False), config)
+        np.testing.assert_allclose(found[1], single[0], rtol=1e-3, atol=1e-5)  # float32
+
+
+def test_the_loss_has_a_gradient_for_what_is_trained_and_says_what_changed(made):
+    method, config, model, variables = made
+    trained, frozen = divided(variables["params"], method.groups(config))
+    assert jax.tree.leaves(trained)
+    given, labels = clips(config, 2), jnp.array([0, 1])
+    key, rest = jax.random.key(0), {k: v for k, v in variables.items() if k != "params"}
+
+    def loss(params):
+        return method.training_loss(model, {"params": params, **rest}, given, labels, key, config)
+
+    (value, made_), gradient = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+    assert jnp.isfinite(value) and made_.terms["total"] == value
+    assert made_.collections.keys() <= rest.keys()
+    for collection, tree in made_.collections.items():
+        assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, rest[collection])
+    gradient, _ = divided(gradient, method.groups(config))
+    moved = [float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(gradient)]
+    assert np.mean(moved) > 0.5  # a bias in front of a normalisation has none
+
+
+def test_groups_decide_about_every_parameter(made):
+    method, config, _, _ = made
+    for group in method.groups(config):
+        assert isinstance(group, Group)
+        if group.rate is not None:
+            assert float(group.rate(jnp.asarray(0))) > 0
+
+
+def test_pictures_are_drawn(made):
+    method, config, model, variables = made
+    for picture in method.pictures(config).values():
+        assert isinstance(picture, Picture)
+        given = clips(config, 2, ("visible",))
+        arrays = jax.tree.map(np.asarray, picture.compute(model, variables, given))
+        drawn = picture.draw(given.frames[:, 0], arrays)
+        assert len(drawn) == 2 and all(p.dtype == np.uint8 and p.ndim == 3 for p in drawn)
+
+
+def test_files_have_rules_in_both_directions(made):
+    method, config, _, variables = made
+    known = variables["params"].keys()
+    for file in method.released_files(config).values():
+        assert file.name and set(file.modules) <= known
+    for weights in method.starting_weights(config).values():
+        assert weights.title and weights.source
+    assert set(method.starting_weights(config)) == set(config.pretrained) - {"model"}

@@ -1,6 +1,6 @@
 """A method in small: a configuration for tests, and for `--config tests/small.py`.
 
-Its sizes are in tests/methods/<name>/small.py, so that tests of what all methods share name none:
+Its sizes are in tests/methods/<name>/sizes.py, so that tests of what all methods share name none:
 they take the first.
 """
 
@@ -35,8 +35,8 @@ def get_config(name: str = NAME) -> ConfigDict:
 
 def sizes(name: str = NAME) -> ModuleType:
     """What a method's tests say of its sizes."""
-    path = Path(__file__).parent / "methods" / name / "small.py"
-    spec = importlib.util.spec_from_file_location(f"small_{name}", path)
+    path = Path(__file__).parent / "methods" / name / "sizes.py"
+    spec = importlib.util.spec_from_file_location(f"sizes_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

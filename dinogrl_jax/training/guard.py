@@ -14,7 +14,7 @@ POLICIES = ("stop", "skip")
 class Guard:
     """Looks at every step's term `finite`, one step behind the devices, so that they never wait.
 
-    Such a batch has changed nothing (see `train.train_step`). Its tracklets are written to a line
+    Such a batch has changed nothing (see `step.train_step`). Its tracklets are written to a line
     of `file`; then the run stops with an InputError, or counts the batch in `skipped`.
 
     policy: config.train.not_finite. tracklets_of: step → names, as `TrainingRecipe.names`.

@@ -18,8 +18,13 @@ from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.data.tracklets import MODALITIES
 from dinogrl_jax.devices import compiling, memory, sharding
 from dinogrl_jax.interface.errors import run
-from dinogrl_jax.retrieval import extraction, feature_file
-from dinogrl_jax.retrieval.embedding import embeddings, halved_tracklets, make_embed
+from dinogrl_jax.retrieval import feature_file
+from dinogrl_jax.retrieval.embedding import (
+    embeddings,
+    extraction_config,
+    halved_tracklets,
+    make_embed,
+)
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.converted import check_whole, checkpoints_of, stored_variables
 
@@ -51,7 +56,7 @@ def main() -> None:
     mesh = sharding.device_mesh()
     trained = checkpoint.saved_metadata(manager, step)
     method = methods.named(trained.config.method)
-    config = extraction.extraction_config(
+    config = extraction_config(
         trained.config, len(listed), mesh.size, options.batch, options.workers
     )
     variables = stored_variables(method, manager, step)
@@ -62,7 +67,7 @@ def main() -> None:
     if options.halves:
         for name, half in zip(feature_file.HALVES, halved_tracklets(tracklets), strict=True):
             made[name] = embeddings(embed, variables, half, config, mesh)
-    feature_file.write_features(options.out, **made, **extraction.tracklet_columns(listed))
+    feature_file.write_features(options.out, **made, **feature_file.tracklet_columns(listed))
     shape = made["embedding"].shape[1:]
     print(f"{options.out}: {len(listed)} tracklets, descriptors {shape}, step {step}")
 

@@ -154,3 +154,24 @@ def halved_tracklets(tracklets: Sequence[Tracklet]) -> tuple[list[Tracklet], lis
     return first, [
         t._replace(frames=t.frames[down:]) for t, (down, _) in zip(tracklets, middle, strict=True)
     ]
+
+
+def extraction_config(
+    config: ConfigDict, tracklets: int, devices: int, batch: int | None, workers: int | None
+) -> ConfigDict:
+    """A model's configuration with the batch and the workers to embed some tracklets.
+
+    The batch is no larger than there are tracklets, and a multiple of the devices.
+
+    Raises InputError for a batch below 1 or workers below 0.
+    """
+    if (batch is not None and batch < 1) or (workers is not None and workers < 0):
+        raise InputError("--batch has to be 1 or more, --workers 0 or more")
+    config = config.copy_and_resolve_references()
+    size = min(batch or config.evaluation.tracklets_per_batch, tracklets)
+    config.evaluation.tracklets_per_batch = -(-size // devices) * devices
+    if workers is not None:
+        config.data.workers = workers
+    elif tracklets <= size:  # one batch is made before a worker has started
+        config.data.workers = 0
+    return config

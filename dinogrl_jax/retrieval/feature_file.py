@@ -2,13 +2,14 @@
 
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from dinogrl_jax.data.readers.manifest import ListedTracklet
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import atomic_write
 
@@ -188,3 +189,20 @@ def _check_duplicates(path: str, features: Features) -> None:
 
 def _path_suffix(path: str) -> str:
     return f" ({str(path)!r})" if path else ""
+
+
+def tracklet_columns(listed: Sequence[ListedTracklet]) -> dict[str, Shaped[np.ndarray, " n"]]:
+    """identity, camera, modality, role and path of each tracklet.
+
+    Identities are int64; if any has a name, all are text, and "" is unknown.
+    """
+    identities = [tracklet.identity for tracklet, _ in listed]
+    if any(isinstance(identity, str) for identity in identities):
+        identities = ["" if identity == -1 else str(identity) for identity in identities]
+    return {
+        "identity": np.array(identities),
+        "camera": np.array([tracklet.camera for tracklet, _ in listed]),
+        "modality": np.array([tracklet.modality for tracklet, _ in listed]),
+        "role": np.array([tracklet.role for tracklet, _ in listed]),
+        "path": np.array([path for _, path in listed]),
+    }

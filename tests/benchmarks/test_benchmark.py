@@ -1,31 +1,21 @@
 """The benchmark: what its file holds, and the guard."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 from commands import ROOT
 
-TINY = str(ROOT / "tests/benchmarks/tiny.py")
-
 
 def benchmark(*arguments: str) -> subprocess.CompletedProcess:
     """Of a few frames, once each."""
-    quick = [
-        "--config",
-        TINY,
-        "--runs",
-        "1",
-        "--seconds",
-        "0",
-        "--queries",
-        "20",
-        "--gallery",
-        "40",
-    ]
+    quick = ["--config", str(ROOT / "tests/benchmarks/tiny.py"), "--runs", "1", "--seconds", "0"]
+    quick += ["--queries", "20", "--gallery", "40"]
     command = [sys.executable, str(ROOT / "benchmarks/benchmark.py"), *quick, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
 
 
 @pytest.fixture(scope="module")

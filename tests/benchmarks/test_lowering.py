@@ -1,5 +1,6 @@
 """Every step lowers for NVIDIA GPUs, on a machine that has none."""
 
+import functools
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from lowering import exported_embed, exported_step
 from dinogrl_jax.devices import sharding
 
 
+@functools.cache
 def exported(export, dtype: str):
     config = small.get_config()
     config.model.compute_dtype = dtype

@@ -35,7 +35,7 @@ def clips(config, pairs: int, modalities=("visible", "infrared")) -> Clips:
     d, rng = config.data, np.random.default_rng(0)
     shape = (pairs, len(modalities), d.frames, d.height, d.width, 3)
     cameras = rng.choice(small.FACTS.cameras, shape[:2]).astype(np.int32)
-    return Clips(rng.standard_normal(shape, np.float32), cameras, modalities)
+    return Clips(jnp.asarray(rng.standard_normal(shape, np.float32)), cameras, modalities)
 
 
 def test_every_name_is_there_with_its_arguments(name):
@@ -101,7 +101,7 @@ def test_pictures_are_drawn(made):
         assert isinstance(picture, Picture)
         given = clips(config, 2, ("visible",))
         arrays = jax.tree.map(np.asarray, picture.compute(model, variables, given))
-        drawn = picture.draw(given.frames[:, 0], arrays)
+        drawn = picture.draw(np.asarray(given.frames[:, 0]), arrays)
         assert len(drawn) == 2 and all(p.dtype == np.uint8 and p.ndim == 3 for p in drawn)
 
 

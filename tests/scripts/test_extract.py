@@ -13,8 +13,8 @@ from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.devices import sharding
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods.variables import initial_variables
-from dinogrl_jax.retrieval import extraction, feature_file
-from dinogrl_jax.retrieval.embedding import embeddings, make_embed
+from dinogrl_jax.retrieval import feature_file
+from dinogrl_jax.retrieval.embedding import embeddings, extraction_config, make_embed
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.converted import checkpoints_of, stored_variables, write_checkpoint
 
@@ -124,7 +124,7 @@ def restored(model_folder):
 def descriptors(restored, listed, batch, workers=0):
     model, variables, metadata = restored
     mesh = sharding.device_mesh()
-    config = extraction.extraction_config(metadata.config, len(listed), mesh.size, batch, workers)
+    config = extraction_config(metadata.config, len(listed), mesh.size, batch, workers)
     tracklets = [tracklet for tracklet, _ in listed]
     embed = make_embed(small.METHOD, model, config, mesh)
     return embeddings(embed, variables, tracklets, config, mesh)
@@ -154,7 +154,7 @@ def test_settings_of_an_extraction():
     config = small.get_config()
 
     def settings(tracklets, devices, batch, workers=None):
-        made = extraction.extraction_config(config, tracklets, devices, batch, workers)
+        made = extraction_config(config, tracklets, devices, batch, workers)
         return made.evaluation.tracklets_per_batch, made.data.workers
 
     config.data.workers = 3
@@ -198,7 +198,7 @@ def test_a_manifest_in_all_its_forms(frames):
     listed = manifest.read_tracklets(str(written(frames, lines)), VISIBLE)
     assert [t.modality for t, _ in listed] == [VISIBLE] * 3 + [INFRARED]
     assert [t.identity for t, _ in listed] == ["Anna", 3, -1, -1]
-    columns = extraction.tracklet_columns(listed)
+    columns = feature_file.tracklet_columns(listed)
     assert columns["identity"].tolist() == ["Anna", "3", "", ""]
     assert columns["camera"].tolist() == [-1] * 4
 

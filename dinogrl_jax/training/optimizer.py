@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import optax
@@ -26,44 +27,34 @@ def optimizer(groups: Sequence[Group], config: ConfigDict) -> optax.GradientTran
 
     config: the section `optimizer`.
     """
+
+    def each(transformation: Callable[[Group], optax.GradientTransformation]):
+        """A transformation of each group, of its parameters alone."""
+
+        def of_group(group: Group) -> optax.GradientTransformation:
+            def is_member(path: tuple, _: object) -> bool:
+                name = jax.tree_util.keystr(path, simple=True, separator="/")
+                return group_of(name, groups) is group
+
+            members = partial(jax.tree_util.tree_map_with_path, is_member)
+            return optax.masked(transformation(group), members)
+
+        return optax.chain(*(of_group(group) for group in groups if group.rate is not None))
+
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     return optax.chain(
         clip,
         # A CPU has all gradients before it begins with any moment: less has to be kept at once.
         optax.stateless(lambda gradients, _: barrier(gradients)),
-        for_each(groups, coupled_decay),
-        optax.scale_by_adam(B1, B2, EPSILON),
-        for_each(groups, decoupled_decay),
-        for_each(groups, minus_rate),
+        each(lambda group: decay(group, decoupled=False)),
+        computed_first(optax.scale_by_adam(B1, B2, EPSILON)),
+        each(lambda group: decay(group, decoupled=True)),
+        # Behind a barrier, or XLA would compute the rate in the loop of each array.
+        each(lambda group: optax.scale_by_learning_rate(lambda step: barrier(group.rate(step)))),
     )
 
 
-def coupled_decay(group: Group) -> optax.GradientTransformation:
-    added = group.decay and not group.decoupled
+def decay(group: Group, decoupled: bool) -> optax.GradientTransformation:
+    """The decay of a group whose decay is beside the gradient, or in it; else nothing."""
+    added = group.decay and group.decoupled == decoupled
     return optax.add_decayed_weights(group.decay) if added else optax.identity()
-
-
-def decoupled_decay(group: Group) -> optax.GradientTransformation:
-    added = group.decay and group.decoupled
-    return optax.add_decayed_weights(group.decay) if added else optax.identity()
-
-
-def minus_rate(group: Group) -> optax.GradientTransformation:
-    # Behind a barrier, or XLA would compute the rate in the loop of each array.
-    return optax.scale_by_learning_rate(lambda step: barrier(group.rate(step)))
-
-
-def for_each(
-    groups: Sequence[Group], transformation: Callable[[Group], optax.GradientTransformation]
-) -> optax.GradientTransformation:
-    """A transformation of each group, of its parameters alone."""
-
-    def members(group: Group) -> Callable:
-        def of_group(path: tuple, _: object) -> bool:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            return group_of(name, groups) is group
-
-        return lambda params: jax.tree_util.tree_map_with_path(of_group, params)
-
-    trained = [group for group in groups if group.rate is not None]
-    return optax.chain(*(optax.masked(transformation(g), members(g)) for g in trained))

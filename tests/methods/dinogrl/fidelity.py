@@ -1,4 +1,6 @@
-"""How far DinoGRL here is from the published implementation, as a table: python fidelity.py
+"""How far DinoGRL here is from the published implementation, as a table:
+
+    python tests/methods/dinogrl/fidelity.py
 
 Prints the table of docs/fidelity.md. Each run is a process of its own, so that its memory is its
 own, and can be had alone: python fidelity.py eval|train_float64|train_float32 fast|plain, by which
@@ -10,9 +12,11 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 
-from commands import OPTIMISED, peak_gib
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from commands import OPTIMISED, peak_gib  # noqa: E402
 
 
 class Limit(NamedTuple):

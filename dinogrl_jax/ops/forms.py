@@ -51,7 +51,7 @@ class Operation:
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         forms, platform = _in_use.get() or ("fast", jax.default_backend())
-        if forms == "fast" or (forms != "plain" and self.__name__ in forms):
+        if forms == "fast" or self.__name__ in forms.split(","):
             for form in self.forms:
                 if platform in form.platforms and form.when(*arguments, **options):
                     return form.function(*arguments, **options)
@@ -64,24 +64,18 @@ def operation(definition: Callable) -> Operation:
     return made
 
 
-_in_use: contextvars.ContextVar[tuple[str | Sequence[str], str] | None]
-_in_use = contextvars.ContextVar("forms", default=None)
+_in_use: contextvars.ContextVar = contextvars.ContextVar("forms", default=None)
 
 
 @contextlib.contextmanager
-def using(forms: str | Sequence[str], platform: str) -> Iterator[None]:
+def using(forms: str, platform: str) -> Iterator[None]:
     """What is traced inside is computed by these forms, for devices of a platform.
 
-    forms: "fast", "plain", or the names of the operations that are fast. Without this context it
-    is "fast" for JAX's default devices.
+    forms: "fast", "plain", or the operations that are fast: "gelu,attention". Without this context
+    it is "fast" for JAX's default devices.
     """
     before = _in_use.set((forms, platform))
     try:
         yield
     finally:
         _in_use.reset(before)
-
-
-def platform_in_use() -> str:
-    """The platform that is traced for: "cpu", "gpu" or "tpu"."""
-    return (_in_use.get() or ("", jax.default_backend()))[1]

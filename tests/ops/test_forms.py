@@ -150,8 +150,8 @@ del OPERATIONS["thrice"]
         ("fast", "gpu", 1, "definition"),  # `when` is false
         ("fast", "cpu", 2, "definition"),  # of another platform
         ("plain", "gpu", 2, "definition"),
-        (("thrice",), "gpu", 2, "form"),
-        (("others",), "gpu", 2, "definition"),
+        ("gelu,thrice", "gpu", 2, "form"),
+        ("thrice_others", "gpu", 2, "definition"),
     ],
 )
 def test_which_form_is_used(forms, platform, x, expected):

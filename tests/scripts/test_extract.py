@@ -16,7 +16,7 @@ from dinogrl_jax.methods.variables import initial_variables
 from dinogrl_jax.retrieval import feature_file
 from dinogrl_jax.retrieval.embedding import embeddings, extraction_config, make_embed
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.training.converted import checkpoints_of, stored_variables, write_checkpoint
+from dinogrl_jax.training.checkpoint import checkpoints_of, stored_variables, write_checkpoint
 
 VISIBLE, INFRARED = "visible", "infrared"
 

@@ -165,7 +165,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(trained, tmp_path):
         ({"data.root": ""}, "data.root"),
         ({"data.dataset": "vcm", "data.root": "/nowhere/at/all"}, "/nowhere/at/all"),
         ({"data.identities_per_batch": 50}, "identities_per_batch"),
-        ({"model.embedding": 32}, "model.embedding: 64 → 32"),
+        ({"data.frames": 3}, "data.frames: 2 → 3"),
     ],
 )
 def test_bad_settings_are_one_line_and_change_nothing(trained, changed, said):

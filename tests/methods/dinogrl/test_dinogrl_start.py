@@ -12,10 +12,9 @@ from dinogrl_jax.devices import sharding
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods import dinogrl
 from dinogrl_jax.methods.contract import Clips, Facts
-from dinogrl_jax.methods.starting import starting_variables_of_file
 from dinogrl_jax.methods.variables import initial_variables, variable_shapes
-from dinogrl_jax.training.converted import check_whole, checkpoints_of
-from dinogrl_jax.training.start import with_published_weights
+from dinogrl_jax.training.checkpoint import checkpoints_of, model_metadata
+from dinogrl_jax.training.start import starting_variables_of_file, with_published_weights
 from dinogrl_jax.training.state import initial_state
 from dinogrl_jax.training.step import make_step
 from dinogrl_jax.weights import torch_files
@@ -121,7 +120,7 @@ def test_training_starts_from_converted_folders(config, variables, files, tmp_pa
     with pytest.raises(InputError, match="another DINOv2 .* --config.model.dinov2.embedding=32"):
         with_published_weights(dinogrl, started, wrong)
     with pytest.raises(InputError, match="holds weights .dinov2. and no whole model"):
-        check_whole(checkpoints_of(folders["dinov2"]), 0)
+        model_metadata(checkpoints_of(folders["dinov2"]), "0")
 
 
 def test_missing_weights_say_where_people_get_them(config, variables):

@@ -21,19 +21,10 @@ from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import new_folder
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.methods.released import released_model, released_states
-from dinogrl_jax.methods.starting import starting_variables_of_file
-from dinogrl_jax.training import checkpoint, converted
+from dinogrl_jax.training import checkpoint
+from dinogrl_jax.training.start import starting_variables_of_file
 from dinogrl_jax.weights import torch_files
 from dinogrl_jax.weights.conversion import Report, report_lines
-
-
-def released_options() -> dict[str, str]:
-    """The files of all methods' released models: the option's name → what it names."""
-    files: dict[str, list[str]] = {}
-    for name, method in METHODS.items():
-        for option, file in method.released_files(methods.default(name)).items():
-            files.setdefault(option, []).append(f"{file.name} of --from {name}")
-    return {option: ", ".join(titles) for option, titles in files.items()}
 
 
 def starting_names() -> dict[str, str]:
@@ -50,12 +41,17 @@ def options_from_command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    way, released = parser.add_mutually_exclusive_group(required=True), released_options()
+    way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--from", dest="source", choices=(*METHODS, *starting_names()))
     way.add_argument("--to", choices=("torch",))
     parser.add_argument("file", nargs="?", help=f"of --from {', '.join(starting_names())}")
-    for name, title in released.items():
-        parser.add_argument(f"--{name}", dest=f"file_{name}", metavar="FILE", help=title)
+    released: dict[str, list[str]] = {}  # the option's name → what it names
+    for name, method in METHODS.items():
+        for option, file in method.released_files(methods.default(name)).items():
+            released.setdefault(option, []).append(f"{file.name} of --from {name}")
+    for name, titles in released.items():
+        meaning = {"metavar": "FILE", "help": ", ".join(titles)}
+        parser.add_argument(f"--{name}", dest=f"file_{name}", **meaning)
     parser.add_argument("--checkpoint", help="folder of a run or of a converted model")
     parser.add_argument("--which", default="best", help="best, last or a step; default best")
     parser.add_argument("--config", help="configuration file; default the method as published")
@@ -88,7 +84,8 @@ def write_model(options: argparse.Namespace, folder: Path) -> list[Report]:
     if unknown:
         raise InputError(f"--from {options.source} takes no --{min(unknown)}")
     variables, facts, reports = released_model(method, options.files, config)
-    write_converted(folder, variables, config, list(range(facts.identities)), list(facts.cameras))
+    metadata = checkpoint.Metadata(config, list(range(facts.identities)), list(facts.cameras))
+    checkpoint.write_checkpoint(folder, variables, metadata)
     return reports
 
 
@@ -99,43 +96,28 @@ def write_starting_weights(options: argparse.Namespace, folder: Path) -> list[Re
     method, config = configured_method(options.config, starting_names()[options.source])
     if options.source not in method.starting_weights(config):
         raise InputError(f"{options.config}: {config.method} does not start from {options.source}")
-    variables, config, report = starting_variables_of_file(
-        method, options.source, options.file, config
-    )
-    write_converted(folder, variables, config, identities=[], cameras=[])
+    given = method, options.source, options.file, config
+    variables, config, report = starting_variables_of_file(*given)
+    checkpoint.write_checkpoint(folder, variables, checkpoint.Metadata(config, [], []))
     return [report]
-
-
-def write_converted(
-    folder: Path, variables: dict, config: ConfigDict, identities: list, cameras: list
-) -> None:
-    metadata = checkpoint.Metadata(
-        config=config, identities=identities, cameras=cameras, step=0, figures=None, best=None
-    )
-    converted.write_checkpoint(folder, variables, metadata)
 
 
 def write_torch(options: argparse.Namespace, folder: Path) -> list[Report]:
     """Write the PyTorch files of a checkpoint."""
     if not options.checkpoint:
         raise InputError("--to torch needs --checkpoint DIR")
-    with contextlib.closing(converted.checkpoints_of(options.checkpoint)) as manager:
-        step = checkpoint.chosen_step(manager, options.which)
-        converted.check_whole(manager, step)
-        config = checkpoint.saved_metadata(manager, step).config
-        method = methods.named(config.method)
-        variables = converted.stored_variables(method, manager, step)
-    states = released_states(method, variables, config)
+    with contextlib.closing(checkpoint.checkpoints_of(options.checkpoint)) as manager:
+        trained = checkpoint.model_metadata(manager, options.which)
+        method = methods.named(trained.config.method)
+        variables = checkpoint.stored_variables(method, manager, trained.step)
+    states = released_states(method, variables, trained.config)
     for name, (state, _) in states.items():
         torch_files.write(folder / name, state)
     return [report for _, report in states.values()]
 
 
 def configured_method(path: str | None, default: str) -> tuple[ModuleType, ConfigDict]:
-    """The method of a configuration file and what its `get_config` returns.
-
-    Without a file the method of the name `default`, as published.
-    """
+    """The method and the configuration of a file; without one those of a method as published."""
     if path is None:
         return methods.named(default), methods.default(default)
     try:

@@ -9,14 +9,11 @@ scripts/extract.py writes one. Writes results.json and report.html to --out; wit
 evaluation.json and report.html in its own folder, a features file in a folder beside it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import jax
 from absl import flags
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from dinogrl_jax import methods
@@ -26,21 +23,15 @@ from dinogrl_jax.devices import compiling, memory, sharding
 from dinogrl_jax.interface import command_line
 from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import write_json
-from dinogrl_jax.retrieval import feature_file, scoring
+from dinogrl_jax.methods.contract import Picture
+from dinogrl_jax.retrieval import embedding, feature_file, scoring
 from dinogrl_jax.retrieval.distances import FORMULAS
-from dinogrl_jax.retrieval.embedding import (
-    embeddings,
-    halved_tracklets,
-    label_columns,
-    make_embed,
-)
 from dinogrl_jax.retrieval.pictures import make_pictures
 from dinogrl_jax.retrieval.protocols import PROTOCOLS, filters_cameras
 from dinogrl_jax.retrieval.report import subjects, write
 from dinogrl_jax.retrieval.report.subjects import Subject
 from dinogrl_jax.retrieval.tables import figures_table
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.training.converted import stored_variables
 from dinogrl_jax.training.run_folder import check_same
 
 WHICH = flags.DEFINE_string("which", "last", "checkpoint: last, best, or a step's number")
@@ -58,6 +49,9 @@ OUT = flags.DEFINE_string("out", "", "folder for results.json and report.html")
 FRAMES = flags.DEFINE_string("frames", "", "folder that paths in --features start from")
 REPORT = flags.DEFINE_bool("report", True, "write report.html")
 
+# What was found, what the report shows, where it came from, and the file to write.
+Found = tuple[scoring.Evaluation, Subject, dict, Path]
+
 
 def scoring_options(protocol: str, camera_filter: str, distance: str) -> scoring.ScoringOptions:
     """The flags, and where they say nothing the given names."""
@@ -67,8 +61,8 @@ def scoring_options(protocol: str, camera_filter: str, distance: str) -> scoring
     return scoring.ScoringOptions(protocol, filtered, DISTANCE.value or distance, rerank)
 
 
-def of_features(path: str) -> tuple[scoring.Evaluation, Subject, dict, Path]:
-    """What was found, what the report shows, where it came from, and the file to write."""
+def of_features(path: str) -> Found:
+    """The evaluation of a file of features."""
     features = feature_file.read_features(path)
     how = scoring_options("vcm", "protocol", "part_euclidean")
     found = scoring.evaluation_of(features.embedding, features.label_columns, how, features.halves)
@@ -77,7 +71,7 @@ def of_features(path: str) -> tuple[scoring.Evaluation, Subject, dict, Path]:
     return found, subject, {"features": Path(path).name}, out / "results.json"
 
 
-def of_checkpoint(config, folder: str) -> tuple[scoring.Evaluation, Subject, dict, Path]:
+def of_checkpoint(config: ConfigDict, folder: str) -> Found:
     """The same for a checkpoint, on the test set."""
     manager = checkpoint.open_folder(f"{folder}/checkpoints")
     step = checkpoint.chosen_step(manager, WHICH.value)
@@ -85,39 +79,28 @@ def of_checkpoint(config, folder: str) -> tuple[scoring.Evaluation, Subject, dic
     check_same(config, trained.config, folder, FREE_AT_EVALUATION)
     method, mesh = methods.named(config.method), sharding.device_mesh()
     model = method.Model(config, trained.facts)
-    variables = stored_variables(method, manager, step)
+    variables = checkpoint.stored_variables(method, manager, step)
     variables = jax.device_put(variables, sharding.replicated(mesh))
     _, test_set = datasets.read(config.data)
     e = config.evaluation
     how = scoring_options(e.protocol, e.camera_filter, e.distance)
-    embed = make_embed(method, model, config, mesh)
-    made, *halves = (
-        embeddings(embed, variables, tracklets, config, mesh)
-        for tracklets in (test_set, *(halved_tracklets(test_set) if TEMPORAL.value else ()))
-    )
-    found = scoring.evaluation_of(made, label_columns(test_set), how, tuple(halves) or None)
-    subject = subjects.subject_of_tracklets(test_set, config.data.root)
-    subject = subject._replace(
+    embed = embedding.make_embed(method, model, config, mesh)
+    sets = [test_set, *(embedding.halved_tracklets(test_set) if TEMPORAL.value else ())]
+    made, *halves = (embedding.embeddings(embed, variables, x, config, mesh) for x in sets)
+    columns = embedding.label_columns(test_set)
+    found = scoring.evaluation_of(made, columns, how, tuple(halves) or None)
+
+    def shown(picture: Picture) -> Callable:
+        pictures = make_pictures(picture, model, config)
+        return lambda rows: pictures(variables, [test_set[row] for row in rows])
+
+    subject = subjects.subject_of_tracklets(test_set, config.data.root)._replace(
         part_names=method.part_names(config),
-        pictures=pictures_by_caption(method, model, config, variables, test_set),
+        pictures={x.caption or name: shown(x) for name, x in method.pictures(config).items()},
     )
     about = {"checkpoint": WHICH.value, "step": step}
     file = Path(OUT.value, "results.json") if OUT.value else Path(folder, "evaluation.json")
     return found, subject, about, file
-
-
-def pictures_by_caption(
-    method: ModuleType, model: nn.Module, config: ConfigDict, variables: Mapping, tracklets: list
-) -> dict[str, Callable]:
-    """The method's pictures of tracklets, as `Subject.pictures` has them."""
-
-    def of_rows(show: Callable, rows: Sequence[int]) -> list:
-        return show(variables, [tracklets[row] for row in rows])
-
-    return {
-        picture.caption or name: partial(of_rows, make_pictures(picture, model, config))
-        for name, picture in method.pictures(config).items()
-    }
 
 
 def main() -> None:
@@ -133,9 +116,8 @@ def main() -> None:
     results = {**scoring.direction_figures(found), **scoring.evaluation_facts(found), **about}
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, results)
-    print(
-        figures_table(results, scoring.headline(results)), *scoring.skipped_lines(results), sep="\n"
-    )
+    table = figures_table(results, scoring.headline(results))
+    print(table, *scoring.skipped_lines(results), sep="\n")
     if REPORT.value:
         report = file.with_name("report.html")
         write.write_report(report, found, subject, results)

@@ -18,15 +18,8 @@ from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.data.tracklets import MODALITIES
 from dinogrl_jax.devices import compiling, memory, sharding
 from dinogrl_jax.interface.errors import run
-from dinogrl_jax.retrieval import feature_file
-from dinogrl_jax.retrieval.embedding import (
-    embeddings,
-    extraction_config,
-    halved_tracklets,
-    make_embed,
-)
+from dinogrl_jax.retrieval import embedding, feature_file
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.training.converted import check_whole, checkpoints_of, stored_variables
 
 
 def flags() -> argparse.Namespace:
@@ -49,27 +42,28 @@ def main() -> None:
     memory.keep_freed()
     feature_file.check_writable(options.out)
     listed = manifest.read_tracklets(options.tracklets, options.modality)
-    manager = checkpoints_of(options.checkpoint)
-    step = checkpoint.chosen_step(manager, options.which)
-    check_whole(manager, step)
+    manager = checkpoint.checkpoints_of(options.checkpoint)
+    trained = checkpoint.model_metadata(manager, options.which)
     compiling.keep_compiled()
     mesh = sharding.device_mesh()
-    trained = checkpoint.saved_metadata(manager, step)
     method = methods.named(trained.config.method)
-    config = extraction_config(
+    config = embedding.extraction_config(
         trained.config, len(listed), mesh.size, options.batch, options.workers
     )
-    variables = stored_variables(method, manager, step)
+    variables = checkpoint.stored_variables(method, manager, trained.step)
     variables = jax.device_put(variables, sharding.replicated(mesh))
     tracklets = [tracklet for tracklet, _ in listed]
-    embed = make_embed(method, method.Model(config, trained.facts), config, mesh)
-    made = {"embedding": embeddings(embed, variables, tracklets, config, mesh)}
+    embed = embedding.make_embed(method, method.Model(config, trained.facts), config, mesh)
+    sets = {"embedding": tracklets}
     if options.halves:
-        for name, half in zip(feature_file.HALVES, halved_tracklets(tracklets), strict=True):
-            made[name] = embeddings(embed, variables, half, config, mesh)
+        sets |= zip(feature_file.HALVES, embedding.halved_tracklets(tracklets), strict=True)
+    made = {
+        name: embedding.embeddings(embed, variables, some, config, mesh)
+        for name, some in sets.items()
+    }
     feature_file.write_features(options.out, **made, **feature_file.tracklet_columns(listed))
     shape = made["embedding"].shape[1:]
-    print(f"{options.out}: {len(listed)} tracklets, descriptors {shape}, step {step}")
+    print(f"{options.out}: {len(listed)} tracklets, descriptors {shape}, step {trained.step}")
 
 
 if __name__ == "__main__":

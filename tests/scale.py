@@ -25,7 +25,7 @@ from dinogrl_jax.methods.contract import Clips
 from dinogrl_jax.methods.variables import initial_variables
 from dinogrl_jax.retrieval.embedding import make_embed
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.training.state import initial_state, restored_state
+from dinogrl_jax.training.state import Setup, initial_state, restored_state
 from dinogrl_jax.training.step import make_step
 
 STEPS = 20
@@ -92,7 +92,7 @@ def trained(model: nn.Module, variables: dict, config: ConfigDict, mesh: Mesh, f
     if first:
         items = {"variables": state.variables, "training": state.training}
         items = checkpoint.restored(manager, first, **sharding.shapes(items, mesh))
-        state = restored_state(**items, step=first, method=small.METHOD, config=config, mesh=mesh)
+        state = restored_state(**items, step=first, setup=Setup(small.METHOD, model, config, mesh))
     for number in range(first, STEPS):
         if folder and number == STEPS // 2 and not first:
             metadata = checkpoint.Metadata(config, [], [], number)

@@ -1,5 +1,6 @@
 """How computations are compiled: the backend's options, and where the results are kept."""
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -72,15 +73,10 @@ def keep_compiled() -> None:
 
 def cache_folder() -> Path:
     """One folder for each kind of processor: code for one may crash another."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    kind = hashlib.sha256(f"{platform.machine()} {processor_features()}".encode()).hexdigest()
-    return home / "dinogrl_jax" / f"compiled-{kind[:8]}"
-
-
-def processor_features() -> str:
-    """What the processor can do, as Linux lists it; empty elsewhere."""
-    try:
+    features = ""  # of the processor; only Linux lists them
+    with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+        features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    kind = hashlib.sha256(f"{platform.machine()} {features}".encode()).hexdigest()
+    return home / "dinogrl_jax" / f"compiled-{kind[:8]}"

@@ -33,10 +33,9 @@ def connect(config: ConfigDict) -> None:
 
 def in_cluster(environment: dict) -> bool:
     """Whether SLURM, Open MPI or a TPU pod started more processes than this one."""
-    for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
-        if environment.get(name, "1") not in ("", "1"):
-            return True
-    return "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+    counts = [environment.get(name) for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")]
+    several = any(count not in (None, "", "1") for count in counts)
+    return several or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
 
 
 def first() -> bool:

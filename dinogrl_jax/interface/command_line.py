@@ -16,12 +16,7 @@ WORKDIR = flags.DEFINE_string(
 
 
 def config_and_workdir() -> tuple[ConfigDict, str]:
-    """The configuration and the working directory, from the command line.
-
-    Flags that a script has defined are parsed as well.
-
-    Raises InputError as `config_from_flags` does, and if no configuration is named.
-    """
+    """The configuration and the working directory; InputError if no configuration is named."""
     config = config_from_flags()
     return config, workdir_of(config)
 
@@ -36,7 +31,7 @@ def workdir_of(config: ConfigDict | None) -> str:
 
 
 def config_from_flags() -> ConfigDict | None:
-    """The configuration that the command line names, or None; call it once.
+    """The configuration that the command line names, or None; call it once, for all flags.
 
     Raises InputError for an unknown flag or setting and for a value of the wrong type.
     """
@@ -44,12 +39,9 @@ def config_from_flags() -> ConfigDict | None:
         rest = flags.FLAGS(sys.argv)
         config = CONFIG.value
     except (flags.Error, AttributeError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"command line: {_flag_message(error)}") from error
+        text = " ".join(str(error).replace("\\n", " ").replace("\\'", "").split()).strip("'\"")
+        unknown = "unknown setting " if isinstance(error, AttributeError) else ""
+        raise InputError(f"command line: {unknown}{text}") from error
     if len(rest) > 1:
         raise InputError(f"command line: {rest[1]!r} is no flag; settings are --config.key=value")
     return config
-
-
-def _flag_message(error: Exception) -> str:
-    text = " ".join(str(error).replace("\\n", " ").replace("\\'", "").split()).strip("'\"")
-    return f"unknown setting {text}" if isinstance(error, AttributeError) else text

@@ -1,8 +1,9 @@
 """The exception for bad input, and how scripts report it."""
 
+import contextlib
 import errno
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from absl import logging
@@ -18,6 +19,15 @@ class InputError(Exception):
 
     The message is one line: it names the file, line, key or setting and says what to do.
     """
+
+
+@contextlib.contextmanager
+def errors_naming(place: object) -> Iterator[None]:
+    """InputErrors of the block begin with a file, or with a name of something in it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error.__cause__
 
 
 def lookup(table: Mapping[str, Any], name: str, setting: str) -> Any:

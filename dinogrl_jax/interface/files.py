@@ -12,6 +12,21 @@ from dinogrl_jax.interface.errors import InputError
 
 
 @contextlib.contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """A name beside a path for what is renamed to it when the block ends without an error."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
+        draft.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with contextlib.suppress(OSError):  # it is renamed, or a folder
+            draft.unlink()
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which appears at `path` when the block ends without an error.
 
@@ -20,25 +35,14 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     Raises InputError if the file cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink()
+    with _draft(path) as draft, draft.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises InputError if the file cannot be read or is not JSON.
-    """
+    """The content of a JSON file; InputError if it cannot be read or is not JSON."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -46,10 +50,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, completely or not at all.
-
-    Raises InputError if the file cannot be written.
-    """
+    """Write a JSON file, completely or not at all; InputError if it cannot be written."""
     with atomic_write(path) as file:
         file.write(json.dumps(content, indent=2).encode() + b"\n")
 
@@ -63,12 +64,6 @@ def new_folder(path: str) -> Iterator[Path]:
     place = Path(path).absolute()
     if place.is_file() or (place.is_dir() and any(place.iterdir())):
         raise InputError(f"{path} exists: choose another --out")
-    draft = place.with_name(f".{place.name}.{os.getpid()}")
-    try:
+    with _draft(place) as draft:
         draft.mkdir(parents=True)
         yield draft
-        draft.replace(place)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

@@ -1,11 +1,12 @@
 """Progress of a long job: one line with the rate and the time left."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
 
 
-class Progress:
+class Progress(contextlib.AbstractContextManager):
     """Prints `done/total unit  rate/s  time left` to stderr, at most once in `interval` seconds.
 
     A terminal shows one line, which is rewritten; a log file gets a new line each time. A job that
@@ -17,9 +18,6 @@ class Progress:
         self.interval = 0.5 if sys.stderr.isatty() else interval
         self.done = 0
         self.began = self.printed = time.monotonic()
-
-    def __enter__(self) -> "Progress":
-        return self
 
     def __exit__(self, *_) -> None:
         if self.printed > self.began:

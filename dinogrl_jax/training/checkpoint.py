@@ -3,13 +3,12 @@
 A step holds three items: `variables` (parameters and all other collections, what a user of the
 model needs), `training` (what only training needs; absent in a converted model) and `metadata`
 (settings, identities, cameras, figures, versions, the layout of all this, and a fingerprint of
-every array). Orbax writes each step beside its
-place and renames it, so a step is whole or absent; fingerprints show what a disk did to it later.
+every array). Orbax writes each step beside its place and renames it, so a step is whole or absent;
+fingerprints show what a disk did to it later.
 """
 
 import contextlib
 import errno
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -18,10 +17,13 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
@@ -29,6 +31,7 @@ from dinogrl_jax import config
 from dinogrl_jax.devices import hosts
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods.contract import Facts
+from dinogrl_jax.methods.variables import variable_shapes
 from dinogrl_jax.training.fingerprints import fingerprints
 
 PACKAGES = ("dinogrl_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -89,6 +92,12 @@ def open_folder(folder: str | Path, create: bool = False) -> ocp.CheckpointManag
     return ocp.CheckpointManager(folder, options=options, handler_registry=registry)
 
 
+def checkpoints_of(folder: str | Path) -> ocp.CheckpointManager:
+    """The manager of the checkpoints of a run or of a converted model; InputError without any."""
+    inner = Path(folder) / "checkpoints"
+    return open_folder(inner if inner.is_dir() else folder)
+
+
 def _on_disk(folder: Path) -> None:
     """Return when all in a folder is on the disk, so that a power failure does not take it.
 
@@ -115,9 +124,7 @@ def _synchronised(path: str) -> None:
 def save(
     manager: ocp.CheckpointManager, variables: dict, metadata: Metadata, training: Any | None = None
 ) -> None:
-    """Starts writing a step; `finish` waits for it.
-
-    Beside it stay the step before, the best one, and no others.
+    """Starts writing a step; `finish` waits for it. Beside it stay the step before and the best.
 
     Raises InputError where this or the last step cannot be written.
     """
@@ -134,7 +141,7 @@ def save(
     content = json.loads(json.dumps(content))  # as it is read again: its lists were tuples
     arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
     arguments["metadata"] = ocp.args.JsonSave({"content": content, "digest": digest(content)})
-    with _writing(manager):
+    with _errors_as(partial(_not_written, manager)):
         for step in set(manager.all_steps()) - kept:
             manager.delete(step)
         manager.save(metadata.step, args=ocp.args.Composite(**arguments), force=True)
@@ -142,10 +149,17 @@ def save(
 
 def finish(manager: ocp.CheckpointManager) -> None:
     """Wait until the last step is written; InputError where it cannot be."""
-    with _writing(manager):
+    with _errors_as(partial(_not_written, manager)):
         manager.wait_until_finished()
         # The step's last name, before another step is deleted.
         _synchronised(str(manager.directory))
+
+
+def write_checkpoint(folder: Path, variables: Mapping, metadata: Metadata) -> None:
+    """Write a checkpoint into a folder that exists, and wait until it is on the disk."""
+    with contextlib.closing(open_folder(folder, create=True)) as manager:
+        save(manager, dict(variables), metadata)
+        finish(manager)
 
 
 def saved_metadata(manager: ocp.CheckpointManager, step: int) -> Metadata:
@@ -159,20 +173,35 @@ def saved_metadata(manager: ocp.CheckpointManager, step: int) -> Metadata:
     return Metadata(**{**fields, "config": config.restored(fields["config"])})
 
 
+def model_metadata(manager: ocp.CheckpointManager, which: str) -> Metadata:
+    """The same of a whole model's checkpoint, by the names that `chosen_step` takes.
+
+    Raises InputError where a checkpoint holds starting weights and no whole model.
+    """
+    metadata = saved_metadata(manager, chosen_step(manager, which))
+    if not metadata.identities:
+        names = ", ".join(name for name, path in metadata.config.pretrained.items() if path)
+        raise InputError(f"{manager.directory} holds weights ({names}) and no whole model")
+    return metadata
+
+
+def stored_variables(method: ModuleType, manager: ocp.CheckpointManager, step: int) -> dict:
+    """The variables of a whole model, of that method, in the memory of this machine."""
+    metadata = saved_metadata(manager, step)
+    shapes = variable_shapes(method.Model(metadata.config, metadata.facts), metadata.config)
+    return jax.device_get(restored(manager, step, variables=shapes)["variables"])
+
+
 def check_layout(content: Mapping[str, Any], place: str | Path) -> None:
     """Raise InputError if what a file says about itself, as JSON, is of another layout."""
     if content.get("layout") != LAYOUT:
+        versions = content.get("versions") or {}
+        names = {"dinogrl_jax": "dinogrl_jax", "git": "commit"}
+        known = [f"{text} {versions[name]}" for name, text in names.items() if versions.get(name)]
         raise InputError(
-            f"{place} was written by {_writer(content)} in another layout, which is not read: use "
-            "the version that wrote it, or choose another folder"
+            f"{place} was written by {', '.join(known) or 'an earlier version'} in another layout, "
+            "which is not read: use the version that wrote it, or choose another folder"
         )
-
-
-def _writer(content: Mapping[str, Any]) -> str:
-    versions = content.get("versions") or {}
-    names = {"dinogrl_jax": "dinogrl_jax {}", "git": "commit {}"}
-    known = [text.format(versions[name]) for name, text in names.items() if versions.get(name)]
-    return ", ".join(known) or "an earlier version"
 
 
 def restored(manager: ocp.CheckpointManager, step: int, **items: Any) -> dict[str, Any]:
@@ -185,7 +214,7 @@ def restored(manager: ocp.CheckpointManager, step: int, **items: Any) -> dict[st
     """
     expected = _content(manager, step)["fingerprints"]
     args = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
-    with _reading(manager, step):
+    with _errors_as(partial(_damaged, manager, step)):
         composite = manager.restore(step, args=ocp.args.Composite(**args))
     for name in items:
         found = fingerprints(composite[name])
@@ -228,7 +257,7 @@ def versions() -> dict[str, str]:
     return found | {"git": commit} if (commit := git_commit()) else found
 
 
-@functools.cache
+@cache
 def git_commit() -> str:
     """The last commit that changed this package, with a + if files have changed since.
 
@@ -236,7 +265,7 @@ def git_commit() -> str:
     """
 
     def git(*command: str) -> str:
-        package = Path(__file__).parent
+        package = Path(__file__).parent.parent
         with contextlib.suppress(OSError):
             command = ["git", *command, "."]
             return subprocess.run(command, cwd=package, capture_output=True, text=True).stdout
@@ -252,7 +281,9 @@ def digest(content: Any) -> str:
 
 
 def _content(manager: ocp.CheckpointManager, step: int) -> dict:
-    with _reading(manager, step):
+    if step not in manager.all_steps():
+        raise InputError(f"{manager.directory}: no checkpoint of step {step}")
+    with _errors_as(partial(_damaged, manager, step)):
         stored = manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
         content = stored.metadata["content"]
         if stored.metadata["digest"] != digest(content):
@@ -262,16 +293,25 @@ def _content(manager: ocp.CheckpointManager, step: int) -> dict:
 
 
 @contextlib.contextmanager
-def _reading(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
-    """Whatever Orbax and TensorStore raise at damaged files, as a DamagedCheckpoint."""
-    if step not in manager.all_steps():
-        raise InputError(f"{manager.directory}: no checkpoint of step {step}")
+def _errors_as(refusal: Callable[[str], InputError]) -> Iterator[None]:
+    """Whatever Orbax and TensorStore raise, as an InputError with their reason."""
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:  # more types than they document
-        raise _damaged(manager, step, str(error).partition("\n")[0][:120] or repr(error)) from error
+        raise refusal(str(error).partition("\n")[0][:160] or repr(error)) from error
+
+
+def _damaged(manager: ocp.CheckpointManager, step: int, reason: str) -> DamagedCheckpoint:
+    return DamagedCheckpoint(f"{manager.directory}/{step} is a damaged checkpoint ({reason})")
+
+
+def _not_written(manager: ocp.CheckpointManager, reason: str) -> InputError:
+    return InputError(
+        f"{manager.directory}: a checkpoint cannot be written ({reason}): make room or allow "
+        "writing there; the same command then continues from the last complete checkpoint"
+    )
 
 
 def _hush() -> None:
@@ -288,22 +328,3 @@ def _hush() -> None:
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in record.getMessage()
-
-
-def _damaged(manager: ocp.CheckpointManager, step: int, reason: str) -> DamagedCheckpoint:
-    return DamagedCheckpoint(f"{manager.directory}/{step} is a damaged checkpoint ({reason})")
-
-
-@contextlib.contextmanager
-def _writing(manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Whatever Orbax and TensorStore raise where they cannot write, as an InputError."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        reason = str(error).partition("\n")[0][:160] or repr(error)
-        raise InputError(
-            f"{manager.directory}: a checkpoint cannot be written ({reason}): make room or allow "
-            "writing there; the same command then continues from the last complete checkpoint"
-        ) from error

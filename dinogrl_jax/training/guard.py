@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dinogrl_jax.devices import hosts
-from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.errors import InputError, lookup
 
-POLICIES = ("stop", "skip")
+POLICIES = {"stop": True, "skip": False}  # whether the run stops
 
 
 class Guard:
@@ -21,9 +21,8 @@ class Guard:
     """
 
     def __init__(self, policy: str, tracklets_of: Callable[[int], list[str]], file: Path) -> None:
-        if policy not in POLICIES:
-            raise InputError(f"train.not_finite = {policy!r}: it has to be stop or skip")
-        self.policy, self.tracklets_of, self.file = policy, tracklets_of, file
+        self.stops = lookup(POLICIES, policy, "train.not_finite")
+        self.tracklets_of, self.file = tracklets_of, file
         self.skipped = 0
         self.last: tuple[int, Mapping[str, Any]] | None = None
 
@@ -34,18 +33,17 @@ class Guard:
 
     def finish(self) -> None:
         """Look at the last step too."""
-        if self.last is not None and not float(self.last[1]["finite"]):
-            self._found(*self.last)
-        self.last = None
-
-    def _found(self, number: int, terms: Mapping[str, Any]) -> None:
+        last, self.last = self.last, None
+        if last is None or float(last[1]["finite"]):
+            return
+        number, terms = last
         self.skipped += 1
         values = {name: repr(float(terms[name])) for name in ("total", "gradient_norm")}
         if hosts.first():
             with self.file.open("a") as file:
                 record = {"step": number, **values, "tracklets": self.tracklets_of(number - 1)}
                 file.write(json.dumps(record) + "\n")
-        if self.policy == "stop":
+        if self.stops:
             raise InputError(
                 f"step {number}: the loss is {values['total']}, the gradient's norm "
                 f"{values['gradient_norm']}; {self.file} names the batch. Lower "

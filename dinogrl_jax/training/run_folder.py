@@ -4,23 +4,19 @@ And the state that a run goes on from: its last checkpoint's, or a fresh one.
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import orbax.checkpoint as ocp
-from flax import linen as nn
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dinogrl_jax.config import FREE_ON_RESUME, differences, restored
 from dinogrl_jax.devices import sharding
-from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.errors import InputError, lookup
 from dinogrl_jax.interface.files import read_json, write_json
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.start import starting_variables
-from dinogrl_jax.training.state import State, initial_state, restored_state, state_shapes
+from dinogrl_jax.training.state import Setup, State, initial_state, restored_state, state_shapes
 
 
 def run_folder(folder: str | Path, config: ConfigDict) -> tuple[Path, ocp.CheckpointManager]:
@@ -31,7 +27,7 @@ def run_folder(folder: str | Path, config: ConfigDict) -> tuple[Path, ocp.Checkp
     path = Path(folder).absolute()
     settings = path / "config.json"
     if settings.exists():
-        check_same(config, saved_config(path), folder)
+        check_same(config, saved_config(path), folder, FREE_ON_RESUME)
     elif path.exists() and any(not x.name.startswith(".config.json.") for x in path.iterdir()):
         # those are drafts, of a run that was killed while it wrote its first file
         raise InputError(f"{path} is not empty and holds no run: choose another --workdir")
@@ -45,26 +41,18 @@ def saved_config(folder: Path) -> ConfigDict:
     """The configuration of the run in a folder; InputError where it is of another layout."""
     content = read_json(folder / "config.json")
     if "layout" not in content:  # nor versions, which its checkpoints have
-        content = _saved_metadata(folder) or content
+        for file in (folder / "checkpoints").glob("[0-9]*/metadata/metadata"):
+            with contextlib.suppress(InputError, KeyError, TypeError):
+                content = {**read_json(file)["content"], "layout": None}
+                break
     checkpoint.check_layout(content, folder)
     return restored(content["config"])
 
 
-def _saved_metadata(folder: Path) -> Mapping[str, Any]:
-    """What a checkpoint of the run says about itself, whatever its layout; {} where none does."""
-    for file in (folder / "checkpoints").glob("[0-9]*/metadata/metadata"):
-        with contextlib.suppress(InputError, KeyError, TypeError):
-            return {**read_json(file)["content"], "layout": None}
-    return {}
-
-
 def check_same(
-    config: ConfigDict,
-    trained: ConfigDict,
-    folder: str | Path,
-    free: Sequence[str] = FREE_ON_RESUME,
+    config: ConfigDict, trained: ConfigDict, folder: str | Path, free: Sequence[str]
 ) -> None:
-    """Raise InputError if a run was trained with settings that differ where it matters."""
+    """Raise InputError if a run was trained with settings that differ where they are not free."""
     changed = differences(trained, config, free)
     if changed:
         raise InputError(
@@ -74,38 +62,31 @@ def check_same(
 
 
 def state_to_train(
-    method: ModuleType,
-    model: nn.Module,
-    config: ConfigDict,
-    metadata: checkpoint.Metadata,
-    manager: ocp.CheckpointManager,
-    mesh: Mesh,
+    setup: Setup, metadata: checkpoint.Metadata, manager: ocp.CheckpointManager
 ) -> tuple[State, checkpoint.Metadata]:
     """The state a run goes on from, on the mesh, and what is known of it.
 
     metadata: of a run that begins. A damaged checkpoint stops the run, or with
     `train.damaged_checkpoint` = "previous" is set aside if an earlier one is good.
     """
+    method, model, config, mesh = setup
     policy = config.train.damaged_checkpoint
-    if policy not in ("stop", "previous"):
-        raise InputError(f"train.damaged_checkpoint = {policy!r}: it has to be stop or previous")
+    goes_back = lookup({"stop": False, "previous": True}, policy, "train.damaged_checkpoint")
     steps, damaged = sorted(manager.all_steps(), reverse=True), []
     if not steps:
-        variables, lines = starting_variables(
-            method, model, metadata.facts, metadata.identities, config
-        )
+        data = metadata.facts, metadata.identities
+        variables, lines = starting_variables(method, model, *data, config)
         print(*lines, sep="\n")
         return sharding.spread(initial_state(variables, method, config), mesh), metadata
     for step in steps:
         try:
-            state, found = saved_state(method, model, config, metadata, manager, mesh, step)
+            state, found = saved_state(setup, metadata, manager, step)
+            break
         except checkpoint.DamagedCheckpoint as error:
-            if policy == "stop" or step == steps[-1]:
+            if not goes_back or step == steps[-1]:
                 raise
             print(f"{error.reason}; going back")
             damaged.append(step)
-        else:
-            break
     for other in damaged:
         checkpoint.set_aside(manager, other)
     print(f"continuing at step {step}")
@@ -113,13 +94,7 @@ def state_to_train(
 
 
 def saved_state(
-    method: ModuleType,
-    model: nn.Module,
-    config: ConfigDict,
-    metadata: checkpoint.Metadata,
-    manager: ocp.CheckpointManager,
-    mesh: Mesh,
-    step: int,
+    setup: Setup, metadata: checkpoint.Metadata, manager: ocp.CheckpointManager, step: int
 ) -> tuple[State, checkpoint.Metadata]:
     """The state of a checkpoint, on the mesh; InputError where it is of other identities."""
     found = checkpoint.saved_metadata(manager, step)
@@ -130,13 +105,12 @@ def saved_state(
                 f"{manager.directory}: trained on {len(known)} {name}, which are not the "
                 f"{len(given)} of data.root: restore the data set, or choose another --workdir"
             )
+    method, model, config, mesh = setup
     shapes = state_shapes(method, model, config)
-    variables = sharding.shapes(shapes.variables, mesh)
-    training = sharding.shapes(shapes.training, mesh)
-    items = checkpoint.restored(manager, step, variables=variables, training=training)
-    state = restored_state(**items, step=step, method=method, config=config, mesh=mesh)
+    items = {"variables": shapes.variables, "training": shapes.training}
+    items = checkpoint.restored(manager, step, **sharding.shapes(items, mesh))
     # Settings that may change between one start and the next are those of this one.
-    return state, found._replace(config=config)
+    return restored_state(**items, step=step, setup=setup), found._replace(config=config)
 
 
 def run_results(manager: ocp.CheckpointManager, protocol: str) -> dict:

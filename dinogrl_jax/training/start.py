@@ -1,6 +1,11 @@
-"""What a training starts from: random weights, published ones, or those of a trained model."""
+"""What a training starts from: random weights, published ones, or those of a trained model.
+
+Published weights are in a PyTorch file, or in the checkpoint that scripts/convert.py made of one.
+"""
 
 import contextlib
+import functools
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -8,24 +13,18 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import traverse_util
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.methods.contract import Facts, StartingWeights
-from dinogrl_jax.methods.starting import (
-    ANY_FACTS,
-    check_settings,
-    converted_state,
-    places_in_model,
-    recognised_settings,
-    settings_section,
-    weights_variables,
-)
 from dinogrl_jax.methods.variables import initial_variables, variable_shapes
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.training.converted import check_whole, checkpoints_of, stored_variables
 from dinogrl_jax.weights import torch_files
+from dinogrl_jax.weights.conversion import Report, to_variables
+from dinogrl_jax.weights.rules import Rule, rule_collections
+
+ANY_FACTS = Facts(identities=1, cameras=(0,))  # where no shape that counts depends on them
 
 
 def starting_variables(
@@ -33,9 +32,8 @@ def starting_variables(
 ) -> tuple[dict, list[str]]:
     """A model's variables before the first step, and lines that say where they are from.
 
-    The section `pretrained` of the configuration names PyTorch files, folders that
-    scripts/convert.py made of them, or a run or a converted model for all of the model. identities:
-    of the training set, in the order of the labels.
+    The section `pretrained` of the configuration names files or folders of published weights, or
+    one of a trained model. identities: of the training set, in the order of the labels.
 
     Raises InputError for weights that do not fit the configuration.
     """
@@ -51,15 +49,18 @@ def with_published_weights(
     """Variables with the published weights that `config.pretrained` names, and a line on each.
 
     The line of weights that are not named says what they are and where people get them.
-
-    Raises InputError for weights that do not fit the configuration.
     """
     lines = []
     for name, weights in method.starting_weights(config).items():
         place, title = config.pretrained[name], weights.title
-        used = places_in_model(weights, variables["params"])
+        used = _places(weights, variables["params"])
         if used and place:
-            found = _weights_at(method, name, place, variables, config)
+            if Path(place).is_dir():
+                found = _starting_variables_of_folder(method, name, place, config)
+            else:
+                found, _, _ = starting_variables_of_file(method, name, place, config, adapts=False)
+            if _shapes(found) != _shapes(_variables_alone(weights, variables)):
+                raise InputError(f"{place}: was made with other sizes in config.model")
             variables = _with_weights(variables, found, used, place)
             lines.append(f"{title}: weights of {place}")
         elif used:
@@ -76,126 +77,158 @@ def with_trained_model(
     """Variables of the trained model that `config.pretrained.model` names, and lines on them.
 
     Where that knows other identities or cameras, what has a row for each of them stays as given.
-
-    Raises InputError for a model that does not fit the configuration.
     """
     place = config.pretrained.model
     others = [name for name, path in config.pretrained.items() if path and name != "model"]
     if others:
         raise InputError(f"pretrained.model has all weights: leave pretrained.{others[0]} empty")
-    found, metadata = _trained_model(method, place, config)
-    lines = [f"model: weights of step {metadata.step} of {place}"]
-    kept: set[str] = set()
-    if metadata.identities != identities:
-        kept |= _paths_with_rows(method, config, Facts(2, ANY_FACTS.cameras))
-        lines.append(f"classifiers: random weights, for {len(identities)} other identities")
-    if tuple(metadata.cameras) != facts.cameras and (
-        of_cameras := _paths_with_rows(method, config, Facts(ANY_FACTS.identities, (0, 1)))
-    ):
-        kept |= of_cameras
-        lines.append(f"tables of cameras: random weights, for {len(facts.cameras)} other cameras")
-    return _merged(variables, found, kept, place), lines
-
-
-def _trained_model(
-    method: ModuleType, place: str, config: ConfigDict
-) -> tuple[dict, checkpoint.Metadata]:
-    """The variables at a folder's best step, and what the checkpoint says about itself."""
-    with contextlib.closing(checkpoints_of(place)) as manager:
-        step = checkpoint.chosen_step(manager, "best")
-        check_whole(manager, step)
-        metadata = checkpoint.saved_metadata(manager, step)
+    with contextlib.closing(checkpoint.checkpoints_of(place)) as manager:
+        metadata = checkpoint.model_metadata(manager, "best")
         if metadata.config.method != config.method:
             other = metadata.config.method
             raise InputError(f"{place}: is a model of {other}, not of {config.method}")
-        return stored_variables(method, manager, step), metadata
-
-
-def _merged(variables: Mapping, found: Mapping, kept: set[str], place: str) -> dict:
-    """The variables found, but at some paths those that were given."""
-    own, found = (traverse_util.flatten_dict(tree, sep="/") for tree in (variables, found))
-    misfits = [
-        path
-        for path in (own.keys() | found.keys()) - kept
-        if path not in own or path not in found or own[path].shape != found[path].shape
-    ]
-    if misfits:
-        raise InputError(f"{place}: has another {min(misfits)} than config.model: set its sizes")
+        found = checkpoint.stored_variables(method, manager, metadata.step)
+    lines, kept = [f"model: weights of step {metadata.step} of {place}"], set()
+    if metadata.identities != identities:
+        kept |= _paths_with_rows(method, config, ANY_FACTS._replace(identities=2))
+        lines.append(f"classifiers: random weights, for {len(identities)} other identities")
+    if tuple(metadata.cameras) != facts.cameras:
+        tables = _paths_with_rows(method, config, ANY_FACTS._replace(cameras=(0, 1)))
+        kept |= tables
+        line = f"tables of cameras: random weights, for {len(facts.cameras)} other cameras"
+        lines += [line] if tables else []
+    own, found = (flatten_dict(tree, sep="/") for tree in (variables, found))
+    for path in sorted((own.keys() | found.keys()) - kept):
+        if path not in own or path not in found or own[path].shape != found[path].shape:
+            raise InputError(f"{place}: has another {path} than config.model: set its sizes")
     merged = {path: value if path in kept else found[path] for path, value in own.items()}
-    return traverse_util.unflatten_dict(merged, sep="/")
+    return unflatten_dict(merged, sep="/"), lines
 
 
 def _paths_with_rows(method: ModuleType, config: ConfigDict, other: Facts) -> set[str]:
     """The paths of variables whose shapes are others with other facts than ANY_FACTS."""
-    one, two = (
-        traverse_util.flatten_dict(variable_shapes(method.Model(config, facts), config), sep="/")
-        for facts in (ANY_FACTS, other)
-    )
+    models = (method.Model(config, facts) for facts in (ANY_FACTS, other))
+    one, two = (flatten_dict(variable_shapes(model, config), sep="/") for model in models)
     return {path for path in one if one[path].shape != two[path].shape}
 
 
-def _weights_at(
-    method: ModuleType, name: str, place: str, variables: Mapping, config: ConfigDict
-) -> dict:
-    """The variables in a file of starting weights, or in what scripts/convert.py made of it."""
-    if Path(place).is_dir():
-        return _converted_weights(method, name, place, variables, config)
-    weights, state = method.starting_weights(config)[name], torch_files.read(place)
-    check_settings(weights, recognised_settings(weights, state, place), config, place)
-    return converted_state(weights, state, variables, place)[0]
+def starting_variables_of_file(
+    method: ModuleType, name: str, path: str, config: ConfigDict, adapts: bool = True
+) -> tuple[dict, ConfigDict, Report]:
+    """The variables in a file of starting weights, the configuration for them, and a report.
+
+    name: a key of the method's `starting_weights`. The configuration adapts to the settings that
+    the weights decide, or has to have them. Tensors of modules that its model lacks are left out.
+
+    Raises InputError for a file that holds other weights, or that the configured model cannot use.
+    """
+    asked, config = config, config.copy_and_resolve_references()
+    config.pretrained[name] = str(path)
+    weights, state = method.starting_weights(config)[name], torch_files.read(path)
+    if weights.recognised:
+        with errors_naming(path):
+            _section(weights, config).update(weights.recognised(state))
+    if not adapts:
+        _check_settings(weights, config, asked, path)
+    weights, targets = method.starting_weights(config)[name], _shapes_alone(method, name, config)
+    if not any(targets.values()):
+        raise InputError(f"{path}: the configured model has no {weights.title}")
+    present = {module for modules in targets.values() for module in modules}
+    absent = tuple(f"{module}/" for module in weights.modules if module and module not in present)
+    unused = [
+        rule
+        for rule in weights.rules
+        if isinstance(rule, Rule)
+        and all(place.partition("/")[2].startswith(absent) for place in rule.paths)
+    ]
+    used = {key: x for key, x in state.items() if all(r.match_key(key) is None for r in unused)}
+    variables, report = to_variables(used, weights.rules, targets, source_name=str(path))
+    return variables, config, report
 
 
-def _converted_weights(
-    method: ModuleType, name: str, place: str, variables: Mapping, config: ConfigDict
+def _starting_variables_of_folder(
+    method: ModuleType, name: str, folder: str, config: ConfigDict
 ) -> dict:
-    weights = method.starting_weights(config)[name]
-    with contextlib.closing(checkpoint.open_folder(place)) as manager:
+    """The variables of a folder that scripts/convert.py made of a file."""
+    with contextlib.closing(checkpoint.open_folder(folder)) as manager:
         step = checkpoint.chosen_step(manager, "last")
         metadata = checkpoint.saved_metadata(manager, step)
         made = metadata.config
         if metadata.identities or made.method != config.method or not made.pretrained[name]:
-            raise InputError(f"{place}: is not a folder that convert.py --from {name} made")
-        if weights.section:
-            check_settings(weights, settings_section(weights, made).to_dict(), config, place)
-        stored = _weights_shapes(method, name, made)
-        if _shapes(stored) != _shapes(weights_variables(weights, variables)):
-            raise InputError(f"{place}: was made with other sizes in config.model")
-        return jax.device_get(checkpoint.restored(manager, step, variables=stored)["variables"])
+            raise InputError(f"{folder}: is not a folder that convert.py --from {name} made")
+        _check_settings(method.starting_weights(config)[name], made, config, folder)
+        shapes = _shapes_alone(method, name, made)
+        return jax.device_get(checkpoint.restored(manager, step, variables=shapes)["variables"])
 
 
-def _weights_shapes(method: ModuleType, name: str, config: ConfigDict) -> dict:
-    """The shapes of starting weights by themselves."""
-    weights: StartingWeights = method.starting_weights(config)[name]
-    return weights_variables(weights, variable_shapes(method.Model(config, ANY_FACTS), config))
+def _check_settings(
+    weights: StartingWeights, made: ConfigDict, config: ConfigDict, place: str
+) -> None:
+    """Raise InputError if weights are for other settings than those of the model."""
+    if not weights.section:
+        return
+    theirs, own = _section(weights, made), _section(weights, config)
+    sizes_first = sorted(theirs.items(), key=lambda item: item[0] in weights.advised)
+    differing = {key: value for key, value in sizes_first if own[key] != value}
+    if differing.keys() - set(weights.advised):
+        has = ", ".join(f"{key} {own[key]}" for key in differing)
+        settings = " ".join(
+            f"--config.{weights.section}.{key}={str(value).replace(' ', '')}"
+            for key, value in differing.items()
+        )
+        raise InputError(
+            f"{place}: is another {weights.title} than the configured {has}: set {settings}"
+        )
+
+
+def _section(weights: StartingWeights, config: ConfigDict) -> ConfigDict:
+    return functools.reduce(getattr, weights.section.split("."), config)
+
+
+def _shapes_alone(method: ModuleType, name: str, config: ConfigDict) -> dict:
+    shapes = variable_shapes(method.Model(config, ANY_FACTS), config)
+    return _variables_alone(method.starting_weights(config)[name], shapes)
+
+
+def _variables_alone(weights: StartingWeights, variables: Mapping) -> dict:
+    """Of a model's variables those that weights have, by collection and module of the file.
+
+    Of a module that several places of the model take, they are those of the first there is.
+    """
+    found = {}
+    for collection in rule_collections(weights.rules) & variables.keys():
+        tree = variables[collection]
+        places = reversed(_places(weights, tree))
+        modules = {module: _subtree(tree, place) for module, place in places}
+        found[collection] = modules.get("", modules)
+    return found
+
+
+def _places(weights: StartingWeights, tree: Mapping) -> list[tuple[str, str]]:
+    """The (module of the file, place in the model) of all places that a collection has."""
+    pairs = ((module, place) for module, places in weights.modules.items() for place in places)
+    return [(module, place) for module, place in pairs if _subtree(tree, place) is not None]
+
+
+def _subtree(tree: Mapping | None, path: str) -> Mapping | None:
+    for name in path.split("/"):
+        tree = tree.get(name) if tree is not None else None
+    return tree
 
 
 def _with_weights(
     variables: Mapping, weights: Mapping, places: list[tuple[str, str]], source: str
 ) -> dict:
     """Variables with the modules of weights at all of their places; source: of the weights."""
-    changed = variables
-    for module, place in places:
-        changed = _with_module(changed, weights, module, place.split("/"))
-    if _shapes(changed) != _shapes(variables):
-        raise InputError(f"{source}: fits one place of config.model, but not all of it")
-    return changed
+    variables = jax.tree.map(lambda leaf: leaf, variables)  # in dictionaries of its own
+    for (module, place), (collection, tree) in itertools.product(places, weights.items()):
+        if new := tree.get(module) if module else tree:
+            old = _subtree(variables[collection], place)
+            if _shapes(old) != _shapes(new):
+                raise InputError(f"{source}: fits one place of config.model, but not all of it")
+            old.update(new)
+    return variables
 
 
-def _with_module(variables: Mapping, weights: Mapping, module: str, place: list[str]) -> dict:
-    """Variables with one module, in all its collections, in place of another."""
-    changed = dict(variables)
-    for collection, modules in weights.items():
-        if value := (modules.get(module) if module else modules):
-            changed[collection] = _with_subtree(variables[collection], place, value)
-    return changed
-
-
-def _with_subtree(tree: Mapping, path: list[str], value: Mapping) -> Mapping:
-    """A nested dictionary with a value at a path."""
-    if not path:
-        return value
-    return {**tree, path[0]: _with_subtree(tree[path[0]], path[1:], value)}
-
-
-def _shapes(tree: Mapping) -> dict:
+def _shapes(tree: Mapping | None) -> dict | None:
     return jax.tree.map(jnp.shape, tree)

@@ -19,6 +19,15 @@ from dinogrl_jax.methods.variables import variable_shapes
 from dinogrl_jax.training.optimizer import group_of, optimizer
 
 
+class Setup(NamedTuple):
+    """What is trained, how, and where."""
+
+    method: ModuleType
+    model: nn.Module
+    config: ConfigDict
+    mesh: Mesh
+
+
 class State(NamedTuple):
     """Everything that a step reads and changes; the data need nothing but the step's number."""
 
@@ -57,23 +66,15 @@ def initial_state(variables: Mapping, method: ModuleType, config: ConfigDict) ->
     return State(number, key, params, frozen, collections, opt_state, average)
 
 
-def restored_state(
-    variables: Mapping,
-    training: Mapping,
-    *,
-    step: int,
-    method: ModuleType,
-    config: ConfigDict,
-    mesh: Mesh,
-) -> State:
+def restored_state(variables: Mapping, training: Mapping, step: int, setup: Setup) -> State:
     """The state that a checkpoint's items, which are on the mesh, are of."""
-    params, frozen = divided(variables["params"], method.groups(config))
-    average = params if training["params"] else {}
-    # On the mesh as well: elsewhere, the first step would be another program than the others.
-    small = jnp.asarray(step, jnp.int32), jax.random.key(config.seed)
-    number, key = jax.device_put(small, sharding.replicated(mesh))
+    params, frozen = divided(variables["params"], setup.method.groups(setup.config))
     collections = {name: tree for name, tree in variables.items() if name != "params"}
+    average = params if training["params"] else {}
     params = training["params"] or params
+    # On the mesh as well: elsewhere, the first step would be another program than the others.
+    small = jnp.asarray(step, jnp.int32), jax.random.key(setup.config.seed)
+    number, key = jax.device_put(small, sharding.replicated(setup.mesh))
     return State(number, key, params, frozen, collections, training["optimizer"], average)
 
 

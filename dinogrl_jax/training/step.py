@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from dinogrl_jax.devices import sharding
@@ -21,7 +21,7 @@ from dinogrl_jax.ops.barrier import barrier
 from dinogrl_jax.ops.precision import exact_products
 from dinogrl_jax.ops.remat import POLICIES
 from dinogrl_jax.training.optimizer import optimizer
-from dinogrl_jax.training.state import State, state_shapes
+from dinogrl_jax.training.state import Setup, State, state_shapes
 
 Terms = dict[str, Float[Array, ""]]
 
@@ -37,38 +37,30 @@ def make_step(method: ModuleType, model: nn.Module, config: ConfigDict, mesh: Me
     lookup(POLICIES, config.model.remat, "model.remat")
     whole, split = sharding.replicated(mesh), sharding.by_tracklet(mesh)
     placed = sharding.of_state(state_shapes(method, model, config), mesh)
+    platform, dtype = sharding.platform(mesh), config.model.compute_dtype
     return jax.jit(
-        partial(train_step, method=method, model=model, config=config, mesh=mesh),
+        partial(train_step, setup=Setup(method, model, config, mesh)),
         in_shardings=(placed, split, split),
         out_shardings=(placed, whole),
         donate_argnums=0,
-        compiler_options=compiler_options(
-            sharding.platform(mesh), training=True, dtype=config.model.compute_dtype
-        ),
+        compiler_options=compiler_options(platform, training=True, dtype=dtype),
     )
 
 
 def train_step(
-    state: State,
-    clips: Clips,
-    labels: Int[Array, " b"],
-    *,
-    method: ModuleType,
-    model: nn.Module,
-    config: ConfigDict,
-    mesh: Mesh,
+    state: State, clips: Clips, labels: Int[Array, " b"], *, setup: Setup
 ) -> tuple[State, Terms]:
     """The state after one batch, and the loss's terms.
 
     A loss or gradient that is not finite changes nothing but the step's number; the term `finite`
     is 0 then.
     """
-    whole = sharding.replicated(mesh)
+    method, model, config, mesh = setup
 
     def loss(params: dict, collections: dict, clips: Clips, labels: Array, key: Array) -> tuple:
         # Each device gathers the parameters once; its activations never leave it.
         given = state._replace(params=params, collections=collections)
-        variables = jax.lax.with_sharding_constraint(given.trained, whole)
+        variables = jax.lax.with_sharding_constraint(given.trained, sharding.replicated(mesh))
         total, made = method.training_loss(model, variables, clips, labels, key, config)
         return total, (made.terms, {**collections, **made.collections})
 
@@ -78,40 +70,24 @@ def train_step(
         exact_products(config.model.compute_dtype),
         forms.using(config.ops.forms, sharding.platform(mesh)),
     ):
-        gradients, terms, collections = mean_gradients(
-            jax.grad(loss, has_aux=True),
-            state,
-            clips,
-            labels,
-            key,
-            config.optimizer.micro_batches,
-        )
+        gradient, count = jax.grad(loss, has_aux=True), config.optimizer.micro_batches
+        gradients, terms, collections = mean_gradients(gradient, state, clips, labels, key, count)
         terms["gradient_norm"] = optax.tree.norm(gradients)
         finite = barrier(jnp.isfinite(terms["total"]) & jnp.isfinite(terms["gradient_norm"]))
-        updated = with_gradients(state, gradients, method, config)
-    new = updated._replace(collections=collections)
+        transform = optimizer(method.groups(config), config.optimizer)
+        updates, opt_state = transform.update(gradients, state.opt_state, state.params)
+        params, average = optax.apply_updates(state.params, updates), state.average
+        if average:
+            average = optax.incremental_update(params, average, 1 - config.optimizer.average)
+    changed = {"params": params, "opt_state": opt_state, "average": average}
+    new = state._replace(collections=collections, **changed)
     terms["finite"] = finite.astype(jnp.float32)
     chosen = jax.tree.map(lambda a, b: a if a is b else jnp.where(finite, a, b), new, state)
     return chosen._replace(step=state.step + 1), terms
 
 
-def with_gradients(state: State, gradients: dict, method: ModuleType, config: ConfigDict) -> State:
-    """The state with its parameters moved by the optimiser, and their average after them."""
-    transform = optimizer(method.groups(config), config.optimizer)
-    updates, opt_state = transform.update(gradients, state.opt_state, state.params)
-    params, average = optax.apply_updates(state.params, updates), state.average
-    if average:
-        average = optax.incremental_update(params, average, 1 - config.optimizer.average)
-    return state._replace(params=params, opt_state=opt_state, average=average)
-
-
 def mean_gradients(
-    gradient: Callable,
-    state: State,
-    clips: Clips,
-    labels: Int[Array, " b"],
-    key: Key[Array, ""],
-    micro_batches: int,
+    gradient: Callable, state: State, clips: Clips, labels: Array, key: Array, micro_batches: int
 ) -> tuple[dict, Terms, dict]:
     """(gradients, terms, collections) of a batch whose micro-batches come one after the other.
 

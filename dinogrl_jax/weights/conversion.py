@@ -5,10 +5,11 @@ collected into one error, and what was done into one report.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.weights.rules import Dropped, Layout, Rule, fields_of_name, filled_template
@@ -70,17 +71,20 @@ def to_variables(
     Raises ConversionError for a key without exactly one rule, a target that is not filled exactly
     once, another shape or dtype: for all of them together.
     """
-    targets = dict(_leaves(target_shapes))
+    targets = flatten_dict(target_shapes, sep="/")
     values, moves, problems = {}, [], []
     for key, array in state.items():
         try:
-            rule, fields = _single_rule(rules, lambda rule, key=key: rule.match_key(key))
+            rule, fields = _single_rule((rule, rule.match_key(key)) for rule in rules)
             if isinstance(rule, Dropped):
                 _check_shape(array.shape, array.shape if rule.shape is None else rule.shape)
                 moves.append(Move(rule, key, "", array.size))
                 continue
             for path in (filled_template(template, fields) for template in rule.paths):
-                _check_vacant(path, targets, values)
+                if path not in targets:
+                    raise _Problem(f"the model has no {path}")
+                if path in values:
+                    raise _Problem(f"another key fills {path} as well")
                 values[path] = _converted(array, rule.layout, targets[path])
                 moves.append(Move(rule, key, path, array.size))
         except _Problem as problem:
@@ -90,7 +94,8 @@ def to_variables(
     problems += [(where, reason) for where, reason in missing if where not in refused]
     if problems:
         raise ConversionError(source_name, problems)
-    return _tree(target_shapes, values), Report(source_name, moves)
+    every = flatten_dict(target_shapes, keep_empty_nodes=True, sep="/")  # {} stays where it is
+    return unflatten_dict({**every, **values}, sep="/"), Report(source_name, moves)
 
 
 def to_state(
@@ -105,13 +110,11 @@ def to_state(
     """
     places = [rule for rule in rules if isinstance(rule, Rule)]
     state, moves, problems = {}, [], []
-    for path, value in _leaves(variables):
+    for path, value in flatten_dict(variables, sep="/").items():
         try:
-            rule, fields = _single_rule(places, lambda rule, path=path: rule.match_path(path))
-            key, array = (
-                filled_template(rule.key, fields),
-                _in_torch_layout(rule.layout, np.asarray(value)),
-            )
+            rule, fields = _single_rule((rule, rule.match_path(path)) for rule in places)
+            key = filled_template(rule.key, fields)
+            array = _in_torch_layout(rule.layout, np.asarray(value))
             if key in state and not np.array_equal(state[key], array, equal_nan=True):
                 raise _Problem(f"differs from another value of {key}")
             state[key] = array
@@ -144,20 +147,13 @@ def report_lines(report: Report) -> list[str]:
     return lines
 
 
-def _single_rule(rules: Sequence, match: Callable) -> tuple[Any, dict[str, str]]:
-    found = [(rule, fields) for rule in rules if (fields := match(rule)) is not None]
+def _single_rule(matches: Iterable[tuple]) -> tuple[Rule | Dropped, dict[str, str]]:
+    found = [(rule, fields) for rule, fields in matches if fields is not None]
     if not found:
         raise _Problem("no rule takes it")
     if len(found) > 1:
         raise _Problem("several rules take it: " + ", ".join(rule.key for rule, _ in found))
     return found[0]
-
-
-def _check_vacant(path: str, targets: Mapping, values: Mapping) -> None:
-    if path not in targets:
-        raise _Problem(f"the model has no {path}")
-    if path in values:
-        raise _Problem(f"another key fills {path} as well")
 
 
 def _check_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
@@ -174,9 +170,8 @@ def _converted(array: np.ndarray, layout: Layout, target: Any) -> np.ndarray:
     with np.errstate(over="ignore"):
         converted = np.array(layout.from_torch(array), target.dtype, order="C")
     if not np.can_cast(array.dtype, target.dtype):
-        if not np.array_equal(
-            layout.to_torch(converted).astype(array.dtype), array, equal_nan=True
-        ):
+        back = layout.to_torch(converted).astype(array.dtype)
+        if not np.array_equal(back, array, equal_nan=True):
             raise _Problem(f"has dtype {array.dtype}, with values that {target.dtype} lacks")
     return converted
 
@@ -202,24 +197,5 @@ def _dropped_keys(rules: Sequence[Rule | Dropped], state: Mapping) -> list[tuple
     present = [*state, *(key for _, key in keys)]
     for rule in dropped:
         matches = (fields_of_name(rule.beside, key, rule.key) for key in present if rule.beside)
-        keys += [
-            (rule, filled_template(rule.key, fields)) for fields in matches if fields is not None
-        ]
+        keys += [(rule, filled_template(rule.key, each)) for each in matches if each is not None]
     return keys
-
-
-def _leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _tree(like: Mapping, values: Mapping[str, np.ndarray], prefix: str = "") -> dict:
-    return {
-        name: _tree(value, values, f"{prefix}{name}/")
-        if isinstance(value, Mapping)
-        else values[f"{prefix}{name}"]
-        for name, value in like.items()
-    }

@@ -5,20 +5,14 @@ The paths are those of a model by itself; `rules.under` places them in a larger 
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.weights.rules import CONV, LINEAR, Dropped, Rule, under
 
-
-def ones(shape: tuple[int, ...]) -> np.ndarray:
-    return np.ones(shape, np.float32)
-
-
-def counter(shape: tuple[int, ...]) -> np.ndarray:
-    return np.zeros(shape, np.int64)
-
+ones, counter = partial(np.ones, dtype=np.float32), partial(np.zeros, dtype=np.int64)
 
 DENSE = [Rule("weight", "params/kernel", LINEAR), Rule("bias", "params/bias")]
 STATISTICS = [  # BatchNorm without scale and shift

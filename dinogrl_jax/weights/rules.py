@@ -12,7 +12,7 @@ begins with its collection. What a file holds and no model uses has a rule as we
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -72,10 +72,6 @@ class Rule:
         return next((fields for fields in matches if fields is not None), None)
 
 
-def zeros(shape: tuple[int, ...]) -> np.ndarray:
-    return np.zeros(shape, np.float32)
-
-
 @dataclass(frozen=True)
 class Dropped:
     """A tensor that no model uses: not read, and written with its initial value.
@@ -87,7 +83,7 @@ class Dropped:
 
     key: str
     shape: tuple[int, ...] | None
-    initial: Callable[[tuple[int, ...]], np.ndarray] = zeros
+    initial: Callable[[tuple[int, ...]], np.ndarray] = partial(np.zeros, dtype=np.float32)
     beside: str = ""
 
     def __post_init__(self):
@@ -95,7 +91,6 @@ class Dropped:
             raise ValueError(f"{self.key} has fields, so it needs a `beside` that has the same")
 
     def match_key(self, key: str) -> dict[str, str] | None:
-        """The fields of a key, None if the rule is not for it."""
         return fields_of_name(self.key, key, self.beside)
 
 

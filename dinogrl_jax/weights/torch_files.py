@@ -13,12 +13,12 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 import safetensors
 
-from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.interface.files import atomic_write
 from dinogrl_jax.weights import torch_pickle
 from dinogrl_jax.weights.torch_pickle import ONLY_TENSORS, TYPES, Storage, Tensor, printable
@@ -29,6 +29,8 @@ LARGEST_HEADER = 1 << 24  # bytes; the pickle of a model of 1,000 tensors has 2e
 LARGEST_EXPANDED = 1 << 26  # bytes of a tensor where the whole file has fewer (torch.expand)
 LEGACY = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # within the first 32 bytes
 AGAIN = "save it again: torch.save(torch.load(f, weights_only=True), f)"
+
+Record = tuple[np.ndarray, int]  # its bytes, and their checksum; 0: torch was told to compute none
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -42,13 +44,11 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     Raises InputError for any other file: its name, the key and the reason.
     """
     path = Path(path)
-    try:
+    with errors_naming(path):
         data = _mapped_bytes(path)
         state = (_archive_state if _file_format(data) == "zip" else _safetensors_state)(path, data)
         if not state:
             raise InputError("holds no tensors")
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error.__cause__
     return _without_prefix(state)
 
 
@@ -83,11 +83,6 @@ def _without_prefix(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return state
 
 
-class _Record(NamedTuple):
-    data: np.ndarray
-    crc: int  # 0: torch was told not to compute it
-
-
 def _archive_state(path: Path, data: np.ndarray) -> dict[str, np.ndarray]:
     records = _records(path, data)
     if "byteorder" in records and _checked_bytes(records, "byteorder").tobytes() != b"little":
@@ -96,14 +91,14 @@ def _archive_state(path: Path, data: np.ndarray) -> dict[str, np.ndarray]:
     if description.size > LARGEST_HEADER:
         raise InputError(f"data.pkl has {description.size} bytes; {ONLY_TENSORS}")
     largest = max(data.size, LARGEST_EXPANDED)
-    tensors = _state_dict(torch_pickle.loads(description.tobytes()))
-    return {
-        key: _with_name_in_errors(key, _tensor_array, tensors[key], records, largest)
-        for key in tensors
-    }
+    state = {}
+    for key, tensor in _state_dict(torch_pickle.loads(description.tobytes())).items():
+        with errors_naming(printable(key)):
+            state[key] = _tensor_array(tensor, records, largest)
+    return state
 
 
-def _records(path: Path, data: np.ndarray) -> dict[str, _Record]:
+def _records(path: Path, data: np.ndarray) -> dict[str, Record]:
     """The records by their names inside the archive's folder."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -114,7 +109,8 @@ def _records(path: Path, data: np.ndarray) -> dict[str, _Record]:
     folder = _archive_folder([entry.filename for entry in entries])
     records = {}
     for entry, end in zip(entries, ends, strict=True):
-        record = _with_name_in_errors(f"record {entry.filename}", _record, entry, data, end)
+        with errors_naming(printable(f"record {entry.filename}")):
+            record = _record(entry, data, end)
         if entry.filename.startswith(folder):
             records[entry.filename.removeprefix(folder)] = record
     return records
@@ -133,7 +129,7 @@ def _archive_folder(names: list[str]) -> str:
     return folder
 
 
-def _record(entry: zipfile.ZipInfo, data: np.ndarray, end: int) -> _Record:
+def _record(entry: zipfile.ZipInfo, data: np.ndarray, end: int) -> Record:
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
         raise InputError("is compressed or encrypted, which PyTorch never does; unpack the file")
     header = data[max(entry.header_offset, 0) :][:30].tobytes()
@@ -142,16 +138,16 @@ def _record(entry: zipfile.ZipInfo, data: np.ndarray, end: int) -> _Record:
     start = entry.header_offset + 30 + sum(struct.unpack_from("<HH", header, 26))
     if start + entry.file_size > end or entry.compress_size != entry.file_size:
         raise InputError(f"declares {entry.file_size} bytes, the file has {max(end - start, 0)}")
-    return _Record(data[start : start + entry.file_size], entry.CRC)
+    return data[start : start + entry.file_size], entry.CRC
 
 
-def _checked_bytes(records: dict[str, _Record], name: str) -> np.ndarray:
+def _checked_bytes(records: dict[str, Record], name: str) -> np.ndarray:
     if name not in records:
         raise InputError(f"has no record {printable(name)}")
     data, crc = records[name]
     if crc and zlib.crc32(data) != crc:
         raise InputError(f"record {printable(name)} is damaged: its checksum differs")
-    records[name] = _Record(data, 0)  # tensors may share a storage; once is enough
+    records[name] = data, 0  # tensors may share a storage; once is enough
     return data
 
 
@@ -161,7 +157,12 @@ def _state_dict(value: object) -> dict[str, Tensor]:
             break
         tensors = {key: item for key, item in value.items() if isinstance(item, Tensor)}
         if tensors:
-            return _checked_names(value, tensors)
+            for key, item in value.items():
+                inside = item.values() if isinstance(item, dict) else ()
+                nested = any(isinstance(x, Tensor) for x in inside)
+                if nested or (key in tensors and not isinstance(key, str)):
+                    raise InputError(f"{printable(key)}: is nested or no name; {ONLY_TENSORS}")
+            return tensors
         inner = [name for name in WRAPPERS if isinstance(value.get(name), dict)]
         if len(inner) != 1:
             found = ", ".join(printable(key) for key in list(value)[:8])
@@ -170,22 +171,7 @@ def _state_dict(value: object) -> dict[str, Tensor]:
     raise InputError(f"holds no dictionary of tensors; {ONLY_TENSORS}")
 
 
-def _checked_names(value: dict, tensors: dict) -> dict[str, Tensor]:
-    for key, item in value.items():
-        nested = isinstance(item, dict) and any(isinstance(x, Tensor) for x in item.values())
-        if nested or (key in tensors and not isinstance(key, str)):
-            raise InputError(f"{printable(key)}: is nested or no name; {ONLY_TENSORS}")
-    return tensors
-
-
-def _with_name_in_errors(name: str, function, *arguments):
-    try:
-        return function(*arguments)
-    except InputError as error:
-        raise InputError(f"{printable(name)}: {error}") from error.__cause__
-
-
-def _tensor_array(tensor: Tensor, records: dict[str, _Record], largest: int) -> np.ndarray:
+def _tensor_array(tensor: Tensor, records: dict[str, Record], largest: int) -> np.ndarray:
     raw = _storage_bytes(tensor.storage, records)
     dtype = tensor.storage.dtype if tensor.dtype is None else tensor.dtype
     size, stride, offset = tensor.size, tensor.stride, tensor.offset
@@ -206,7 +192,7 @@ def _tensor_array(tensor: Tensor, records: dict[str, _Record], largest: int) -> 
     return np.ndarray(size, dtype, raw, offset * dtype.itemsize, steps)
 
 
-def _storage_bytes(storage: object, records: dict[str, _Record]) -> np.ndarray:
+def _storage_bytes(storage: object, records: dict[str, Record]) -> np.ndarray:
     if not isinstance(storage, Storage) or not isinstance(storage.dtype, np.dtype):
         raise InputError("has no storage that can be read")
     if not isinstance(storage.name, str) or not _are_counts((storage.count,)):
@@ -232,10 +218,11 @@ def _safetensors_state(path: Path, data: np.ndarray) -> dict[str, np.ndarray]:
         with safetensors.safe_open(path, "numpy"):  # checks the header, but has no 8-bit floats
             header = json.loads(data[8:start].tobytes(), object_pairs_hook=_distinct_keys)
         header.pop("__metadata__", None)
-        return {
-            key: _with_name_in_errors(key, _tensor_slice, header[key], data[start:])
-            for key in header
-        }
+        state = {}
+        for key, entry in header.items():
+            with errors_naming(printable(key)):
+                state[key] = _tensor_slice(entry, data[start:])
+        return state
     except InputError:
         raise
     except Exception as error:  # its own, and numpy's for shapes such as [0, 1 << 60, 1 << 60]
@@ -268,9 +255,10 @@ def write(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
     kinds = {kind.numpy: kind for kind in TYPES}
     tensors = {}
     for key, array in state.items():
-        if array.dtype.newbyteorder("<") not in kinds:
+        kind = kinds.get(array.dtype.newbyteorder("<"))
+        if kind is None:
             raise InputError(f"{path}: {printable(key)}: PyTorch has no type {array.dtype}")
-        tensors[key] = (kinds[array.dtype.newbyteorder("<")], tuple(array.shape))
+        tensors[key] = kind, tuple(array.shape)
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         _write_record(archive, file, "data.pkl", torch_pickle.dumps(tensors))
         _write_record(archive, file, "byteorder", b"little")

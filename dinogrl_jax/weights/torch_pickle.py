@@ -95,32 +95,19 @@ def _tensor_with_dtype(storage, offset, size, stride, _grad, _hooks, dtype, flag
     return Tensor(storage, offset, size, stride, dtype, flags)
 
 
-def _tensor_of_parameter(tensor, *_):
-    return tensor
-
-
-def _empty_dict():
-    return {}
-
-
-def _ignored_value(*_):
-    return None
-
-
-VALUES = "torch.Size torch.device collections.Counter _codecs.encode"
-BUILTINS = "complex set frozenset bytearray slice"
+IGNORED = ["torch.Size", "torch.device", "collections.Counter", "_codecs.encode"]
+for builtin in ("complex", "set", "frozenset", "bytearray", "slice"):
+    IGNORED += [f"__builtin__.{builtin}", f"builtins.{builtin}"]
 GLOBALS = {
-    "collections.OrderedDict": _empty_dict,
+    "collections.OrderedDict": lambda: {},
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_with_dtype,
-    "torch._utils._rebuild_parameter": _tensor_of_parameter,
-    "torch._utils._rebuild_parameter_with_state": _tensor_of_parameter,
+    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+    "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
     "torch.storage.UntypedStorage": np.dtype("u1"),
     **{f"torch.{kind.storage}": kind.numpy for kind in TYPES if kind.storage},
     **{f"torch.{kind.torch}": kind.numpy for kind in TYPES},
-    **dict.fromkeys(VALUES.split(), _ignored_value),
-    **dict.fromkeys([f"__builtin__.{name}" for name in BUILTINS.split()], _ignored_value),
-    **dict.fromkeys([f"builtins.{name}" for name in BUILTINS.split()], _ignored_value),
+    **dict.fromkeys(IGNORED, lambda *_: None),
 }
 OPCODES = (
     "PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL BINPERSID NONE NEWTRUE NEWFALSE BININT BININT1 "
@@ -202,9 +189,10 @@ def _pickled_tensor(name: str, kind: Type, shape: tuple[int, ...]) -> bytes:
     storage = _pickled(("storage", _pickled_global(*owner), name, "cpu", bytes_or_entries))
     strides = tuple(math.prod(max(n, 1) for n in shape[i + 1 :]) for i in range(len(shape)))
     arguments = (storage + pickle.BINPERSID, 0, shape, strides, False, ORDERED_DICT)
-    if kind.storage:
-        return _pickled_call("_rebuild_tensor_v2", arguments)
-    return _pickled_call("_rebuild_tensor_v3", (*arguments, _pickled_global("torch", kind.torch)))
+    if not kind.storage:
+        arguments = (*arguments, _pickled_global("torch", kind.torch))
+    function = f"_rebuild_tensor_v{2 if kind.storage else 3}"
+    return _pickled_global("torch._utils", function) + _pickled(arguments) + pickle.REDUCE
 
 
 def _pickled(value: object) -> bytes:
@@ -225,10 +213,6 @@ def _pickled(value: object) -> bytes:
 
 def _pickled_global(module: str, name: str) -> bytes:
     return pickle.GLOBAL + f"{module}\n{name}\n".encode()
-
-
-def _pickled_call(function: str, arguments: tuple) -> bytes:
-    return _pickled_global("torch._utils", function) + _pickled(arguments) + pickle.REDUCE
 
 
 ORDERED_DICT = _pickled_global("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE

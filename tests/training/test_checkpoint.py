@@ -22,7 +22,7 @@ from dinogrl_jax.training.checkpoint import DamagedCheckpoint, Metadata
 from dinogrl_jax.training.fingerprints import fingerprints
 from dinogrl_jax.training.run_folder import state_to_train
 from dinogrl_jax.training.start import with_trained_model
-from dinogrl_jax.training.state import divided, initial_state, merged
+from dinogrl_jax.training.state import Setup, divided, initial_state, merged
 
 NAMES = ["3", "5", "7", "8", "9"]  # of small.IDENTITIES people
 CAMERAS = list(small.FACTS.cameras)
@@ -244,8 +244,8 @@ def started(run, folder: Path, **settings):
     config.train.update(settings)
     manager = checkpoint.open_folder(folder, create=True)
     begun = Metadata(config, NAMES, CAMERAS)
-    mesh = sharding.device_mesh()
-    return *state_to_train(small.METHOD, model, config, begun, manager, mesh), manager
+    setup = Setup(small.METHOD, model, config, sharding.device_mesh())
+    return *state_to_train(setup, begun, manager), manager
 
 
 def test_a_run_continues_with_parameters_and_their_average(run):

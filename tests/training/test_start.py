@@ -7,11 +7,10 @@ import tiny_method as tiny
 
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods.contract import Facts
-from dinogrl_jax.methods.starting import starting_variables_of_file
 from dinogrl_jax.methods.variables import initial_variables
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.training.converted import write_checkpoint
-from dinogrl_jax.training.start import starting_variables
+from dinogrl_jax.training.checkpoint import write_checkpoint
+from dinogrl_jax.training.start import starting_variables, starting_variables_of_file
 from dinogrl_jax.weights import torch_files
 from dinogrl_jax.weights.conversion import to_state
 

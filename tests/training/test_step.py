@@ -20,7 +20,7 @@ from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.guard import Guard
 from dinogrl_jax.training.optimizer import optimizer
 from dinogrl_jax.training.run_folder import state_to_train
-from dinogrl_jax.training.state import State, divided, initial_state, merged
+from dinogrl_jax.training.state import Setup, State, divided, initial_state, merged
 from dinogrl_jax.training.step import make_step, mean_gradients
 
 
@@ -195,12 +195,13 @@ def test_the_rate_of_a_step_is_that_of_its_epoch():
 def test_a_run_does_not_continue_with_other_identities(tmp_path):
     config = small.get_config()
     manager, model = checkpoint.open_folder(tmp_path, create=True), small.model(config)
+    setup = Setup(small.METHOD, model, config, sharding.device_mesh())
     metadata = checkpoint.Metadata(config, ["3", "5"], [1, 2], 4)
     checkpoint.save(manager, {"params": {"w": jnp.ones(2)}}, metadata)
     manager.wait_until_finished()
     with pytest.raises(InputError, match="trained on 2 identities, which are not the 3"):
         known = metadata._replace(identities=["3", "5", "7"])
-        state_to_train(small.METHOD, model, config, known, manager, sharding.device_mesh())
+        state_to_train(setup, known, manager)
     with pytest.raises(InputError, match="trained on 2 cameras, which are not the 1"):
         known = metadata._replace(cameras=[1])
-        state_to_train(small.METHOD, model, config, known, manager, sharding.device_mesh())
+        state_to_train(setup, known, manager)

@@ -17,7 +17,7 @@ from dinogrl_jax.data.tracklets import Tracklet, labels
 from dinogrl_jax.devices import sharding
 from dinogrl_jax.methods.contract import Group, Sweep
 from dinogrl_jax.methods.variables import initial_variables
-from dinogrl_jax.training.state import initial_state
+from dinogrl_jax.training.state import Setup, initial_state
 from dinogrl_jax.training.sweep import Sweeper
 
 IDENTITIES, TRACKLETS = 3, 5  # of each modality
@@ -92,7 +92,7 @@ def test_a_sweep_changes_collections_and_nothing_else(method, config, tracklets)
         asked.append(size)
         return sweep_batches(tracklets, labels(tracklets), config, size, multiple=mesh.size)
 
-    sweeper = Sweeper(method, model, config, mesh, batches)
+    sweeper = Sweeper(Setup(method, model, config, mesh), batches)
     swept = sweeper(state, 0)
     means = {}
     for batch in batches(1):

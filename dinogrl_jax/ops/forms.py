@@ -41,7 +41,7 @@ class Operation:
     def form(
         self, *platforms: str, when: Callable[..., bool] = lambda *_, **__: True
     ) -> Callable[[Callable], Callable]:
-        """Add a form for platforms, for those arguments of which `when` is true."""
+        """Add a form for platforms, for all without any, and arguments of which `when` is true."""
 
         def added(function: Callable) -> Callable:
             self.forms.append(Form(function, platforms or PLATFORMS, when))

@@ -64,7 +64,7 @@ def _weighted(x: Array, mask: Array | None) -> tuple[Array, Array, Array, tuple[
     return x, weight, weight.sum(), axes
 
 
-@moments.form("gpu", "tpu")
+@moments.form("gpu")
 def moments_in_one_pass(x: Float[Array, "*n c"], mask: Bool[Array, "*n"] | None = None) -> Moments:
     """Beside some position: E[x²] − E[x]² loses the variance where the mean is far from zero."""
     x, weight, count, axes = _weighted(x, mask)
@@ -95,7 +95,7 @@ def batch_norm(
     return y.astype(x.dtype), jax.lax.stop_gradient(found)
 
 
-@batch_norm.form("cpu", "gpu", "tpu")
+@batch_norm.form()
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def batch_norm_with_gradient(
     x: Float[Array, "*n c"],

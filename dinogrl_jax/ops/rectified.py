@@ -43,7 +43,7 @@ def rectified_products(
     )
 
 
-@rectified_products.form("cpu", "gpu", "tpu")
+@rectified_products.form()
 def rectified_products_without_lifts(
     query: Float[Array, "v n"],
     source: Float[Array, "v n"],

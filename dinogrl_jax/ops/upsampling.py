@@ -66,7 +66,7 @@ def upsampled_moments(x: Float[Array, "f h w c"], mask: Bool[Array, "f h2 w2"]) 
     return moments(upsample_2x(x), mask)
 
 
-@upsampled_moments.form("cpu", "gpu", "tpu")
+@upsampled_moments.form()
 def upsampled_moments_by_form(x: Float[Array, "f h w c"], mask: Bool[Array, "f h2 w2"]) -> Moments:
     """Without the positions that upsampling adds.
 
@@ -103,7 +103,7 @@ def upsampled_dense(
     return matmul(y.astype(x.dtype), kernel) + bias
 
 
-@upsampled_dense.form("cpu", "gpu", "tpu")
+@upsampled_dense.form()
 def dense_upsampled(
     x: Float[Array, "f h w c"],
     mean: Float[Array, " c"],

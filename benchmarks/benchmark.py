@@ -6,28 +6,28 @@
 
 The limit is the rate of the machine's matrix products in the model's `compute_dtype`, measured in
 turns with what is compared with it, so that other load hits both. A share is the arithmetic of the
-published implementation (dinogrl_jax/arithmetic.py) per second, over that rate; medians count. On a
-CPU, `processor` is the same per second that the process computed, whatever else was running.
+published implementation per second, as the method counts it (`operations`), over that rate; medians
+count. On a CPU, `processor` is the same per second that the process computed, whatever else was
+running. A method that does not count has no shares.
 
     step        the jitted training step: share, compile time without and with a cache, memory
     extract     descriptors of a batch of one modality: the same
-    stages      the step's stages alone, forward and with gradients, beside their floor
     evaluate    metrics of --queries × --gallery descriptors, both directions
     pipeline    training batches from generated JPEG files, in frames per second
     checkpoint  seconds that saving holds up the step, and their share at the default interval
-    compile     seconds to trace and to compile, without a cache and with one, for the demo and for
-                the configuration's own batch: a step, and the descriptors of a batch
+    compile     seconds to trace and to compile, without a cache and with one, for the
+                configuration's own batch: a step, and the descriptors of a batch
 
 --compare exits with status 1 where a share is less than (1 − margin) times the file's.
 """
 
 import contextlib
 import json
-import runpy
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import benchmark_data
@@ -39,30 +39,28 @@ from absl import flags
 from benchmark_machine import Machine, device_peak, host_peak, reset_peak, spread
 from benchmark_table import compared, difference, print_machine, print_result
 from flax import linen as nn
-from lowering import embed_arguments, step_arguments
+from lowering import embed_shapes, step_shapes
 from ml_collections import ConfigDict
 
+from dinogrl_jax import methods
+from dinogrl_jax.data.tracklets import MODALITIES
 from dinogrl_jax.devices import memory, sharding
-from dinogrl_jax.devices.compiling import compiler_options, keep_compiled
+from dinogrl_jax.devices.compiling import keep_compiled
 from dinogrl_jax.interface import command_line
 from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import read_json, write_json
-from dinogrl_jax.methods import METHODS
-from dinogrl_jax.methods.dinogrl.model import AppearanceStream
-from dinogrl_jax.methods.dinogrl.pbmge import PBMGE
-from dinogrl_jax.methods.dinogrl.sasgl import Branches, GaitNetwork
-from dinogrl_jax.models import arithmetic
-from dinogrl_jax.models.arithmetic import Work
-from dinogrl_jax.models.dinov2 import DINOv2
+from dinogrl_jax.methods.contract import Clips, Facts
+from dinogrl_jax.methods.variables import initial_variables
 from dinogrl_jax.retrieval.embedding import make_embed
 from dinogrl_jax.retrieval.gallery import descriptor_set
 from dinogrl_jax.retrieval.metrics import both_directions
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.training.train import State, initial_state, initial_variables, make_step
+from dinogrl_jax.training.state import State, initial_state
+from dinogrl_jax.training.step import make_step
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("step", "extract", "stages", "evaluate", "pipeline", "checkpoint", "compile")
-IDENTITIES = 500  # of HITSZ-VCM's training set
+PARTS = ("step", "extract", "evaluate", "pipeline", "checkpoint", "compile")
+FACTS = Facts(500, tuple(range(1, 13)))  # of HITSZ-VCM's training set
 
 WHAT = flags.DEFINE_list("what", list(PARTS), f"what is measured, of {', '.join(PARTS)}")
 TRACKLETS = flags.DEFINE_integer(
@@ -84,10 +82,10 @@ class Setup(NamedTuple):
 
     config: ConfigDict
     asked: ConfigDict  # with its own batch
+    method: ModuleType
     model: nn.Module
     mesh: jax.sharding.Mesh
     machine: Machine
-    work: dict[str, Work]  # for one tracklet
     folder: Path
 
     @property
@@ -97,6 +95,13 @@ class Setup(NamedTuple):
     @property
     def frames(self) -> int:
         return 2 * self.pairs * self.config.data.frames
+
+    def operations(self, training: bool) -> int | None:
+        """How many a batch takes; None where the method does not count them."""
+        if not hasattr(self.method, "operations"):
+            return None
+        work = self.method.operations(self.config, FACTS).values()
+        return 2 * self.pairs * sum(w.training if training else w.forward for w in work)
 
 
 def main() -> int:
@@ -114,7 +119,8 @@ def main() -> int:
     sized(config)
     mesh = sharding.device_mesh(config.mesh.fsdp)
     sharding.check_batch(config, mesh)
-    model = METHODS[config.method].Model(config.model, IDENTITIES)
+    method = methods.named(config.method)
+    model = method.Model(config, FACTS)
     found = {"setup": described(config), "results": {}}
     if before and (why := difference(before, found)):
         raise InputError(f"{COMPARE.value}: {why}")
@@ -122,8 +128,7 @@ def main() -> int:
         keep_compiled()
         jax.config.update("jax_compilation_cache_dir", str(made / "compiled"))
         machine = Machine(jnp.dtype(config.model.compute_dtype), RUNS.value, SECONDS.value)
-        work = arithmetic.published(config, IDENTITIES)
-        setup = Setup(config, asked, model, mesh, machine, work, made)
+        setup = Setup(config, asked, method, model, mesh, machine, made)
         found = {"machine": machine.described(), **found}
         print_machine(found["machine"])
         for name in (name for name in PARTS if name in WHAT.value):
@@ -166,52 +171,50 @@ def described(config: ConfigDict) -> dict:
         "data": {name: config["data"][name] for name in ("height", "width", "frames")},
         "model": json.loads(json.dumps(config["model"])),
         "tracklets": 2 * pairs,
-        "identities": IDENTITIES,
+        "identities": FACTS.identities,
         "metrics": [QUERIES.value, GALLERY.value],
     }
 
 
-def frames_of(setup: Setup, tracklets: int, modalities: int) -> np.ndarray:
-    d = setup.config.data
-    shape = (tracklets, modalities, d.frames, d.height, d.width, 3)
-    return np.random.default_rng(0).standard_normal(shape, np.float32)
+def clips_of(setup: Setup, count: int, modalities: tuple[str, ...]) -> Clips:
+    """`count` clips of noise of each modality, on the devices."""
+    d, rng = setup.config.data, np.random.default_rng(0)
+    shape = (count, len(modalities), d.frames, d.height, d.width, 3)
+    frames = rng.standard_normal(shape, np.float32)
+    cameras = rng.choice(FACTS.cameras, shape[:2]).astype(np.int32)
+    return sharding.placed(Clips(frames, cameras, modalities), setup.mesh)
 
 
 def step(setup: Setup, _: dict) -> dict:
-    config, mesh = setup.config, setup.mesh
-    state = fresh_state(setup)
+    method, model, config, mesh = setup.method, setup.model, setup.config, setup.mesh
     d = config.data
     labels = np.repeat(np.arange(d.identities_per_batch, dtype=np.int32), d.tracklets_per_identity)
-    batch = sharding.placed((frames_of(setup, setup.pairs, 2), labels), mesh)
-    compiled, costs = compilation(lambda: make_step(setup.model, config, mesh), state, *batch)
-    kept = [state]
+    batch = clips_of(setup, setup.pairs, MODALITIES), sharding.placed(labels, mesh)
+    kept = [fresh_state(setup)]
+    compiled, costs = compilation(lambda: make_step(method, model, config, mesh), *kept, *batch)
 
     def one() -> Any:
         kept[0], terms = compiled(kept[0], *batch)
         return terms
 
-    operations = arithmetic.total(setup.work).training * 2 * setup.pairs
-    return measured(setup, "step", one, operations) | costs
+    return measured(setup, "step", one, setup.operations(training=True)) | costs
 
 
 def fresh_state(setup: Setup) -> State:
     variables = initial_variables(setup.model, setup.config)
-    return sharding.spread(initial_state(variables, setup.config), setup.mesh)
+    return sharding.spread(initial_state(variables, setup.method, setup.config), setup.mesh)
 
 
 def extract(setup: Setup, _: dict) -> dict:
-    variables = jax.device_put(
-        initial_variables(setup.model, setup.config), sharding.replicated(setup.mesh)
-    )
-    frames = sharding.placed(frames_of(setup, 2 * setup.pairs, 1), setup.mesh)
-    compiled, costs = compilation(
-        lambda: make_embed(setup.model, setup.config, setup.mesh), variables, frames, "visible"
-    )
-    operations = arithmetic.total(setup.work).forward * 2 * setup.pairs
-    return measured(setup, "extract", lambda: compiled(variables, frames), operations) | costs
+    method, model, config, mesh = setup.method, setup.model, setup.config, setup.mesh
+    variables = jax.device_put(initial_variables(model, config), sharding.replicated(mesh))
+    clips = clips_of(setup, 2 * setup.pairs, MODALITIES[:1])
+    compiled, costs = compilation(lambda: make_embed(method, model, config, mesh), variables, clips)
+    operations = setup.operations(training=False)
+    return measured(setup, "extract", lambda: compiled(variables, clips), operations) | costs
 
 
-def measured(setup: Setup, name: str, call: Callable[[], Any], operations: float) -> dict:
+def measured(setup: Setup, name: str, call: Callable[[], Any], operations: int | None) -> dict:
     """A call whose first run warms up, its memory, and its profile where --trace asks for it."""
     memory.give_back()
     reset_peak()
@@ -247,70 +250,6 @@ def compilation(made: Callable[[], Callable], *arguments: Any) -> tuple[Callable
     return compiled, {"compilation": seconds, "compiled_bytes": sizes}
 
 
-def stages(setup: Setup, results: dict) -> dict:
-    """Every stage of the model alone, on what it is given in a training step."""
-    c, dtype = setup.config.model, jnp.dtype(setup.config.model.compute_dtype)
-    variables = initial_variables(setup.model, setup.config)
-    frames = jnp.asarray(frames_of(setup, setup.pairs, 2))
-    found = {}
-
-    def alone(name: str, module: nn.Module, counted: tuple[str, ...], *inputs, **more) -> None:
-        own = {kind: tree[name] for kind, tree in variables.items() if name in tree}
-        work = arithmetic.total({k: setup.work[k] for k in counted}).times(2 * setup.pairs)
-        found[name] = stage(setup, name, module, own, work, inputs, more)
-
-    if "gait" in c.streams:
-        backbone, flat = DINOv2(c.dinov2, dtype), frames.reshape(-1, *frames.shape[3:])
-        alone("dinov2", backbone, ("dinov2",), flat)
-        tokens = jax.jit(backbone.apply)({"params": variables["params"]["dinov2"]}, flat)
-        alone("branches", Branches(c.sasgl, dtype), ("branches",), tokens, train=True)
-        shape = (2, *tokens.last.shape[:1], *(2 * n for n in tokens.last.shape[1:3]))
-        maps = jax.random.uniform(jax.random.key(0), (*shape, c.sasgl.map_channels))
-        gait = GaitNetwork(c.resnet.stages, c.resnet.width, c.sasgl.pre_channels, dtype)
-        alone("gait", gait, ("pre_blocks", "gait_resnet"), *maps, train=True)
-    if "appearance" in c.streams:
-        stream, modalities = AppearanceStream(c, dtype), METHODS[setup.config.method].MODALITIES
-        given = {"modalities": modalities, "train": True}
-        alone("appearance", stream, ("stems", "appearance_resnet"), frames, **given)
-    if c.pbmge:
-        shape = (2, 2 * setup.pairs, sum(c.parts), c.embedding)
-        parts = jax.random.normal(jax.random.key(0), shape)
-        alone("pbmge", PBMGE(c.parts), ("pbmge",), *parts, train=True)
-    if "step" in results:
-        known = (s.get("training", s["forward"])["seconds"]["median"] for s in found.values())
-        found["rest_of_step"] = results["step"]["seconds"]["median"] - sum(known)
-    return found
-
-
-# Stages whose input is made by trained ones: a step needs the gradient of it as well.
-INSIDE = ("gait", "pbmge")
-
-
-def stage(setup: Setup, name: str, module: nn.Module, own: dict, work: Work, inputs, more) -> dict:
-    """A module forward, and with the gradients of its parameters where it has any trained."""
-    training = {"mutable": ["batch_stats"], "rngs": {"dropout": jax.random.key(0)}}
-
-    def forward(own: dict, *inputs: Any) -> Any:
-        return module.apply(own, *inputs, **more, **(training if more else {}))
-
-    def loss(params: dict, *inputs: Any) -> jax.Array:
-        made = jax.tree.leaves(forward({**own, "params": params}, *inputs))
-        return sum(jnp.square(x.astype(jnp.float32)).mean() for x in made)
-
-    def rate(function: Callable, operations: float, *arguments: Any) -> dict:
-        jitted = jax.jit(function, compiler_options=compiler_options(training=True))
-        compiled = jitted.lower(*arguments).compile()
-        jax.block_until_ready(compiled(*arguments))
-        return setup.machine.timed(lambda: compiled(*arguments)).described(operations)
-
-    found = {"forward": rate(forward, work.forward, own, *inputs)}
-    if work.backward:
-        wanted = tuple(range(1 + len(inputs))) if name in INSIDE else 0
-        gradient = jax.grad(loss, wanted)
-        found["training"] = rate(gradient, work.training, own["params"], *inputs)
-    return found
-
-
 def evaluate(setup: Setup, _: dict) -> dict:
     """Metrics of random descriptors, both directions, on what benchmark_metrics.py makes."""
     kinds = {}
@@ -344,10 +283,11 @@ def pipeline(setup: Setup, _: dict) -> dict:
 def saving(setup: Setup, results: dict) -> dict:
     """Seconds that a checkpoint holds up the step, and until it is on the disk."""
     state, blocked, written = fresh_state(setup), [], []
+    identities = list(range(FACTS.identities))
     with tempfile.TemporaryDirectory(dir=setup.folder) as made:
         manager = checkpoint.open_folder(made)
         for number in range(1 + RUNS.value):
-            said = checkpoint.Metadata(setup.config, list(range(IDENTITIES)), number, None, None)
+            said = checkpoint.Metadata(setup.config, identities, list(FACTS.cameras), number)
             began = time.perf_counter()
             checkpoint.save(manager, state.variables, said, state.training)
             blocked.append(time.perf_counter() - began)
@@ -365,25 +305,16 @@ def saving(setup: Setup, results: dict) -> dict:
 
 def cold_start(setup: Setup, _: dict) -> dict:
     """Seconds of tracing and compiling before the first step and the first descriptors."""
-    demo = runpy.run_path(str(ROOT / "configs/synthetic.py"))["get_config"]()
-    found = {}
-    for name, config in (("demo", demo), ("configuration", setup.asked)):
-        model = METHODS[config.method].Model(config.model, IDENTITIES)
-        step = compilation(
-            lambda m=model, c=config: make_step(m, c, setup.mesh), *step_arguments(model, config)
-        )
-        embed = compilation(
-            lambda m=model, c=config: make_embed(m, c, setup.mesh),
-            *embed_arguments(model, config),
-            "visible",
-        )
-        found[name] = {"step": step[1]["compilation"], "extract": embed[1]["compilation"]}
-    return found
+    method, config, mesh = setup.method, setup.asked, setup.mesh
+    model = method.Model(config, FACTS)
+    shapes = step_shapes(method, model, config)
+    step = compilation(lambda: make_step(method, model, config, mesh), *shapes)
+    shapes = embed_shapes(model, config)
+    embed = compilation(lambda: make_embed(method, model, config, mesh), *shapes)
+    return {"step": step[1]["compilation"], "extract": embed[1]["compilation"]}
 
 
-MEASURED = dict(
-    zip(PARTS, (step, extract, stages, evaluate, pipeline, saving, cold_start), strict=True)
-)
+MEASURED = dict(zip(PARTS, (step, extract, evaluate, pipeline, saving, cold_start), strict=True))
 
 
 if __name__ == "__main__":

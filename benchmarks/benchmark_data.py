@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from dinogrl_jax.config import default
+from dinogrl_jax import config as settings
 from dinogrl_jax.data import datasets, sampling
 from dinogrl_jax.data.pipeline import training_batches
 from dinogrl_jax.data.preparation import prepare
@@ -28,6 +28,7 @@ from dinogrl_jax.data.walkers import synthetic
 from dinogrl_jax.interface.errors import run
 
 PYTORCH = "PyTorch, obvious"
+AUGMENT = {"pad": 10, "flip": 0.5, "erase": 0.5, "channels": True}  # as published
 PEOPLE = {"train_identities": 8, "test_identities": 1, "tracklets_per_identity": 4}
 
 
@@ -66,7 +67,7 @@ def main() -> None:
 
 def files(out: Path, height: int, width: int) -> ConfigDict:
     """The configuration of a training on the benchmark's files, which are made if need be."""
-    config = default()
+    config = ConfigDict({**settings.shared(), "augment": AUGMENT})
     if not (out / "raw").exists():
         size = {"frames_per_tracklet": 16, "height": height, "width": width}
         synthetic.generate(out / "raw", seed=0, workers=2, **PEOPLE, **size)
@@ -192,7 +193,7 @@ def torch_loader(config: ConfigDict, root: Path) -> Callable | None:
 
 def index_of_full_size(folder: Path) -> None:
     """Print what an index of 20,000 tracklets and 460,000 names costs."""
-    config = default().data
+    config = ConfigDict(settings.shared()).data
     if not folder.exists():
         write_index(folder)
     config.root = str(folder)

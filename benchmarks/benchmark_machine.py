@@ -38,18 +38,19 @@ class Timed(NamedTuple):
     computed: Spread
     computed_rate: float
 
-    def described(self, operations: float) -> dict:
-        found = {
-            "seconds": self.seconds._asdict(),
-            "matmul_rate": self.rate,
-            "operations": operations,
-            "share": operations / self.seconds.median / self.rate,
-        }
-        if jax.default_backend() == "cpu":
-            computed = operations / self.computed.median / self.computed_rate
-            found |= {"processor_seconds": self.computed._asdict(), "processor_share": computed}
+    def described(self, operations: float | None) -> dict:
+        """As JSON; with shares of the machine's rate where the operations are known."""
+        cpu = jax.default_backend() == "cpu"
+        found = {"seconds": self.seconds._asdict(), "matmul_rate": self.rate}
+        if cpu:
+            found["processor_seconds"] = self.computed._asdict()
         else:
             found["alone"] = self.alone._asdict()
+        if operations is not None:
+            found |= {"operations": operations}
+            found["share"] = operations / self.seconds.median / self.rate
+            if cpu:
+                found["processor_share"] = operations / self.computed.median / self.computed_rate
         return found
 
 

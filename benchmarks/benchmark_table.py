@@ -23,14 +23,10 @@ def print_result(name: str, found: Any) -> None:
     """A line for each measurement, and one for each further group of figures."""
     if not isinstance(found, dict):
         print(f"{name:26}{found:10.3f}", flush=True)
-    elif "share" in found:
-        s, operations = found["seconds"], found["operations"] / GIGA
+    elif "matmul_rate" in found:
+        s = found["seconds"]
         time_taken = f"{s['median']:.3f} ({s['least']:.3f}…{s['most']:.3f})"
-        processor = f"{found['processor_share']:.1%}" if "processor_share" in found else ""
-        print(
-            f"{name:26}{time_taken:>28}{operations:10.1f}{operations / s['median']:8.0f}"
-            f"{found['matmul_rate'] / GIGA:8.0f}{found['share']:8.1%}{processor:>11}"
-        )
+        print(f"{name:26}{time_taken:>28}{columns(found)}")
         if "alone" in found:
             print(f"  alone: {found['alone']['median']:.3f} s from a call to its result")
         for group in ("compilation", "compiled_bytes", "memory"):
@@ -43,6 +39,17 @@ def print_result(name: str, found: Any) -> None:
     else:
         for key, value in found.items():
             print_result(f"{name} {key}", value)
+
+
+def columns(found: dict) -> str:
+    """Operations, and shares of the machine's rate, where they are known."""
+    rate = f"{found['matmul_rate'] / GIGA:8.0f}"
+    if "share" not in found:
+        return f"{'':18}{rate}"
+    operations = found["operations"] / GIGA
+    processor = f"{found['processor_share']:.1%}" if "processor_share" in found else ""
+    done = f"{operations:10.1f}{operations / found['seconds']['median']:8.0f}"
+    return f"{done}{rate}{found['share']:8.1%}{processor:>11}"
 
 
 def line(group: dict) -> str:

@@ -21,22 +21,26 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import collectives
 import jax
 from absl import flags
 from collectives import Collective
+from flax import linen as nn
 from jax.experimental import topologies
 from jax.sharding import Mesh
-from lowering import exported_embed, exported_step, step_arguments
+from lowering import exported_embed, exported_step, step_shapes
 from ml_collections import ConfigDict
 
+from dinogrl_jax import methods
 from dinogrl_jax.devices import sharding
 from dinogrl_jax.interface import command_line
 from dinogrl_jax.interface.errors import InputError, run
-from dinogrl_jax.methods import METHODS
-from dinogrl_jax.training import train
+from dinogrl_jax.methods.contract import Facts
+from dinogrl_jax.training.state import state_shapes
+from dinogrl_jax.training.step import make_step
 
 TOPOLOGIES = flags.DEFINE_list("topologies", "v5e:2x4,v6e:4x4,v5e:16x16", "chip:rows×columns, …")
 FSDP = flags.DEFINE_list("fsdp", "1,all", "mesh.fsdp of each topology; all: the number of chips")
@@ -63,12 +67,6 @@ NO_TPU_HERE = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is taken: two may compile at a time
-}
-STAGES = {
-    "gait": "both streams",  # whose collectives the compiler joins
-    "appearance": "both streams",
-    "gait_classifier": "classifiers",
-    "appearance_classifier": "classifiers",
 }
 CARRIED = ("parameters", "statistics", "embeddings", "other")
 HEADER = (
@@ -99,15 +97,23 @@ def enlarged(config: ConfigDict, chips: int) -> ConfigDict:
 
 
 def known_sizes(config: ConfigDict, mesh: Mesh) -> collectives.Sizes:
-    """What is sent of a step: axes of tracklets and of parts, of all chips and of one."""
-    state = train.state_shapes(METHODS[config.method].Model(config.model, IDENTITIES.value), config)
-    d, model = config.data, config.model
-    pairs = d.identities_per_batch * d.tracklets_per_identity
-    tracklets = {n // share for n in (pairs, 2 * pairs) for share in (1, mesh.size)}
-    visits = sum(model.parts[1:])
-    parts = {sum(model.parts), sum(model.parts) + len(model.parts) - 1, visits}
-    axes = tracklets | parts | {2, mesh.size, model.embedding, IDENTITIES.value}
-    return collectives.sizes(state.trained, axes)
+    """What is sent of a step: axes of tracklets, of all chips and of one, and of embeddings."""
+    method, model = method_and_model(config)
+    state, clips, _ = step_shapes(method, model, config)
+    output = jax.eval_shape(
+        lambda variables, clips: model.apply(variables, clips, train=False), state.variables, clips
+    )
+    made = (output, jax.eval_shape(lambda output: method.descriptor(output, config), output))
+    arrays = [x.shape for x in jax.tree.leaves(made)]
+    axes = {size for shape in arrays if len(shape) <= 3 for size in shape}  # no maps of frames
+    pairs = len(clips.frames)
+    axes |= {n // share for n in (pairs, 2 * pairs) for share in (1, mesh.size)}
+    return collectives.sizes(state.trained, axes | {2, mesh.size, IDENTITIES.value})
+
+
+def method_and_model(config: ConfigDict) -> tuple[ModuleType, nn.Module]:
+    method = methods.named(config.method)
+    return method, method.Model(config, Facts(IDENTITIES.value))
 
 
 def most(one: Collective, known: collectives.Sizes) -> str:
@@ -122,8 +128,8 @@ def stage(one: Collective, carries: str) -> str:
     """Where in a step a collective is."""
     if carries == "parameters":
         return "parameters" if one.kind == "all-gather" else "gradients"
-    module = re.search(r"\(Model\)+/(\w+)", one.operation)
-    place = STAGES.get(module[1], module[1]) if module else "triplet loss"
+    module = re.search(r"\(Model\)+/(?:Model\.\w+/)?(\w+)", one.operation)
+    place = module[1] if module else "loss"
     return f"{place}, {'backward' if 'transpose(' in one.operation else 'forward'}"
 
 
@@ -142,9 +148,9 @@ def transferred(one: Collective, chips: int) -> float:
 
 def compiled_step(config: ConfigDict, topology: str, fsdp: int, mesh: Mesh) -> jax.stages.Compiled:
     """The training step, compiled; its text is kept where --text says."""
-    model = METHODS[config.method].Model(config.model, IDENTITIES.value)
-    arguments = step_arguments(model, config)
-    compiled = train.make_step(model, config, mesh).lower(*arguments).compile()
+    method, model = method_and_model(config)
+    shapes = step_shapes(method, model, config)
+    compiled = make_step(method, model, config, mesh).lower(*shapes).compile()
     if TEXT.value:
         name = f"{topology.replace(':', '_')}_{fsdp}_{config.model.compute_dtype}.txt"
         Path(TEXT.value).mkdir(parents=True, exist_ok=True)
@@ -211,10 +217,10 @@ def estimate(
 def cuda(config: ConfigDict) -> None:
     """Print the size of the step and of the embedding of tracklets, lowered for NVIDIA GPUs."""
     mesh = sharding.device_mesh()
-    model = METHODS[config.method].Model(config.model, IDENTITIES.value)
+    method, model = method_and_model(config)
     for name, export in (("training step", exported_step), ("embedding", exported_embed)):
         began = time.monotonic()
-        size = len(export(model, config, mesh, "cuda").mlir_module_serialized)
+        size = len(export(method, model, config, mesh, "gpu").mlir_module_serialized)
         print(f"cuda, {name}: {size / 1e6:.1f} MB, {time.monotonic() - began:.0f} s")
 
 
@@ -224,7 +230,7 @@ def main() -> int:
     if CUDA.value:
         cuda(config)
         return 0
-    state = train.state_shapes(METHODS[config.method].Model(config.model, IDENTITIES.value), config)
+    state = state_shapes(*method_and_model(config), config)
     trained, frozen = (
         sum(x.size for x in jax.tree.leaves(t)) for t in (state.params, state.frozen)
     )

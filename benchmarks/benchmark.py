@@ -6,8 +6,7 @@
 
 The limit is the rate of the machine's matrix products in the model's `compute_dtype`, measured in
 turns with what is compared with it, so that other load hits both. A share is the arithmetic of the
-published implementation per second, as the method counts it (`operations`), over that rate; medians
-count. On a CPU, `processor` is the same per second that the process computed, whatever else was
+published implementation per second (`arithmetic.py`) over that rate; medians count. On a CPU, `processor` is the same per second that the process computed, whatever else was
 running. A method that does not count has no shares.
 
     step        the jitted training step: share, compile time without and with a cache, memory
@@ -30,6 +29,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import arithmetic
 import benchmark_data
 import benchmark_metrics
 import jax
@@ -97,10 +97,11 @@ class Setup(NamedTuple):
         return 2 * self.pairs * self.config.data.frames
 
     def operations(self, training: bool) -> int | None:
-        """How many a batch takes; None where the method does not count them."""
-        if not hasattr(self.method, "operations"):
+        """How many a batch takes as published; None where nobody has counted them."""
+        if self.config.method not in arithmetic.METHODS:
             return None
-        work = self.method.operations(self.config, FACTS).values()
+        counted = arithmetic.METHODS[self.config.method](self.config, FACTS.identities)
+        work = counted.values()
         return 2 * self.pairs * sum(w.training if training else w.forward for w in work)
 
 

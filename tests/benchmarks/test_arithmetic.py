@@ -1,13 +1,13 @@
 """The count of the arithmetic that shares are of."""
 
+import arithmetic
 import jax
 import jax.numpy as jnp
 import pytest
+from arithmetic import Work
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from dinogrl_jax.models import arithmetic
-from dinogrl_jax.models.arithmetic import Work
 from dinogrl_jax.models.dinov2 import DINOv2
 from dinogrl_jax.models.resnet import Stages
 from dinogrl_jax.ops import forms

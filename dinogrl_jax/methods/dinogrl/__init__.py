@@ -3,7 +3,6 @@
 from dinogrl_jax.methods.contract import no_sweep as before_epoch
 from dinogrl_jax.methods.dinogrl.losses import training_loss
 from dinogrl_jax.methods.dinogrl.model import Model, descriptor, part_names
-from dinogrl_jax.methods.dinogrl.operations import operations
 from dinogrl_jax.methods.dinogrl.pictures import pictures
 from dinogrl_jax.methods.dinogrl.settings import settings
 from dinogrl_jax.methods.dinogrl.training import groups
@@ -19,7 +18,6 @@ __all__ = [
     "before_epoch",
     "descriptor",
     "groups",
-    "operations",
     "part_names",
     "pictures",
     "released_facts",

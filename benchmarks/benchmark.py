@@ -6,8 +6,9 @@
 
 The limit is the rate of the machine's matrix products in the model's `compute_dtype`, measured in
 turns with what is compared with it, so that other load hits both. A share is the arithmetic of the
-published implementation per second (`arithmetic.py`) over that rate; medians count. On a CPU, `processor` is the same per second that the process computed, whatever else was
-running. A method that does not count has no shares.
+published implementation per second (`arithmetic.py`) over that rate; medians count. On a CPU,
+`processor` is the same per second that the process computed, whatever else was running. A method
+whose arithmetic nobody has counted has no shares.
 
     step        the jitted training step: share, compile time without and with a cache, memory
     extract     descriptors of a batch of one modality: the same

@@ -2,7 +2,7 @@
 
     python benchmarks/benchmark.py --what step,extract --out found.json
     python benchmarks/benchmark.py --config tests/small.py --what step --trace /tmp/trace
-    python benchmarks/benchmark.py --compare docs/benchmark_cpu.json
+    python benchmarks/benchmark.py --compare found.json
 
 The limit is the rate of the machine's matrix products in the model's `compute_dtype`, measured in
 turns with what is compared with it, so that other load hits both. A share is the arithmetic of the

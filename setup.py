@@ -7,20 +7,21 @@ from setuptools import find_packages, setup
 setup(
     name="dinogrl_jax",
     version="0.1.0",
-    description="Video-based visible-infrared person re-identification in JAX: DinoGRL",
+    description="Video-based visible-infrared person re-identification in JAX",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["dinogrl_jax", "dinogrl_jax.*"]),
     python_requires=">=3.11,<3.14",
-    # jax 0.10 is the last for Python 3.11; 0.11 and later need 3.12. Neither brings TensorFlow.
+    # jax 0.10 and flax 0.12.8 are the last for Python 3.11; later ones need 3.12. None brings
+    # TensorFlow. jax 0.12 does not compile a step for CPUs with `devices/compiling.py`'s options.
     install_requires=[
         "array_record>=0.8",
         "clu>=0.0.12",
         "flatbuffers>=24",
         "flax>=0.12,<0.13",
         "grain>=0.2.18",
-        "jax>=0.10,<0.13",
+        "jax>=0.10,<0.12",
         "jaxtyping>=0.3",
         "ml_collections>=1.1",
         "numpy>=2.0",
@@ -41,7 +42,7 @@ setup(
             "ruff>=0.14",
             "torch==2.13.0",  # compared with, never imported by the package
         ],
-        "cuda": ["jax[cuda13]>=0.10,<0.13"],
-        "tpu": ["jax[tpu]>=0.10,<0.13"],
+        "cuda": ["jax[cuda13]>=0.10,<0.12"],
+        "tpu": ["jax[tpu]>=0.10,<0.12"],
     },
 )

@@ -8,7 +8,7 @@ from dinogrl_jax.data.problems import Problem
 from dinogrl_jax.data.readers import bupt, manifest, prepared, vcm
 from dinogrl_jax.data.tracklets import Tracklet, long_enough
 from dinogrl_jax.data.walkers import synthetic
-from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.errors import InputError, lookup
 
 Sets = tuple[list[Tracklet], list[Tracklet]]  # training and test
 Problems = list[Problem] | None  # None: raise
@@ -23,10 +23,7 @@ def read(config: ConfigDict, problems: Problems = None) -> Sets:
 
     Raises InputError for an unknown data set, and for what is missing or wrong on disk.
     """
-    if config.dataset not in DATASETS:
-        raise InputError(
-            f"data.dataset = {config.dataset!r}: there is {', '.join(sorted(DATASETS))}"
-        )
+    reader = lookup(DATASETS, config.dataset, "data.dataset")
     if not config.root:
         raise InputError("data.root is empty: say where the data set lies, --config.data.root=DIR")
     if (config.auxiliary or config.fake_infrared) and config.batch_rule == "camera-pairs":
@@ -34,33 +31,25 @@ def read(config: ConfigDict, problems: Problems = None) -> Sets:
             "data.batch_rule = 'camera-pairs' never draws what data.auxiliary and "
             "data.fake_infrared add: set it to 'identity', or leave them out"
         )
-    if prepared.is_prepared(config.root):
-        return prepared.read_splits(config, problems)
-    return DATASETS[config.dataset](config, problems)
+    reader = prepared.read_splits if prepared.is_prepared(config.root) else reader
+    return reader(config, problems)
 
 
 def hitsz_vcm(config: ConfigDict, problems: Problems) -> Sets:
-    return vcm.read_splits(
-        config.root,
-        minimum_frames=config.minimum_frames,
-        discard_train=config.discard_train,
-        discard_test=config.discard_test,
-        problems=problems,
-    )
+    names = ("minimum_frames", "discard_train", "discard_test")
+    settings = {name: config[name] for name in names}
+    return vcm.read_splits(config.root, **settings, problems=problems)
 
 
 def bupt_campus(config: ConfigDict, problems: Problems) -> Sets:
-    sets = bupt.read_splits(
-        config.root,
-        auxiliary=config.auxiliary,
-        fake_infrared=config.fake_infrared,
-        problems=problems,
-    )
-    return filtered(sets, config, problems)
+    settings = {name: config[name] for name in prepared.SETTINGS}
+    sets = bupt.read_splits(config.root, **settings, problems=problems)
+    return long_enough_sets(sets, config, problems)
 
 
 def listed_in_manifest(config: ConfigDict, problems: Problems) -> Sets:
-    return filtered(manifest.read_splits(config.root, problems=problems), config, problems)
+    sets = manifest.read_splits(config.root, problems=problems)
+    return long_enough_sets(sets, config, problems)
 
 
 def synthetic_walkers(config: ConfigDict, problems: Problems) -> Sets:
@@ -74,21 +63,19 @@ def synthetic_walkers(config: ConfigDict, problems: Problems) -> Sets:
     return hitsz_vcm(config, problems)
 
 
-def filtered(sets: Sets, config: ConfigDict, problems: Problems) -> Sets:
+def long_enough_sets(sets: Sets, config: ConfigDict, problems: Problems) -> Sets:
     if config.discard_train or config.discard_test:
         raise InputError(
             "data.discard_train and data.discard_test are for HITSZ-VCM: leave them empty"
         )
-    left_out: list[Problem] = []
+    left_out = [] if problems is None else problems
     train, test = (long_enough(split, config.minimum_frames, left_out) for split in sets)
-    if problems is not None:
-        problems += left_out
     return train, test
 
 
 DATASETS = {
-    "vcm": hitsz_vcm,
     "bupt": bupt_campus,
     "manifest": listed_in_manifest,
     "synthetic": synthetic_walkers,
+    "vcm": hitsz_vcm,
 }

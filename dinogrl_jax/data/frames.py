@@ -16,7 +16,6 @@ from dinogrl_jax.interface.errors import InputError
 
 SHARD = ".array_record-"
 RECORD_NAME = re.compile(rf"(.*{re.escape(SHARD)}\d+-of-\d+)#(\d+)", re.DOTALL)
-IMAGE_FEATURE = b"image"  # the feature of a record that holds the file
 
 
 class FrameError(InputError):
@@ -41,7 +40,7 @@ def decoder_input(frame: str) -> str | io.BytesIO:
 def file_bytes(frame: str) -> bytes:
     """The bytes of the image file; OSError or InputError if it cannot be read."""
     if is_record(frame):
-        return bytes_feature(record_bytes(frame), IMAGE_FEATURE)
+        return image_feature(record_bytes(frame))
     with open(frame, "rb") as file:
         return file.read()
 
@@ -69,15 +68,15 @@ def shard_reader(shard: str, thread: int) -> ArrayRecordReader:
     return ArrayRecordReader(shard)
 
 
-def bytes_feature(example: bytes, name: bytes) -> bytes:
-    """The first value of a bytes feature of a serialised tf.train.Example."""
+def image_feature(example: bytes) -> bytes:
+    """The bytes of the feature "image" of a serialised tf.train.Example."""
     for features in message_fields(memoryview(example)):  # Example.features
         for entry in message_fields(features):  # Features.feature, a map
             key, value = message_fields(entry)
-            if key == name:
+            if key == b"image":
                 (values,) = message_fields(value)  # Feature.bytes_list
                 return bytes(next(message_fields(values)))  # BytesList.value
-    raise InputError(f"a record has no feature {name.decode()}: prepare the shard again")
+    raise InputError("a record has no feature image: prepare the shard again")
 
 
 def message_fields(message: memoryview) -> Iterator[memoryview]:

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -29,12 +29,8 @@ from ml_collections import ConfigDict
 from dinogrl_jax.data import sampling, transforms
 from dinogrl_jax.data.batches import (
     Batch,
-    Clip,
-    ClipShape,
     EvaluationBatch,
     EvaluationRecipe,
-    IdentityPairs,
-    ListedPairs,
     TrainingRecipe,
     process_rows,
 )
@@ -48,169 +44,7 @@ BATCHES_IN_FLIGHT = 4  # of a worker: in the making, in two queues, in the paren
 logger = logging.getLogger(__name__)
 
 
-def training_batches(
-    tracklets: Sequence[Tracklet],
-    labels: Mapping[int | str, int],
-    config: ConfigDict,
-    *,
-    start_step: int = 0,
-    steps: int,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> "Batches":
-    """The augmented batches of `steps` steps, `start_step` the first.
-
-    Args:
-        tracklets: the training set.
-        labels: the label of each of its identities, as `tracklets.labels` makes them.
-        config: its `data`, `augment` and `seed` are used.
-        process_index, process_count: this process gets its contiguous share of every batch.
-
-    Raises:
-        InputError: at once if the set cannot fill a batch; from `next` for an unreadable image.
-    """
-    data = config.data
-    check_training(tracklets, data.identities_per_batch)
-    if config.seed < 0:
-        raise InputError(f"seed = {config.seed}: it has to be 0 or more")
-    recipe = TrainingRecipe(
-        tracklets=tracklets,
-        pairs=lookup(BATCH_RULES, data.batch_rule, "data.batch_rule")(
-            tracklets, labels, config, start_step + steps
-        ),
-        aligned=data.batch_rule == CAMERA_PAIRS,
-        frame_rule=lookup(sampling.TRAINING_FRAMES, data.training_frames, "data.training_frames"),
-        own=process_rows(
-            data.identities_per_batch * data.tracklets_per_identity, process_index, process_count
-        ),
-        shape=ClipShape(data.frames, data.height, data.width),
-        augment=transforms.Augment(**config.get("augment", {})),
-        seed=config.seed,
-        replace=lookup(BAD_FRAMES, data.bad_frames, "data.bad_frames"),
-    )
-    return Batches(recipe, range(start_step, start_step + steps), data.workers)
-
-
-def identity_rule(
-    tracklets: Sequence[Tracklet], labels: Mapping[int | str, int], config: ConfigDict, _: int
-) -> IdentityPairs:
-    members = sampling.members(tracklets, labels)
-    data = config.data
-    return IdentityPairs(
-        members, data.identities_per_batch, data.tracklets_per_identity, config.seed
-    )
-
-
-def camera_pairs_rule(
-    tracklets: Sequence[Tracklet], labels: Mapping[int | str, int], config: ConfigDict, steps: int
-) -> ListedPairs:
-    data = config.data
-    pairs = sampling.aligned_pairs(tracklets, labels)
-    camera = np.array([tracklets[position].camera for position in pairs.visible], int)
-    size = data.identities_per_batch, data.tracklets_per_identity
-    return ListedPairs(pairs, sampling.camera_pairs(pairs, camera, *size, config.seed, steps))
-
-
-CAMERA_PAIRS = "camera-pairs"
-BATCH_RULES = {"identity": identity_rule, CAMERA_PAIRS: camera_pairs_rule}
-BAD_FRAMES = {"stop": False, "neighbour": True}  # whether to replace
-
-
-def evaluation_batches(
-    tracklets: Sequence[Tracklet],
-    config: ConfigDict,
-    *,
-    multiple: int = 1,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> "Batches":
-    """Every tracklet as it is: the visible ones in order, then the infrared ones.
-
-    Each is one clip, or with `data.test_frames` = "dense" as many as hold all its frames.
-
-    Args:
-        tracklets: the test set, or a modality of it.
-        config: its `data` and `evaluation.tracklets_per_batch` are used.
-        multiple: of which the size of a batch has to be one; it is rounded up.
-        process_index, process_count: this process gets its contiguous share of every batch.
-
-    Raises:
-        InputError: at once if there is no tracklet; from `next` for an unreadable image.
-    """
-    check(tracklets, "test")
-    size = round_up(config.evaluation.tracklets_per_batch, multiple)
-    own = process_rows(size, process_index, process_count)
-    return one_by_one(tracklets, config, config.data.test_frames, size=size, own=own)
-
-
-def sweep_batches(
-    tracklets: Sequence[Tracklet],
-    labels: Mapping[int | str, int],
-    config: ConfigDict,
-    size: int,
-    *,
-    multiple: int = 1,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> "Batches":
-    """Every training tracklet once, as one clip that is not augmented: visible ones first.
-
-    Frames are chosen as in a test; where that takes all of them ("dense"), the first of each chunk.
-
-    Args:
-        tracklets: the training set.
-        labels: the label of each of its identities.
-        config: its `data` is used.
-        size: of a batch; rounded up to one of which `multiple` is a divisor.
-        process_index, process_count: this process gets its contiguous share of every batch.
-
-    Raises:
-        InputError: at once if there is no tracklet; from `next` for an unreadable image.
-    """
-    check(tracklets, "training")
-    rule, size = config.data.test_frames, round_up(size, multiple)
-    return one_by_one(
-        tracklets,
-        config,
-        "first-per-chunk" if rule == "dense" else rule,
-        size=size,
-        own=process_rows(size, process_index, process_count),
-        labels=labels,
-        replace=lookup(BAD_FRAMES, config.data.bad_frames, "data.bad_frames"),
-    )
-
-
-def round_up(size: int, multiple: int) -> int:
-    """The smallest multiple that is not below a size."""
-    return -(-size // multiple) * multiple
-
-
-def one_by_one(
-    tracklets: Sequence[Tracklet], config: ConfigDict, rule: str, *, size: int, **options: Any
-) -> "Batches":
-    """The batches of all clips of tracklets by a rule of test frames, visible ones first.
-
-    options: further fields of `EvaluationRecipe`.
-    """
-    data = config.data
-    clip_rule = lookup(sampling.TEST_CLIPS, rule, "data.test_frames")
-    rows = []
-    for modality in MODALITIES:
-        clips = [
-            Clip(position, number)
-            for position, tracklet in enumerate(tracklets)
-            if tracklet.modality == modality
-            for number in range(len(clip_rule(len(tracklet.frames), data.frames)))
-        ]
-        rows += [clips[i : i + size] for i in range(0, len(clips), size)]
-    shape = ClipShape(data.frames, data.height, data.width)
-    recipe = EvaluationRecipe(tracklets, rows, rule, size, shape=shape, **options)
-    batches = Batches(recipe, range(len(rows)), data.workers)
-    batches.clips = sum(map(len, rows))
-    return batches
-
-
-class Batches(Iterator):
+class Batches(Iterator, contextlib.AbstractContextManager):
     """An iterator over a recipe's batches, in order; `with` or `close` ends its workers.
 
     `replaced` counts the frames that could not be read so far, each of which is warned of once.
@@ -224,17 +58,16 @@ class Batches(Iterator):
     def __init__(self, recipe: Recipe, indices: range, workers: int) -> None:
         self.recipe, self.length = recipe, len(indices)
         self.shape = recipe.frames_shape
-        self.folder = None
-        self.clips = self.length * self.shape[0]
         self.replaced: Counter[str] = Counter()
-        dataset = grain.MapDataset.source(indices)
-        if workers == 0:
-            dataset = dataset.map(functools.partial(in_memory, recipe))
-            dataset = dataset.to_iter_dataset(grain.ReadOptions(THREADS, THREADS))
-        else:
+        self.folder = None
+        if workers:
             self.folder = shared_folder(BATCHES_IN_FLIGHT * workers * 4 * math.prod(self.shape))
-            dataset = dataset.map(functools.partial(in_file, recipe, self.folder.name))
-            dataset = in_processes(dataset, min(workers, self.length), self.folder.name)
+        name = self.folder.name if workers else ""
+        dataset = grain.MapDataset.source(indices).map(functools.partial(made_batch, recipe, name))
+        if workers:
+            dataset = in_processes(dataset, min(workers, self.length), name)
+        else:
+            dataset = dataset.to_iter_dataset(grain.ReadOptions(THREADS, THREADS))
         self.iterator = iter(dataset)
 
     def __len__(self) -> int:
@@ -246,11 +79,17 @@ class Batches(Iterator):
         except BaseException:  # the end, bad input, Ctrl-C
             self.close()
             raise
-        for frame in getattr(batch, "replaced", ()):
+        for frame in batch.replaced:
             self.replaced[frame] += 1
             if self.replaced[frame] == 1:
                 logger.warning("%s cannot be read: a neighbour stands in for it", frame)
-        return with_frames(batch, self.shape) if self.folder else batch
+        if not self.folder:
+            return batch
+        with open(batch.frames, "r+b") as file:
+            memory = mmap.mmap(file.fileno(), 0)
+        # The file is free once nothing refers to its memory any more.
+        weakref.finalize(memory, release, batch.frames).atexit = False
+        return batch._replace(frames=np.frombuffer(memory, np.float32).reshape(self.shape))
 
     def close(self) -> None:
         if hasattr(self.iterator, "close"):
@@ -259,15 +98,144 @@ class Batches(Iterator):
         if self.folder:
             self.folder.cleanup()
 
-    def __enter__(self) -> "Batches":
-        return self
-
     def __exit__(self, *_) -> None:
         self.close()
 
 
-def in_memory(recipe: Recipe, index: int) -> Batch | EvaluationBatch:
-    return recipe(index, np.empty(recipe.frames_shape, np.float32))
+def training_batches(
+    tracklets: Sequence[Tracklet],
+    labels: Mapping[int | str, int],
+    config: ConfigDict,
+    *,
+    start_step: int = 0,
+    steps: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """The augmented batches of `steps` steps, `start_step` the first.
+
+    Args:
+        tracklets: the training set.
+        labels: the label of each of its identities, as `tracklets.labels` makes them.
+        config: its `data`, `augment` and `seed` are used.
+        process_index, process_count: this process gets its contiguous share of every batch.
+
+    Raises:
+        InputError: at once if the set cannot fill a batch; from `next` for an unreadable image.
+    """
+    data = config.data
+    identities, each = data.identities_per_batch, data.tracklets_per_identity
+    check_training(tracklets, identities)
+    if config.seed < 0:
+        raise InputError(f"seed = {config.seed}: it has to be 0 or more")
+    pairs_rule = lookup(BATCH_RULES, data.batch_rule, "data.batch_rule")
+    last = start_step + steps
+    recipe = TrainingRecipe(
+        tracklets=tracklets,
+        pairs=pairs_rule(tracklets, labels, identities, each, config.seed, last),
+        aligned=pairs_rule is camera_pairs_rule,
+        frame_rule=lookup(sampling.TRAINING_FRAMES, data.training_frames, "data.training_frames"),
+        own=process_rows(identities * each, process_index, process_count),
+        shape=(data.frames, data.height, data.width),
+        augment=transforms.Augment(**config.get("augment", {})),
+        seed=config.seed,
+        replace=lookup(BAD_FRAMES, data.bad_frames, "data.bad_frames"),
+    )
+    return Batches(recipe, range(start_step, last), data.workers)
+
+
+# Batch rules: from the arguments of `sampling.identity_pairs` and the number of steps, the pairs of
+# a step as a function, which other processes get.
+
+
+def identity_rule(tracklets, labels, identities, each, seed, _) -> Callable:
+    members = sampling.members(tracklets, labels)
+    return functools.partial(sampling.identity_pairs, members, identities, each, seed)
+
+
+def camera_pairs_rule(tracklets, labels, identities, each, seed, steps) -> Callable:
+    pairs = sampling.aligned_pairs(tracklets, labels)
+    camera = np.array([tracklets[position].camera for position in pairs.visible], int)
+    rows = sampling.camera_pairs(pairs, camera, identities, each, seed, steps)
+    return functools.partial(sampling.listed_pairs, pairs, rows)
+
+
+BATCH_RULES = {"identity": identity_rule, "camera-pairs": camera_pairs_rule}
+BAD_FRAMES = {"stop": False, "neighbour": True}  # whether to replace
+
+
+def evaluation_batches(tracklets: Sequence[Tracklet], config: ConfigDict, **share: int) -> Batches:
+    """Every tracklet as it is: the visible ones in order, then the infrared ones.
+
+    Each is one clip, or with `data.test_frames` = "dense" as many as hold all its frames.
+
+    Args:
+        tracklets: the test set, or a modality of it.
+        config: its `data` and `evaluation.tracklets_per_batch` are used.
+        share: `multiple`, of which the size of a batch has to be one (it is rounded up);
+            `process_index` and `process_count`, whose contiguous share of every batch this is.
+
+    Raises:
+        InputError: at once if there is no tracklet; from `next` for an unreadable image.
+    """
+    check(tracklets, "test")
+    size, rule = config.evaluation.tracklets_per_batch, config.data.test_frames
+    return one_by_one(tracklets, config.data, rule, size, **share)
+
+
+def sweep_batches(
+    tracklets: Sequence[Tracklet],
+    labels: Mapping[int | str, int],
+    config: ConfigDict,
+    size: int,
+    **share: int,
+) -> Batches:
+    """Every training tracklet once, as one clip that is not augmented: visible ones first.
+
+    Frames are chosen as in a test; where that takes all of them ("dense"), the first of each chunk.
+
+    labels: the label of each identity. size: of a batch; `config.data` is used, and `share` as by
+    `evaluation_batches`.
+
+    Raises InputError at once if there is no tracklet; from `next` for an unreadable image.
+    """
+    check(tracklets, "training")
+    data = config.data
+    rule = "first-per-chunk" if data.test_frames == "dense" else data.test_frames
+    replace = lookup(BAD_FRAMES, data.bad_frames, "data.bad_frames")
+    return one_by_one(tracklets, data, rule, size, **share, labels=labels, replace=replace)
+
+
+def one_by_one(
+    tracklets: Sequence[Tracklet],
+    data: ConfigDict,
+    rule: str,
+    size: int,
+    *,
+    multiple: int = 1,
+    process_index: int = 0,
+    process_count: int = 1,
+    **options: Any,
+) -> Batches:
+    """The batches of all clips of tracklets by a rule of test frames, visible ones first.
+
+    options: further fields of `EvaluationRecipe`.
+    """
+    clip_rule = lookup(sampling.TEST_CLIPS, rule, "data.test_frames")
+    size = -(-size // multiple) * multiple
+    rows = []
+    for modality in MODALITIES:
+        clips = [
+            (position, number)
+            for position, tracklet in enumerate(tracklets)
+            if tracklet.modality == modality
+            for number in range(len(clip_rule(len(tracklet.frames), data.frames)))
+        ]
+        rows += [clips[i : i + size] for i in range(0, len(clips), size)]
+    own = process_rows(size, process_index, process_count)
+    shape = data.frames, data.height, data.width
+    recipe = EvaluationRecipe(tracklets, rows, rule, size, own, shape, **options)
+    return Batches(recipe, range(len(rows)), data.workers)
 
 
 # Between processes the frames travel as the name of a file that both map into memory: nothing is
@@ -280,13 +248,16 @@ FREE = ".free"  # ends the names of files that no batch uses
 MAPPED = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
 
 
-def in_file(recipe: Recipe, folder: str, index: int) -> Batch | EvaluationBatch:
-    """A batch with the name of a file in place of its frames."""
+def made_batch(recipe: Recipe, folder: str, index: int) -> Batch | EvaluationBatch:
+    """A batch; where there is a folder, with the name of a file in place of its frames."""
+    if not folder:
+        return recipe(index, np.empty(recipe.frames_shape, np.float32))
     path = os.path.join(folder, str(index))
     with open(path, "r+b" if claimed(folder, path) else "w+b") as file:
         file.truncate(4 * math.prod(recipe.frames_shape))
         memory = mmap.mmap(file.fileno(), 0, flags=MAPPED)
-    return recipe(index, as_frames(memory, recipe.frames_shape))._replace(frames=path)
+    frames = np.frombuffer(memory, np.float32).reshape(recipe.frames_shape)
+    return recipe(index, frames)._replace(frames=path)
 
 
 def claimed(folder: str, path: str) -> bool:
@@ -299,18 +270,6 @@ def claimed(folder: str, path: str) -> bool:
             except FileNotFoundError:  # another worker was faster
                 continue
     return False
-
-
-def with_frames(batch: Batch | EvaluationBatch, shape: tuple[int, ...]) -> Batch | EvaluationBatch:
-    """The batch with its frames, whose file is free once nothing refers to them any more."""
-    with open(batch.frames, "r+b") as file:
-        memory = mmap.mmap(file.fileno(), 0)
-    weakref.finalize(memory, release, batch.frames).atexit = False
-    return batch._replace(frames=as_frames(memory, shape))
-
-
-def as_frames(memory: mmap.mmap, shape: tuple[int, ...]) -> np.ndarray:
-    return np.frombuffer(memory, np.float32).reshape(shape)
 
 
 def release(path: str) -> None:
@@ -343,11 +302,11 @@ def follow_parent(folder: str, *_) -> None:
 
     Ctrl-C reaches all processes of a terminal; the training process finishes its step first.
     """
+
+    def end_after_parent() -> None:
+        multiprocessing.parent_process().join()
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_after_parent, args=(folder,), daemon=True).start()
-
-
-def end_after_parent(folder: str) -> None:
-    multiprocessing.parent_process().join()
-    shutil.rmtree(folder, ignore_errors=True)
-    os._exit(1)
+    threading.Thread(target=end_after_parent, daemon=True).start()

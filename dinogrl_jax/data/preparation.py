@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -19,10 +18,11 @@ from dinogrl_jax.data.problems import raise_if_any
 from dinogrl_jax.data.readers import prepared
 from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.interface.files import atomic_write
+from dinogrl_jax.interface.files import atomic_write, read_json, write_json
 from dinogrl_jax.interface.progress import Progress
 
 UNCOMPRESSED = "group_size:1,uncompressed"  # image files do not shrink, and each is read alone
+PLAN_FILE = "unfinished.json"  # the settings of a preparation that has not ended
 VERSION = "1.0.0"  # of the data set, as tensorflow-datasets sees it
 
 
@@ -75,15 +75,13 @@ def prepare(
     folder = preparation_folder(out, about)
     root = os.path.dirname(config.root) if os.path.isfile(config.root) else config.root
     done = write_shards(shards, partial(write_shard, folder, root, encoding), workers)
-    write_index(folder, root, shards)
+    write_index(folder / prepared.INDEX_FILE, root, shards)
     write_metadata(folder, config.dataset, shards, done)
-    files = {shard.name: done[shard.name] for shard in shards}
-    files[prepared.INDEX_FILE] = prepared.file_facts(str(folder / prepared.INDEX_FILE))
+    files = done | {prepared.INDEX_FILE: prepared.file_facts(str(folder / prepared.INDEX_FILE))}
     about |= {"files": files, "tracklets": {split: len(found) for split, found in sets.items()}}
-    write_text(folder / prepared.ABOUT_FILE, json.dumps(about, indent=2) + "\n")
-    for shard in shards:
-        done_file(folder, shard.name).unlink(missing_ok=True)
-    (folder / "unfinished.json").unlink(missing_ok=True)
+    write_json(folder / prepared.ABOUT_FILE, about)
+    for leftover in (*folder.glob(".*.done"), folder / PLAN_FILE):
+        leftover.unlink()
     return about
 
 
@@ -91,8 +89,7 @@ def planned_shards(sets: dict[str, list[Tracklet]], dataset: str, size: int) -> 
     """The shards of each split: complete tracklets in their order, about `size` frames in each."""
     shards = []
     for split, tracklets in sets.items():
-        groups: list[list[Tracklet]] = []
-        room = 0
+        groups, room = [], 0
         for tracklet in tracklets:
             if room <= 0:
                 groups.append([])
@@ -100,8 +97,7 @@ def planned_shards(sets: dict[str, list[Tracklet]], dataset: str, size: int) -> 
             groups[-1].append(tracklet)
             room -= len(tracklet.frames)
         for number, group in enumerate(groups):
-            place = f"{number:05d}-of-{len(groups):05d}"
-            name = f"{dataset}-{split}{frames.SHARD}{place}"
+            name = f"{dataset}-{split}{frames.SHARD}{number:05d}-of-{len(groups):05d}"
             shards.append(Shard(name, split, tuple(group)))
     return shards
 
@@ -109,26 +105,25 @@ def planned_shards(sets: dict[str, list[Tracklet]], dataset: str, size: int) -> 
 def preparation_folder(out: str, about: dict[str, Any]) -> Path:
     """The folder `out`: new, or that of an unfinished preparation with the same settings."""
     folder = Path(out)
-    plan = folder / "unfinished.json"
+    plan = folder / PLAN_FILE
     if folder.exists() and any(folder.iterdir()):
-        if not plan.is_file() or json.loads(plan.read_text()) != about:
+        if not plan.is_file() or read_json(plan) != about:
             raise InputError(f"{out} is not empty and no unfinished preparation of the same kind")
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(plan, json.dumps(about))
+    write_json(plan, about)
     return folder
 
 
 def write_shards(shards: Sequence[Shard], write: partial, workers: int) -> dict[str, dict]:
     """Write all shards; the size, checksum and number of frames of each, by its name."""
     done, problems = {}, []
-    total = sum(len(tracklet.frames) for shard in shards for tracklet in shard.tracklets)
-    with Progress("preparing", total, "frames") as progress:
-        for shard, (facts, unreadable) in zip(
-            shards, map_in_processes(write, shards, workers), strict=True
-        ):
+    counts = [sum(len(tracklet.frames) for tracklet in shard.tracklets) for shard in shards]
+    with Progress("preparing", sum(counts), "frames") as progress:
+        written = map_in_processes(write, shards, workers)
+        for shard, count, (facts, unreadable) in zip(shards, counts, written, strict=True):
             done[shard.name] = facts
             problems += unreadable
-            progress.add(sum(len(tracklet.frames) for tracklet in shard.tracklets))
+            progress.add(count)
     raise_if_any(problems, "frames that cannot be prepared")
     return done
 
@@ -136,10 +131,13 @@ def write_shards(shards: Sequence[Shard], write: partial, workers: int) -> dict[
 def write_shard(
     folder: Path, root: str, encoding: Encoding, shard: Shard
 ) -> tuple[dict[str, Any], list[str]]:
-    """Write a shard unless it is complete; its size, checksum and count, and unreadable frames."""
-    place, known = folder / shard.name, done_file(folder, shard.name)
+    """Write a shard unless it is complete; its size, checksum and count, and unreadable frames.
+
+    It is complete if there is a file `.<name>.done`, which holds the first three.
+    """
+    place, known = folder / shard.name, folder / f".{shard.name}.done"
     if known.is_file() and place.is_file():
-        facts = json.loads(known.read_text())
+        facts = read_json(known)
         if place.stat().st_size == facts["bytes"]:
             return facts, []
     draft = folder / f".{shard.name}.draft"
@@ -149,28 +147,22 @@ def write_shard(
         for frame in tracklet.frames:
             try:
                 image = encoded_frame(frame, encoding)
-            except (OSError, InputError) as error:
-                problems.append(
-                    str(error) if isinstance(error, InputError) else f"{frame}: {error}"
-                )
-                continue
-            writer.write(
-                serialized_example(features, image, os.path.relpath(frame, root), tracklet)
-            )
-            count += 1
+            except InputError as error:
+                problems.append(str(error))
+            except OSError as error:
+                problems.append(f"{frame}: {error}")
+            else:
+                name = os.path.relpath(frame, root)
+                writer.write(serialized_example(features, image, name, tracklet))
+                count += 1
     writer.close()
     if problems:
         draft.unlink()
         return {}, problems
     draft.replace(place)
     facts = prepared.file_facts(str(place)) | {"frames": count}
-    write_text(known, json.dumps(facts))
+    write_json(known, facts)
     return facts, []
-
-
-def done_file(folder: Path, shard: str) -> Path:
-    """The file whose existence says that a shard is complete."""
-    return folder / f".{shard}.done"
 
 
 def encoded_frame(frame: str, encoding: Encoding) -> bytes:
@@ -178,10 +170,8 @@ def encoded_frame(frame: str, encoding: Encoding) -> bytes:
     if encoding.kind == "original":
         return frames.file_bytes(frame)
     picture, out = transforms.image(frame, encoding.height, encoding.width), io.BytesIO()
-    options: dict[str, Any] = {"compress_level": 1}
-    if encoding.kind == "jpeg":
-        options = {"quality": encoding.quality, "subsampling": 0}
-    picture.save(out, encoding.kind, **options)
+    jpeg = {"quality": encoding.quality, "subsampling": 0}
+    picture.save(out, encoding.kind, **(jpeg if encoding.kind == "jpeg" else {"compress_level": 1}))
     return out.getvalue()
 
 
@@ -208,27 +198,23 @@ def record_features() -> Any:
 
 def serialized_example(features: Any, image: bytes, name: str, tracklet: Tracklet) -> bytes:
     """The record of a frame: a serialised tf.train.Example."""
-    fields = {
-        "image": image,
-        "name": name,
-        "identity": str(tracklet.identity),
-        "camera": tracklet.camera,
-        "modality": tracklet.modality,
-        "role": tracklet.role,
-    }
+    names = ("identity", "camera", "modality", "role")
+    fields = {"image": image, "name": name, **{key: getattr(tracklet, key) for key in names}}
+    fields["identity"] = str(tracklet.identity)
     return features.serialize_example(features.encode_example(fields))
 
 
-def write_index(folder: Path, root: str, shards: Sequence[Shard]) -> None:
-    lines = []
-    for shard in shards:
-        first = 0
-        for tracklet in shard.tracklets:
-            names = tuple(os.path.relpath(frame, root) for frame in tracklet.frames)
-            relative = tracklet._replace(frames=names)
-            lines.append(prepared.Entry(shard.split, relative, shard.name, first).line())
-            first += len(names)
-    write_text(folder / prepared.INDEX_FILE, "\n".join(lines) + "\n")
+def write_index(path: Path, root: str, shards: Sequence[Shard]) -> None:
+    """Write a line for each tracklet."""
+    with atomic_write(path) as file:
+        for shard in shards:
+            first = 0
+            for tracklet in shard.tracklets:
+                names = tuple(os.path.relpath(frame, root) for frame in tracklet.frames)
+                relative = tracklet._replace(frames=names)
+                line = prepared.index_line(shard.split, relative, shard.name, first)
+                file.write(f"{line}\n".encode())
+                first += len(names)
 
 
 def write_metadata(
@@ -242,12 +228,11 @@ def write_metadata(
     splits = []
     for split in ("train", "test"):
         own = [done[shard.name] for shard in shards if shard.split == split]
+        lengths = [facts["frames"] for facts in own]
+        size = sum(facts["bytes"] for facts in own)
         splits.append(
             tfds.core.SplitInfo(
-                name=split,
-                shard_lengths=[facts["frames"] for facts in own],
-                num_bytes=sum(facts["bytes"] for facts in own),
-                filename_template=template,
+                name=split, shard_lengths=lengths, num_bytes=size, filename_template=template
             )
         )
     tfds.folder_dataset.write_metadata(
@@ -257,8 +242,3 @@ def write_metadata(
         version=VERSION,
         check_data=False,  # the check needs TensorFlow
     )
-
-
-def write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())

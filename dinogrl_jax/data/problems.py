@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from dinogrl_jax.interface.errors import InputError
@@ -26,24 +26,28 @@ class Problem(NamedTuple):
         return f"{os.path.basename(self.file)}:{self.line}: {self.text}" if self.line else self.text
 
 
-def enumeration(items: Sequence) -> str:
-    """The first items, separated by commas, and how many more there are."""
-    words = ", ".join(str(item) for item in items[:MAX_SHOWN])
-    return f"{words} and {len(items) - MAX_SHOWN} more" if len(items) > MAX_SHOWN else words
+def enumeration(items: Sequence, between: str = ", ", more: str = " and {} more") -> str:
+    """The first items, and how many more there are."""
+    words = between.join(str(item) for item in items[:MAX_SHOWN])
+    return words + more.format(len(items) - MAX_SHOWN) if len(items) > MAX_SHOWN else words
 
 
-def raise_if_any(problems: Sequence[str], where: str) -> None:
+def raise_if_any(problems: Sequence, where: str) -> None:
     """Raise one InputError if there are problems: the first in words, and how many more."""
     if problems:
-        more = (
-            f"; and {len(problems) - MAX_SHOWN} more problems" if len(problems) > MAX_SHOWN else ""
-        )
-        raise InputError(f"{where}: {'; '.join(problems[:MAX_SHOWN])}{more}")
+        raise InputError(f"{where}: {enumeration(problems, '; ', '; and {} more problems')}")
 
 
-def raise_or_warn(problems: Iterable[Problem], where: str) -> None:
-    """Raise one InputError for all fatal problems; without any, log one warning of the rest."""
-    problems = list(problems)
-    raise_if_any([str(problem) for problem in problems if problem.fatal], where)
+def raise_or_warn(
+    problems: Sequence[Problem], where: str, collected: list[Problem] | None = None
+) -> None:
+    """Raise one InputError for all fatal problems; without any, log one warning of the rest.
+
+    Where problems are `collected`, they are added there instead.
+    """
+    if collected is not None:
+        collected += problems
+        return
+    raise_if_any([problem for problem in problems if problem.fatal], where)
     if problems:
         logger.warning("%s: kept in spite of it: %s", where, enumeration(problems))

@@ -4,7 +4,7 @@ Source: the frame rules of MITML, VLD, DinoGRL and BUPTCampus, DinoGRL's Identit
 BUPTCampus's RandomIdentitySampler.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,33 +54,23 @@ def dense_clips(n: int, frames: int) -> Int[np.ndarray, "clips {frames}"]:
     return starts + np.arange(frames) % np.minimum(n - starts, frames)
 
 
-def one_clip(rule: Callable) -> Callable:
-    """A rule for one clip as a rule for clips, (n, frames) → indices [clips, frames]."""
-    return lambda n, frames: rule(n, frames)[None]
-
-
 TRAINING_FRAMES = {"random-per-chunk": one_per_chunk, "sorted-random": sorted_random}
-TEST_CLIPS = {
-    "first-per-chunk": one_clip(first_per_chunk),
-    "uniform": one_clip(uniform),
+TEST_CLIPS = {  # (n, frames) → indices [clips, frames]
+    "first-per-chunk": lambda n, frames: first_per_chunk(n, frames)[None],
+    "uniform": lambda n, frames: uniform(n, frames)[None],
     "dense": dense_clips,
 }
 
 
-class Members(NamedTuple):
-    """Positions of one identity's tracklets."""
-
-    visible: Int[np.ndarray, " v"]
-    infrared: Int[np.ndarray, " i"]
+Members = tuple[list[int], list[int]]  # positions of visible and of infrared tracklets
 
 
 def members(tracklets: Sequence[Tracklet], labels: Mapping[int | str, int]) -> list[Members]:
     """The tracklets of each label."""
-    positions: list[tuple[list[int], list[int]]] = [([], []) for _ in labels]
+    found: list[Members] = [([], []) for _ in labels]
     for position, tracklet in enumerate(tracklets):
-        label, modality = labels[tracklet.identity], MODALITIES.index(tracklet.modality)
-        positions[label][modality].append(position)
-    return [Members(np.array(visible), np.array(infrared)) for visible, infrared in positions]
+        found[labels[tracklet.identity]][MODALITIES.index(tracklet.modality)].append(position)
+    return found
 
 
 class Pairs(NamedTuple):
@@ -97,11 +87,14 @@ def identity_pairs(
     """The pairs of a step: distinct identities, `tracklets` of each drawn with replacement."""
     rng = stream(seed, BATCHES, step)
     labels = rng.choice(len(by_label), identities, replace=False)
-    drawn = [
-        [rng.choice(positions, tracklets) for positions in by_label[label]] for label in labels
-    ]
+    drawn = [[rng.choice(own, tracklets) for own in by_label[label]] for label in labels]
     visible, infrared = np.array(drawn).transpose(1, 0, 2).reshape(2, -1)
     return Pairs(np.repeat(labels, tracklets), visible, infrared)
+
+
+def listed_pairs(pairs: Pairs, rows: Int[np.ndarray, "steps b"], step: int) -> Pairs:
+    """The pairs of a step whose places among all are listed."""
+    return Pairs(*(column[rows[step]] for column in pairs))
 
 
 def aligned_pairs(tracklets: Sequence[Tracklet], labels: Mapping[int | str, int]) -> Pairs:

@@ -8,6 +8,7 @@ from dinogrl_jax.interface.errors import InputError
 
 UNKNOWN = -1  # a camera, or an identity
 MODALITIES = ("visible", "infrared")  # in this order on axis 1 of a training batch
+ROLES = ("query", "gallery", "both")  # of test tracklets; "train" is that of the others
 
 
 class Tracklet(NamedTuple):
@@ -17,8 +18,11 @@ class Tracklet(NamedTuple):
     identity: int | str
     camera: int  # as the data set numbers it; -1 unknown
     modality: str  # "visible" or "infrared"
-    role: str  # "train", or in a test: "query", "gallery", "both"
+    role: str  # "train", or in a test one of ROLES
     pair: int = -1  # shared with the other modality's tracklet that was filmed at once; -1 none
+
+    def __str__(self) -> str:
+        return f"{self.modality} tracklet of identity {self.identity}, camera {self.camera}"
 
 
 def labels(tracklets: Sequence[Tracklet]) -> dict[int | str, int]:
@@ -74,10 +78,11 @@ def check_training(tracklets: Sequence[Tracklet], identities: int) -> None:
     """Raise InputError unless at least `identities` are there, each in both modalities."""
     check(tracklets, "training")
     everyone = {tracklet.identity for tracklet in tracklets}
-    problems = []
-    for modality, missing in without_modality(tracklets).items():
-        if missing:
-            problems.append(f"no {modality} tracklet of identity {enumeration(missing)}")
+    problems = [
+        f"no {modality} tracklet of identity {enumeration(missing)}"
+        for modality, missing in without_modality(tracklets).items()
+        if missing
+    ]
     if problems:
         problems.append("training needs both: add them or leave the identities out")
     if len(everyone) < identities:
@@ -105,7 +110,6 @@ def long_enough(
         if len(tracklet.frames) >= max(minimum, 1):
             kept.append(tracklet)
         else:
-            name = f"{tracklet.modality} tracklet of identity {tracklet.identity}"
-            text = f"{name}, camera {tracklet.camera}, is left out: {len(tracklet.frames)} frames"
-            left_out.append(Problem(SHORT, f"{text}, fewer than {minimum}", fatal=False))
+            text = f"{tracklet}, is left out: {len(tracklet.frames)} frames, fewer than {minimum}"
+            left_out.append(Problem(SHORT, text, fatal=False))
     return kept

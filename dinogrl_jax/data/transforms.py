@@ -91,25 +91,27 @@ def mixed_channels(t: int, modality: str, rng: np.random.Generator) -> list[int 
 
 def fill_frame(out: Float32[np.ndarray, "h w 3"], path: str, draw: Draw = Draw()) -> None:  # noqa: B008
     """Write the file's frame, resized to `out`, as drawn and normalised."""
-    picture = moved(image(path, *out.shape[:2], draw.channels), draw)
-    if isinstance(draw.channels, int):
-        fill_channel(out, picture, draw)
+    h, w, _ = out.shape
+    picture = image(path, h, w, draw.channels)
+    if draw.down or draw.right:  # over zeros
+        picture = picture.crop((draw.right, draw.down, draw.right + w, draw.down + h))
+    if draw.flip:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    picture = np.asarray(picture)
+    if isinstance(draw.channels, int):  # the picture is that channel
+        band = picture * SCALE[draw.channels] + OFFSET[draw.channels]
+        if draw.erased:
+            band[draw.erased] = ERASED[draw.channels]
+        copy_to_channels(out, band)
         return
-    normalise(out, picture)
+    rows = out.reshape(h, w * 3)  # a view; numpy is slow on a last axis of 3
+    scale, offset = of_row(w)
+    np.multiply(picture.reshape(h, w * 3), scale, out=rows)  # (value / 255 - mean) / deviation
+    rows += offset
     if draw.erased:
         out[draw.erased] = ERASED
     if draw.channels == GREY:
         copy_to_channels(out, out @ GREY_WEIGHTS)
-
-
-def fill_channel(out: Float32[np.ndarray, "h w 3"], picture: Image.Image, draw: Draw) -> None:
-    """Write a picture that is one channel of the frame, erased if so drawn, to all channels."""
-    band = np.asarray(picture).astype(np.float32)
-    band *= SCALE[draw.channels]
-    band += OFFSET[draw.channels]
-    if draw.erased:
-        band[draw.erased] = ERASED[draw.channels]
-    copy_to_channels(out, band)
 
 
 def copy_to_channels(out: Float32[np.ndarray, "h w 3"], band: Float32[np.ndarray, "h w"]) -> None:
@@ -117,27 +119,10 @@ def copy_to_channels(out: Float32[np.ndarray, "h w 3"], band: Float32[np.ndarray
         out[:, :, channel] = band
 
 
-def normalise(out: Float32[np.ndarray, "h w 3"], picture: Image.Image) -> None:
-    """Write (value / 255 - mean) / deviation of each channel, to float32 rounding."""
-    h, w, _ = out.shape
-    rows = out.reshape(h, w * 3)  # a view; numpy is slow on a last axis of 3
-    scale, offset = of_row(w)
-    np.multiply(np.asarray(picture).reshape(h, w * 3), scale, out=rows)
-    rows += offset
-
-
 @functools.cache
 def of_row(width: int) -> tuple[Float32[np.ndarray, " w3"], Float32[np.ndarray, " w3"]]:
     """Scale and offset of each value of a row."""
     return np.tile(SCALE, width), np.tile(OFFSET, width)
-
-
-def moved(picture: Image.Image, draw: Draw) -> Image.Image:
-    """The picture's window moved over zeros, then mirrored if so drawn."""
-    if draw.down or draw.right:
-        top, left = draw.down, draw.right
-        picture = picture.crop((left, top, left + picture.width, top + picture.height))
-    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draw.flip else picture
 
 
 def image(path: str, height: int, width: int, channels: int | str = ALL) -> Image.Image:

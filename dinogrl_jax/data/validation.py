@@ -5,7 +5,7 @@ A reader stops at the first kind of damage; validation goes on and looks at the 
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -90,26 +90,20 @@ def validate(
 
 def dataset_totals(train: Sequence[Tracklet], test: Sequence[Tracklet]) -> dict[str, int]:
     """The counts that publications state, after the filters."""
-    everything = [*train, *test]
-    infrared, visible = (queries_and_gallery(test, modality) for modality in reversed(MODALITIES))
-    return {
-        "identities": len({tracklet.identity for tracklet in everything}),
+    totals = {
+        "identities": len({tracklet.identity for tracklet in [*train, *test]}),
         "training identities": len({tracklet.identity for tracklet in train}),
         "training tracklets": len(train),
-        "visible training tracklets": modality_count(train, "visible"),
-        "infrared training tracklets": modality_count(train, "infrared"),
+        "visible training tracklets": sum(one.modality == "visible" for one in train),
+        "infrared training tracklets": sum(one.modality == "infrared" for one in train),
         "training frames": sum(len(tracklet.frames) for tracklet in train),
         "test tracklets": len(test),
         "test frames": sum(len(tracklet.frames) for tracklet in test),
-        "infrared queries": len(infrared[0]),
-        "visible gallery": len(infrared[1]),
-        "visible queries": len(visible[0]),
-        "infrared gallery": len(visible[1]),
     }
-
-
-def modality_count(tracklets: Iterable[Tracklet], modality: str) -> int:
-    return sum(tracklet.modality == modality for tracklet in tracklets)
+    for other, modality in (MODALITIES, MODALITIES[::-1]):
+        queries, gallery = queries_and_gallery(test, modality)
+        totals |= {f"{modality} queries": len(queries), f"{other} gallery": len(gallery)}
+    return totals
 
 
 def training_problems(train: Sequence[Tracklet], identities: int) -> Iterator[Problem]:
@@ -128,18 +122,16 @@ def training_problems(train: Sequence[Tracklet], identities: int) -> Iterator[Pr
 
 def test_problems(test: Sequence[Tracklet], camera_filter: bool) -> Iterator[Problem]:
     """A test without queries, which is fatal, and queries without a match, which protocols skip."""
-    counts = [len(queries_and_gallery(test, modality)[0]) for modality in MODALITIES]
-    if not any(counts):
+    directions = [queries_and_gallery(test, modality) for modality in MODALITIES]
+    if not any(queries for queries, _ in directions):
         yield Problem("no queries", "the test set has no query: no figure can be computed")
-    for modality in MODALITIES:
-        queries, gallery = queries_and_gallery(test, modality)
+    for queries, gallery in directions:
         cameras = defaultdict(set)
         for position in gallery:
             cameras[test[position].identity].add(test[position].camera)
-        for position in queries:
-            own = {test[position].camera} if camera_filter else set()
-            if not cameras[test[position].identity] - own:
-                text = f"{tracklet_name(test[position])}: a query without a match in the gallery"
+        for query in (test[position] for position in queries):
+            if not cameras[query.identity] - ({query.camera} if camera_filter else set()):
+                text = f"{query}: a query without a match in the gallery"
                 yield Problem("query without match", text, fatal=False)
 
 
@@ -158,12 +150,8 @@ def repeated_frame_problems(tracklets: Sequence[Tracklet]) -> Iterator[Problem]:
     for tracklet in tracklets:
         repeated = [frame for frame in dict.fromkeys(tracklet.frames) if counts[frame] > 1]
         if repeated:
-            text = f"{tracklet_name(tracklet)} has frames that occur more than once: "
-            yield Problem("repeated frame", text + enumeration(repeated), fatal=False)
-
-
-def tracklet_name(tracklet: Tracklet) -> str:
-    return f"{tracklet.modality} tracklet of identity {tracklet.identity}, camera {tracklet.camera}"
+            text = f"{tracklet} has frames that occur more than once: {enumeration(repeated)}"
+            yield Problem("repeated frame", text, fatal=False)
 
 
 def frame_problems(tracklets: Sequence[Tracklet], frame_check: str, workers: int) -> list[Problem]:
@@ -175,10 +163,9 @@ def frame_problems(tracklets: Sequence[Tracklet], frame_check: str, workers: int
     problems_of = decoding_problems if frame_check == "decode" else missing_frame_problems
     problems: list[Problem] = []
     with Progress("checking frames", len(frames), "frames") as progress:
-        for chunk, found in zip(
-            chunks, map_in_processes(problems_of, chunks, workers), strict=True
-        ):
-            problems += found
+        found = map_in_processes(problems_of, chunks, workers)
+        for chunk, more in zip(chunks, found, strict=True):
+            problems += more
             progress.add(len(chunk))
     return problems
 
@@ -204,8 +191,6 @@ def decoding_problems(frames: Sequence[tuple[str, str]]) -> list[Problem]:
             text = f"{frame} is grey though its tracklet is visible"
             problems.append(Problem("grey image", text, frame, fatal=False))
         elif mode not in ("RGB", "L"):
-            text = (
-                f"{frame} is in {mode}, neither RGB nor grey: it is converted each time it is read"
-            )
+            text = f"{frame} is in {mode}, neither RGB nor grey: each read converts it"
             problems.append(Problem("colour mode", text, frame, fatal=False))
     return problems

@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dinogrl_jax.data.problems import Problem, raise_or_warn
@@ -23,18 +24,12 @@ from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.interface.errors import InputError
 
 PATHS_FILE = "data_paths.json"
-LIST_FILES = {"train": "train.txt", "query": "query.txt", "gallery": "gallery.txt"}
 AUXILIARY_FILE = "train_auxiliary.txt"
 MODALITY = {"RGB": "visible", "IR": "infrared"}
 PAIR = "RGB/IR"
 CAMERA_NUMBER = {"LS3": 0, "G25": 1, "CQ1": 2, "W4": 3, "TSG1": 4, "TSG2": 5}
 FAKE_FOLDER = "FakeIR"
 LIST_FOLDERS = ("", "inversing_bu", "inversing_bu/json", "inversing_bu/txt")  # of the lists
-
-
-class Layout(NamedTuple):
-    frames: str  # folder of the identities' folders
-    files: dict[str, str]  # name of a list → its path
 
 
 class Line(NamedTuple):
@@ -67,38 +62,30 @@ def read_splits(
     Raises:
         InputError: a folder or file is missing, or lines are wrong; it names all of them.
     """
-    layout = find_layout(root, auxiliary)
-    paths = read_json_object(layout.files[PATHS_FILE])
+    folder, files = find_layout(root, auxiliary)
+    paths = read_json_object(files[PATHS_FILE])
     found: list[Problem] = []
     pairs = itertools.count()
-    lists = ["train.txt", AUXILIARY_FILE] if auxiliary else ["train.txt"]
-    train: list[Tracklet] = []
-    for name in lists:
-        for line in list_lines(layout.files[name], paths, found):
-            train += line_tracklets(line, "train", layout.frames, pairs)
-    test: list[Tracklet] = []
-    for role in ("query", "gallery"):
-        for line in list_lines(layout.files[LIST_FILES[role]], paths, found):
-            test += line_tracklets(line, role, layout.frames, pairs)
+
+    def listed(name: str, role: str) -> list[Tracklet]:
+        return [*list_tracklets(files[name], role, folder, paths, pairs, found)]
+
+    train = listed("train.txt", "train") + (listed(AUXILIARY_FILE, "train") if auxiliary else [])
+    test = listed("query.txt", "query") + listed("gallery.txt", "gallery")
     if fake_infrared:
-        train += [
-            fake_infrared_tracklet(tracklet) for tracklet in train if tracklet.modality == "visible"
-        ]
-    if problems is None:
-        raise_or_warn(found, os.path.dirname(layout.files["train.txt"]))
-    else:
-        problems += found
+        train += [fake_infrared_tracklet(one) for one in train if one.modality == "visible"]
+    raise_or_warn(found, os.path.dirname(files["train.txt"]), problems)
     return train, test
 
 
-def find_layout(root: str, auxiliary: bool) -> Layout:
-    """The folders and files of the data set; InputError if one is missing."""
+def find_layout(root: str, auxiliary: bool) -> tuple[str, dict[str, str]]:
+    """The folder of the identities' folders, and the path of each file; InputError if missing."""
     advice = "set data.root to the folder that holds DATA/ and data_paths.json"
     if not os.path.isdir(root):
         raise InputError(f"data.root = {root!r} is not a folder: {advice}")
     root = os.path.normpath(root)
     bases = [root, os.path.dirname(os.path.abspath(root))]  # the second one if the root is DATA
-    names = [PATHS_FILE, *LIST_FILES.values(), *([AUXILIARY_FILE] if auxiliary else [])]
+    names = [PATHS_FILE, "train.txt", "query.txt", "gallery.txt", *[AUXILIARY_FILE] * auxiliary]
     files = {
         name: os.path.normpath(path)
         for name, base, place in itertools.product(names, bases[::-1], LIST_FOLDERS[::-1])
@@ -106,9 +93,9 @@ def find_layout(root: str, auxiliary: bool) -> Layout:
     }
     if missing := [name for name in names if name not in files]:
         raise InputError(f"no {', '.join(missing)} in {root} or its inversing_bu/: {advice}")
-    for frames in (os.path.join(root, "DATA"), root):
-        if os.path.isdir(frames) and any(name.isdigit() for name in os.listdir(frames)):
-            return Layout(frames, files)
+    for folder in (os.path.join(root, "DATA"), root):
+        if any(path.name.isdigit() for path in Path(folder).glob("*")):
+            return folder, files
     raise InputError(f"no folders like DATA/1/ in {root}: {advice}")
 
 
@@ -123,17 +110,24 @@ def read_json_object(path: str) -> dict[str, Any]:
     return content
 
 
-def list_lines(path: str, paths: dict[str, Any], problems: list[Problem]) -> list[Line]:
-    """The lines of a list. Frames named after others and unequal pairs are problems, not fatal."""
+def list_tracklets(
+    path: str,
+    role: str,
+    folder: str,
+    paths: dict[str, Any],
+    pairs: Iterator[int],
+    problems: list[Problem],
+) -> Iterator[Tracklet]:
+    """The tracklets of a list. Unequal pairs and frames named after others are not fatal."""
     parse = functools.partial(parse_line, paths=paths)
-    good = []
     for number, line in parsed_lines(path, parse, problems, "row"):
-        if line:
-            problems += [
-                Problem(kind, text, path, number, False) for kind, text in line_warnings(line)
-            ]
-            good.append(line)
-    return good
+        if line is None:
+            continue
+        problems += [Problem(*text, path, number, fatal=False) for text in line_warnings(line)]
+        pair, camera = next(pairs) if len(line.frames) > 1 else -1, CAMERA_NUMBER[line.camera]
+        for modality, names in line.frames.items():
+            frames = tuple(f"{folder}/{name}" for name in names)
+            yield Tracklet(frames, line.identity, camera, MODALITY[modality], role, pair)
 
 
 def parse_line(text: str, paths: dict[str, Any]) -> Line:
@@ -145,11 +139,8 @@ def parse_line(text: str, paths: dict[str, Any]) -> Line:
         raise ValueError(f"modality {modality[:40]!r} is none of {', '.join([*MODALITY, PAIR])}")
     if camera not in CAMERA_NUMBER:
         raise ValueError(f"camera {camera[:40]!r} is none of {', '.join(CAMERA_NUMBER)}")
-    return Line(
-        identity,
-        camera,
-        {m: frame_paths(paths, (identity, m, camera, track)) for m in modality.split("/")},
-    )
+    frames = {m: frame_paths(paths, (identity, m, camera, track)) for m in modality.split("/")}
+    return Line(identity, camera, frames)
 
 
 def frame_paths(paths: dict[str, Any], keys: tuple[str, ...]) -> list[str]:
@@ -169,21 +160,14 @@ def line_warnings(line: Line) -> Iterator[tuple[str, str]]:
         name = f"{line.identity}_{modality}_{line.camera}_"
         if foreign := [path for path in frames if not path.startswith(folder + name)]:
             yield "frames of others", f"a tracklet in {folder} has {foreign[0]}"
-    if len({len(frames) for frames in line.frames.values()}) > 1:
-        counts = " and ".join(str(len(frames)) for frames in line.frames.values())
-        yield "unequal pair", f"{counts} frames of one pair: each instant should have both"
-
-
-def line_tracklets(line: Line, role: str, folder: str, pairs: Iterator[int]) -> Iterator[Tracklet]:
-    pair = next(pairs) if len(line.frames) > 1 else -1
-    for modality, paths in line.frames.items():
-        frames = tuple(f"{folder}/{path}" for path in paths)
-        camera = CAMERA_NUMBER[line.camera]
-        yield Tracklet(frames, line.identity, camera, MODALITY[modality], role, pair)
+    counts = [str(len(frames)) for frames in line.frames.values()]
+    if len(set(counts)) > 1:
+        text = f"{' and '.join(counts)} frames of one pair: each instant should have both"
+        yield "unequal pair", text
 
 
 def fake_infrared_tracklet(tracklet: Tracklet) -> Tracklet:
     """The infrared tracklet that was generated from a visible one; it belongs to no pair."""
-    frames = (frame.rpartition("/RGB/") for frame in tracklet.frames)
-    names = tuple(f"{start}/{FAKE_FOLDER}/{rest}" for start, _, rest in frames)
-    return tracklet._replace(frames=names, modality="infrared", pair=-1)
+    parts = (frame.rpartition("/RGB/") for frame in tracklet.frames)
+    frames = tuple(f"{start}/{FAKE_FOLDER}/{rest}" for start, _, rest in parts)
+    return tracklet._replace(frames=frames, modality="infrared", pair=-1)

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dinogrl_jax.data.problems import Problem, raise_if_any, raise_or_warn
-from dinogrl_jax.data.tracklets import MODALITIES, Tracklet
+from dinogrl_jax.data.tracklets import MODALITIES, ROLES, Tracklet
 from dinogrl_jax.interface.errors import InputError
 
 KEYS = ("frames", "identity", "camera", "modality", "split", "role")
 SPLITS = ("train", "test")
-ROLES = ("query", "gallery", "both")
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LARGEST = 1 << 63  # numbers are stored with 64 bits
 
@@ -39,8 +38,6 @@ def read_tracklets(path: str, modality: str | None = None) -> list[ListedTrackle
 
     Raises one InputError for all problems, with the line or folder of each.
     """
-    if modality not in (*MODALITIES, None):
-        raise InputError(f"modality {modality!r} is neither visible nor infrared")
     source = Path(path)
     if source.is_dir():
         return _read_folder(source, modality)
@@ -67,10 +64,7 @@ def read_splits(
         raise InputError(f"data.root = {path} is a folder: give the manifest, a file of JSON lines")
     found: list[Problem] = []
     listed = _read_lines(Path(path), None, found, identified=True)
-    if problems is None:
-        raise_or_warn(found, path)
-    else:
-        problems += found
+    raise_or_warn(found, path, problems)
     tracklets = [tracklet for tracklet, _ in listed]
     if any(isinstance(tracklet.identity, str) for tracklet in tracklets):
         tracklets = [tracklet._replace(identity=str(tracklet.identity)) for tracklet in tracklets]
@@ -110,9 +104,10 @@ def _parse_entry(line: bytes, folder: Path, modality: str | None) -> ListedTrack
     frames = entry.get("frames")
     if not isinstance(frames, list) or not frames or not all(map(_is_name, frames)):
         raise InputError("frames is not a list of paths with at least one")
-    paths = [os.path.join(folder, frame) for frame in frames]
-    if missing := [name for name, path in zip(frames, paths, strict=True) if not _is_file(path)]:
-        raise InputError(f"frame {missing[0][:200]!r} does not exist")
+    paths = tuple(os.path.join(folder, frame) for frame in frames)
+    for name, path in zip(frames, paths, strict=True):
+        if not os.path.isfile(path):
+            raise InputError(f"frame {name[:200]!r} does not exist")
     stated = entry.get("modality", modality)
     if stated not in MODALITIES:
         raise InputError(f"modality is {str(stated)[:40]!r}, neither visible nor infrared")
@@ -122,7 +117,7 @@ def _parse_entry(line: bytes, folder: Path, modality: str | None) -> ListedTrack
     if not (camera is None or _is_number(camera)):
         raise InputError("camera is no whole number")
     identity, camera = (-1 if value is None else value for value in (identity, camera))
-    return ListedTracklet(Tracklet(tuple(paths), identity, camera, stated, _role(entry)), frames[0])
+    return ListedTracklet(Tracklet(paths, identity, camera, stated, _role(entry)), frames[0])
 
 
 def _role(entry: dict) -> str:
@@ -146,13 +141,6 @@ def _is_name(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return type(value) is int and -LARGEST <= value < LARGEST
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return os.path.isfile(path)
-    except ValueError:  # a path with lone surrogates or a null
-        return False
 
 
 def _read_folder(folder: Path, modality: str | None) -> list[ListedTracklet]:

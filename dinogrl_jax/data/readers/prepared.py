@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -24,21 +24,6 @@ from dinogrl_jax.interface.errors import InputError
 ABOUT_FILE, INDEX_FILE = "prepared.json", "tracklets.jsonl"
 FORMAT = 1  # to be raised when older readers cannot read what preparation writes
 SETTINGS = ("auxiliary", "fake_infrared")  # those that decide which tracklets a data set has
-BLOCK = 1 << 20  # bytes read at a time
-
-
-class Entry(NamedTuple):
-    """A line of the index."""
-
-    split: str
-    tracklet: Tracklet  # its frames are named relative to the root of the raw data set
-    shard: str  # the file's name
-    first: int  # record of the first frame
-
-    def line(self) -> str:
-        """The entry as JSON."""
-        place = {"split": self.split, "shard": self.shard, "first": self.first}
-        return json.dumps(place | self.tracklet._asdict())
 
 
 def is_prepared(root: str) -> bool:
@@ -65,19 +50,19 @@ def read_splits(
     sets: dict[str, list[Tracklet]] = {"train": [], "test": []}
     gone = {split: discarded_paths(path, (f"{split.title()}/",)) for split, path in lists.items()}
     used = dict.fromkeys(sets, False)
-    for entry in index_entries(config.root):
-        kept = kept_frame_indices(entry, gone[entry.split])
-        used[entry.split] |= len(kept) < len(entry.tracklet.frames)
-        start = os.path.join(config.root, entry.shard)
-        frames = tuple(f"{start}#{entry.first + index}" for index in kept)
-        sets[entry.split].append(entry.tracklet._replace(frames=frames))
+    for split, tracklet, shard, first in index_entries(config.root):
+        names = tracklet.frames
+        below = (name.removeprefix("data/").removeprefix(f"{split.title()}/") for name in names)
+        kept = [record for record, name in enumerate(below, first) if name not in gone[split]]
+        used[split] |= len(kept) < len(names)
+        start = os.path.join(config.root, shard)
+        frames = tuple(f"{start}#{record}" for record in kept)
+        sets[split].append(tracklet._replace(frames=frames))
     for split, path in lists.items():
         if path and not used[split]:
             raise InputError(f"{path}: no line names a {split} frame of {config.root}")
-    left_out: list[Problem] = []
+    left_out = [] if problems is None else problems
     train, test = (long_enough(split, config.minimum_frames, left_out) for split in sets.values())
-    if problems is not None:
-        problems += left_out
     return train, test
 
 
@@ -95,33 +80,29 @@ def read_about(root: str) -> dict[str, Any]:
     return about
 
 
-def index_entries(root: str) -> Iterator[Entry]:
-    """The entries of the index; InputError names a damaged line."""
+def index_line(split: str, tracklet: Tracklet, shard: str, first: int) -> str:
+    """A line of the index as JSON.
+
+    Frames are named relative to the root of the raw data set; `first` is the record of the first.
+    """
+    return json.dumps({"split": split, "shard": shard, "first": first} | tracklet._asdict())
+
+
+def index_entries(root: str) -> Iterator[tuple[str, Tracklet, str, int]]:
+    """The arguments of `index_line` for each line; InputError names a damaged one."""
     path = os.path.join(root, INDEX_FILE)
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    yield parse_entry(json.loads(line))
+                    fields = json.loads(line)
+                    split, shard, first = map(fields.pop, ("split", "shard", "first"))
+                    names = tuple(fields.pop("frames"))
+                    yield split, Tracklet(names, **fields), shard, first
                 except (ValueError, KeyError, TypeError) as error:
                     raise InputError(f"{path}:{number}: is damaged ({error!r})") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def parse_entry(fields: dict[str, Any]) -> Entry:
-    split, shard, first = (fields.pop(name) for name in ("split", "shard", "first"))
-    tracklet = Tracklet(**fields)
-    return Entry(split, tracklet._replace(frames=tuple(tracklet.frames)), shard, first)
-
-
-def kept_frame_indices(entry: Entry, gone: set[str]) -> list[int]:
-    """The indices of the frames of a tracklet that the discard list does not name."""
-    names = entry.tracklet.frames
-    if not gone:
-        return list(range(len(names)))
-    below = [name.removeprefix("data/").removeprefix(f"{entry.split.title()}/") for name in names]
-    return [index for index, name in enumerate(below) if name not in gone]
 
 
 def verify(root: str) -> int:
@@ -134,23 +115,16 @@ def verify(root: str) -> int:
         path = os.path.join(root, name)
         if not os.path.isfile(path):
             problems.append(f"{name} is missing")
-        elif os.path.getsize(path) != expected["bytes"]:
-            problems.append(f"{name} has {os.path.getsize(path)} bytes, not {expected['bytes']}")
-        elif checksum(path) != expected["sha256"]:
+        elif (found := file_facts(path))["bytes"] != expected["bytes"]:
+            problems.append(f"{name} has {found['bytes']} bytes, not {expected['bytes']}")
+        elif found["sha256"] != expected["sha256"]:
             problems.append(f"{name} has another checksum: its content has changed")
     raise_if_any(problems, root)
     return len(files)
 
 
-def checksum(path: str) -> str:
-    """The SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def file_facts(path: str) -> dict[str, Any]:
     """The size and the checksum of a file, as prepared.json stores them."""
-    return {"bytes": os.path.getsize(path), "sha256": checksum(path)}
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return {"bytes": os.path.getsize(path), "sha256": digest.hexdigest()}

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from dinogrl_jax.data import problems
-from dinogrl_jax.data.readers import vcm, vcm_files
+from dinogrl_jax.data.readers import vcm
 from dinogrl_jax.data.tracklets import queries_and_gallery
 from dinogrl_jax.interface.errors import InputError
 
@@ -52,7 +52,7 @@ def test_every_layout_gives_the_same_tracklets(tree_of, layout, nested):
     ],
 )
 def test_names_of_the_info_files_become_paths(name, path):
-    frame = vcm_files.FrameParser()(name)
+    frame = vcm.parse_frame(name)
     assert frame.path == path
     assert frame.owner.identity == int(path.split("/")[0])
 
@@ -177,7 +177,7 @@ def test_few_mixed_rows_are_kept_with_a_warning(tree, caplog):
 
 
 @pytest.mark.parametrize(
-    "file", [*vcm_files.NAME_FILES.values(), *vcm_files.ROW_FILES.values(), vcm_files.QUERY_FILE]
+    "file", [*vcm.NAME_FILES.values(), *vcm.ROW_FILES.values(), vcm.QUERY_FILE]
 )
 def test_a_missing_or_empty_file_is_named(tree, file):
     root = tree.write()

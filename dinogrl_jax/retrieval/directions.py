@@ -5,13 +5,18 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike, Int, Shaped
 
-from dinogrl_jax.data.tracklets import MODALITIES
+from dinogrl_jax.data.tracklets import MODALITIES, ROLES
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.retrieval.gallery import DescriptorSet, JunkRule, no_junk, same_camera
+from dinogrl_jax.retrieval.gallery import (
+    DescriptorSet,
+    JunkRule,
+    check_columns,
+    no_junk,
+    same_camera,
+)
 from dinogrl_jax.retrieval.metrics import Result, both_directions, one_direction
 from dinogrl_jax.retrieval.protocols import protocol_rule
 
-ROLES = ("query", "gallery", "both")
 NO_FILTER = "give them, or score without it (--camera_filter off)"
 
 
@@ -41,11 +46,12 @@ def directions(
     Raises InputError for columns of other lengths, unknown words, cameras that the filter needs
     but that are missing or mix numbers and names, no query at all, or queries without a gallery.
     """
-    rule = protocol_rule(protocol)
+    rule, count = protocol_rule(protocol), embedding.shape[0]
     filtered = rule.camera_filter if camera_filter is None else camera_filter
-    _check_columns(embedding.shape[0], identity=identity, modality=modality, role=role)
-    _check_words(modality=(modality, MODALITIES), role=(role, (*ROLES, "train")))
-    camera = _camera_numbers(camera, embedding.shape[0], filtered)
+    check_columns(count, identity=identity, modality=modality, role=role)
+    _check_words("modality", modality, MODALITIES)
+    _check_words("role", role, (*ROLES, "train"))
+    camera = _camera_numbers(camera, count) if filtered else np.zeros(count, int)
 
     def subset(m: str, r: str) -> DescriptorSet:
         rows = np.flatnonzero((modality == m) & np.isin(role, (r, "both")))
@@ -53,20 +59,18 @@ def directions(
             rows = rows[: len(rows) - len(rows) % rule.visible_multiple]
         return DescriptorSet(embedding, rows, identity[rows], camera[rows])
 
-    junk = same_camera if filtered else no_junk
-    found = {
-        f"{m}_to_{other}": Direction(subset(m, "query"), subset(other, "gallery"), junk)
-        for m, other in (MODALITIES, MODALITIES[::-1])
-    }
-    found = {name: d for name, d in found.items() if len(d.query.rows)}
-    if not found:
-        raise InputError('no tracklet has the role "query" or "both"')
-    for name, d in found.items():
-        if not len(d.gallery.rows):
-            other = name.split("_")[-1]
+    found = {}
+    for own, other in (MODALITIES, MODALITIES[::-1]):
+        query, gallery = subset(own, "query"), subset(other, "gallery")
+        if len(query.rows) and not len(gallery.rows):
             raise InputError(
                 f'the gallery set is empty: no {other} tracklet has the role "gallery" or "both"'
             )
+        if len(query.rows):
+            junk = same_camera if filtered else no_junk
+            found[f"{own}_to_{other}"] = Direction(query, gallery, junk)
+    if not found:
+        raise InputError('no tracklet has the role "query" or "both"')
     return found
 
 
@@ -90,44 +94,18 @@ def are_exchanged(found: dict[str, Direction]) -> bool:
     return all(np.array_equal(x.rows, y.rows) for x, y in pairs)
 
 
-def score(
-    embedding: Shaped[ArrayLike, "n ..."],
-    identity: Shaped[np.ndarray, " _"],
-    camera: Shaped[np.ndarray, " _"] | None,
-    modality: Shaped[np.ndarray, " _"],
-    role: Shaped[np.ndarray, " _"],
-    protocol: str = "vcm",
-    camera_filter: bool | None = None,
-    **options,
-) -> dict[str, Result]:
-    """The `direction_results` of the `directions` that these columns make."""
-    columns = identity, camera, modality, role
-    return direction_results(directions(embedding, *columns, protocol, camera_filter), **options)
+def _check_words(name: str, column: np.ndarray, words: tuple[str, ...]) -> None:
+    unknown = ~np.isin(column, words)
+    if unknown.any():
+        at = int(np.argmax(unknown))
+        raise InputError(f"{name} of tracklet {at} is {str(column[at])!r}: use {', '.join(words)}")
 
 
-def _check_columns(count: int, **columns: np.ndarray) -> None:
-    for name, column in columns.items():
-        if column.shape != (count,):
-            raise InputError(f"{name} has shape {column.shape}, the embedding {count} rows")
-
-
-def _check_words(**columns: tuple[np.ndarray, tuple[str, ...]]) -> None:
-    for name, (column, words) in columns.items():
-        unknown = ~np.isin(column, words)
-        if unknown.any():
-            at = int(np.argmax(unknown))
-            raise InputError(
-                f"{name} of tracklet {at} is {str(column[at])!r}: use {', '.join(words)}"
-            )
-
-
-def _camera_numbers(camera: np.ndarray | None, count: int, needed: bool) -> Int[np.ndarray, " n"]:
-    """Cameras as numbers; all 0 if no filter needs them."""
-    if not needed:
-        return np.zeros(count, int)
+def _camera_numbers(camera: np.ndarray | None, count: int) -> Int[np.ndarray, " n"]:
+    """Cameras as numbers."""
     if camera is None:
         raise InputError(f"the camera filter needs a camera for each tracklet: {NO_FILTER}")
-    _check_columns(count, camera=camera)
+    check_columns(count, camera=camera)
     missing = np.array([c is None or c == "" or c != c for c in camera.tolist()], bool)
     if camera.dtype.kind in "if":
         missing |= camera < 0

@@ -119,12 +119,9 @@ def distance_matrix(
 
     Raises InputError for an unknown name.
     """
-    distance_formula(name)
     query, gallery = (x if x.ndim == 3 else x[:, None] for x in (query, gallery))
     offset = centring_offset(name, query)
-    return _block_distances_jitted(
-        name, centred_operand(query, offset), centred_operand(gallery, offset)
-    )
+    return _block_distances_jitted(name, *(centred_operand(x, offset) for x in (query, gallery)))
 
 
 _block_distances_jitted = jax.jit(block_distances, static_argnums=0)
@@ -144,10 +141,11 @@ def exact_distances(
 ) -> Float[np.ndarray, "q g"]:
     """Float64 distances of every query to every gallery entry, by NumPy: for tens of them."""
     a, b = (x - offset.astype(np.float64) for x in (query, gallery))
-    aa, bb = (np.vecdot(x, x).T for x in (a, b))
-    return _combined(
-        name, aa[:, :, None], bb[:, None, :], a.transpose(1, 0, 2) @ b.transpose(1, 2, 0)
-    )
+    aa, bb = np.vecdot(a, a).T[:, :, None], np.vecdot(b, b).T[:, None, :]
+    terms = aa, bb, a.transpose(1, 0, 2) @ b.transpose(1, 2, 0)
+    if name == "part_euclidean":
+        return distance_formula(name)(*terms).mean(0)
+    return distance_formula(name)(*(x.sum(0) for x in terms))
 
 
 def exact_distance(
@@ -164,8 +162,7 @@ def exact_distance(
         if name == "part_euclidean":
             return float(np.sqrt(squared).mean())
         return float(squared.sum() ** (0.5 if name == "euclidean" else 1))
-    a, b = (x - offset.astype(np.float64) for x in (query, gallery))
-    return float(_combined(name, np.vecdot(a, a), np.vecdot(b, b), np.vecdot(a, b)))
+    return exact_distances(name, query[None], gallery[None], offset).item()
 
 
 def exact_distances_by_xla(
@@ -179,13 +176,6 @@ def exact_distances_by_xla(
     with jax.enable_x64(True), jax.default_device(cpu):
         sides = (centred_operand(x, offset.astype(np.float64)) for x in (query, gallery))
         return np.asarray(_block_distances_jitted(name, *sides))
-
-
-def _combined(name: str, aa, bb, ab):
-    """The distance of descriptors from the squared lengths and products of parts (first axis)."""
-    if name == "part_euclidean":
-        return distance_formula(name)(aa, bb, ab).mean(0)
-    return distance_formula(name)(aa.sum(0), bb.sum(0), ab.sum(0))
 
 
 def tolerance(name: str, distance, scale, parts: int, dtype):

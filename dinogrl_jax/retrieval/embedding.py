@@ -1,6 +1,7 @@
 """Descriptors of tracklets, and the figures that they reach."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
 import jax
@@ -61,20 +62,16 @@ def embeddings(
     embed: what `make_embed` returns. Shows its progress.
     """
     result, clips = None, np.zeros(len(tracklets), np.float32)
+    share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     with (
-        evaluation_batches(
-            tracklets,
-            config,
-            multiple=mesh.size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        ) as batches,
-        Progress("embedding", batches.clips, "clips") as progress,
+        evaluation_batches(tracklets, config, multiple=mesh.size, **share) as batches,
+        Progress("embedding", sum(map(len, batches.recipe.rows)), "clips") as progress,
     ):
         on_device = (
             (embed(variables, placed_clips(b, mesh)), b.positions, b.valid) for b in batches
         )
-        for made in one_ahead(on_device):
+        # in pairs: the next has been started, the device never waits for the host
+        for made, _ in itertools.pairwise(itertools.chain(on_device, [None])):
             values, positions, valid = map(hosts.gathered, made)
             values, positions = values[valid].astype(np.float32), positions[valid]
             if result is None:
@@ -89,16 +86,6 @@ def placed_clips(batch: EvaluationBatch, mesh: Mesh) -> Clips:
     """The clips of a batch of one modality, on the devices."""
     frames, cameras = sharding.placed((batch.frames, batch.cameras[:, None]), mesh)
     return Clips(frames, cameras, (batch.modality,))
-
-
-def one_ahead(items: Iterable) -> Iterator:
-    """The items, each only when the next has been started: the device never waits for the host."""
-    items = iter(items)
-    current = next(items)
-    for following in items:
-        yield current
-        current = following
-    yield current
 
 
 def label_columns(tracklets: Sequence[Tracklet]) -> dict[str, np.ndarray]:
@@ -149,11 +136,8 @@ def halved_tracklets(tracklets: Sequence[Tracklet]) -> tuple[list[Tracklet], lis
 
     A middle frame belongs to both.
     """
-    middle = [(len(t.frames) // 2, -(-len(t.frames) // 2)) for t in tracklets]
-    first = [t._replace(frames=t.frames[:up]) for t, (_, up) in zip(tracklets, middle, strict=True)]
-    return first, [
-        t._replace(frames=t.frames[down:]) for t, (down, _) in zip(tracklets, middle, strict=True)
-    ]
+    first = [t._replace(frames=t.frames[: (len(t.frames) + 1) // 2]) for t in tracklets]
+    return first, [t._replace(frames=t.frames[len(t.frames) // 2 :]) for t in tracklets]
 
 
 def extraction_config(

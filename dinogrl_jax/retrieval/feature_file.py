@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from dinogrl_jax.data.readers.manifest import ListedTracklet
-from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.interface.files import atomic_write
+from dinogrl_jax.retrieval.gallery import check_columns
 
-BLOCK = 1024  # tracklets that are checked at once
+COLUMNS = ("identity", "camera", "modality", "role", "path")
 HALVES = ("embedding_first", "embedding_second")
 
 
@@ -32,7 +33,7 @@ class Features(NamedTuple):
     @property
     def label_columns(self) -> dict[str, Shaped[np.ndarray, " n"] | None]:
         """What `scoring.evaluation_of` takes beside the embedding."""
-        return {name: getattr(self, name) for name in ("identity", "camera", "modality", "role")}
+        return {name: getattr(self, name) for name in COLUMNS[:4]}
 
 
 def read_features(path: str) -> Features:
@@ -44,37 +45,10 @@ def read_features(path: str) -> Features:
     Raises InputError for a file that is no .npz, arrays that are missing, disagree or hold objects,
     descriptors that are not finite numbers, and tracklets that are there twice.
     """
-    arrays = _load_arrays(path)
-    for name in ("embedding", "identity", "modality"):
-        if name not in arrays:
-            raise InputError(f"{path}: has no array {name!r}; there is {', '.join(arrays)}")
-    embedding = arrays["embedding"]
-    if embedding.ndim not in (2, 3) or embedding.dtype.kind != "f" or not embedding.size:
-        raise InputError(
-            f"{path}: embedding is {embedding.dtype} of shape {embedding.shape}; it has to be "
-            "floating-point, [tracklets, channels] or [tracklets, parts, channels], and not empty"
-        )
-    count = len(embedding)
-    text = {
-        name: _as_text(arrays.get(name, np.full(count, default)))
-        for name, default in (("modality", ""), ("role", "both"), ("path", ""))
-    }
-    columns = {"identity": _as_text(arrays["identity"]), "camera": arrays.get("camera"), **text}
-    for name, column in columns.items():
-        if column is not None and column.shape != (count,):
-            raise InputError(f"{path}: {name} has shape {column.shape}, the embedding {count} rows")
-    names = _identity_names(columns.pop("identity"))
-    if columns["camera"] is not None and columns["camera"].dtype.kind == "S":
-        columns["camera"] = _as_text(columns["camera"])
-    features = Features(
-        embedding,
-        _identity_numbers(names),
-        names,
-        halves=_checked_halves(path, arrays, embedding.shape),
-        **columns,
-    )
-    _check_finite(path, features)
-    _check_duplicates(path, features)
+    with errors_naming(path):
+        features = _features_of(_load_arrays(path))
+        _check_finite(features)
+        _check_duplicates(features)
     return features
 
 
@@ -94,79 +68,87 @@ def write_features(path: str, /, **arrays: np.ndarray) -> None:
         np.savez(file, **arrays)
 
 
+def _features_of(arrays: dict[str, np.ndarray]) -> Features:
+    for name in ("embedding", "identity", "modality"):
+        if name not in arrays:
+            raise InputError(f"has no array {name!r}; there is {', '.join(arrays)}")
+    embedding = arrays["embedding"]
+    if embedding.ndim not in (2, 3) or embedding.dtype.kind != "f" or not embedding.size:
+        raise InputError(
+            f"embedding is {embedding.dtype} of shape {embedding.shape}; it has to be "
+            "floating-point, [tracklets, channels] or [tracklets, parts, channels], and not empty"
+        )
+    count = len(embedding)
+    known = {"role": np.full(count, "both"), "path": np.full(count, "")} | arrays
+    columns = {name: known[name] for name in COLUMNS if name in known}
+    check_columns(count, **columns)
+    columns = {name: _as_text(column, name != "camera") for name, column in columns.items()}
+    names = _identity_names(columns.pop("identity"))
+    numbers = np.unique(names, return_inverse=True)[1]
+    numbers = np.where(names == "", count + np.arange(count), numbers)  # unknown: one each
+    halves = _checked_halves(arrays, embedding.shape)
+    return Features(embedding, numbers, names, **{"camera": None, **columns}, halves=halves)
+
+
 def _load_arrays(path: str) -> dict[str, np.ndarray]:
     """The arrays of the file; nothing in it is unpickled."""
     if os.path.isdir(path):
-        raise InputError(f"{path}: is a folder, not an .npz of features")
+        raise InputError("is a folder, not an .npz of features")
     try:
         file = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or "it is no .npz"
-        raise InputError(f"{path}: cannot be read ({reason})") from error
+        raise InputError(f"cannot be read ({reason})") from error
     if isinstance(file, np.ndarray):
-        raise InputError(f"{path}: holds one array without a name: save it with np.savez")
+        raise InputError("holds one array without a name: save it with np.savez")
     with file:
-        return {name: _load_array(path, file, name) for name in file.files}
+        return {name: _load_array(file, name) for name in file.files}
 
 
-def _load_array(path: str, file, name: str) -> np.ndarray:
+def _load_array(file, name: str) -> np.ndarray:
     try:
         return file[name]
     except ValueError as error:
         raise InputError(
-            f"{path}: {name} holds Python objects, as rows of different widths or mixed types "
-            "make them; save numbers or text of one shape"
+            f"{name} holds Python objects, as rows of different widths or mixed types make them; "
+            "save numbers or text of one shape"
         ) from error
     except (zipfile.BadZipFile, EOFError, OSError, MemoryError) as error:
-        raise InputError(f"{path}: {name} is damaged ({error})") from error
+        raise InputError(f"{name} is damaged ({error})") from error
 
 
-def _as_text(column: np.ndarray) -> np.ndarray:
+def _as_text(column: np.ndarray, numbers: bool) -> np.ndarray:
+    """Bytes as text, and `numbers` too."""
     if column.dtype.kind == "S":
         return np.char.decode(column, "utf-8", "replace")
-    return column.astype(str) if column.dtype.kind in "iub" else column
+    return column.astype(str) if numbers and column.dtype.kind in "iub" else column
 
 
 def _identity_names(identity: np.ndarray) -> Shaped[np.ndarray, " n"]:
     """Identities as text; "" for −1, empty text and NaN."""
     if identity.dtype.kind == "f":
-        whole = np.array([f"{x:.0f}" if x == x and x == round(x) else str(x) for x in identity])
-        identity = whole
+        identity = np.array([f"{x:.0f}" if x == x and x == round(x) else str(x) for x in identity])
     return np.where(np.isin(identity, ("-1", "nan")), "", identity)
 
 
-def _identity_numbers(names: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Equal numbers for equal names; each tracklet of unknown identity gets its own number."""
-    numbers = np.unique(names, return_inverse=True)[1]
-    return np.where(names == "", len(names) + np.arange(len(names)), numbers)
+def _checked_halves(arrays: dict, shape: tuple[int, ...]) -> tuple | None:
+    found = tuple(arrays[name] for name in HALVES if name in arrays)
+    if found and (len(found) < 2 or any(x.shape != shape or x.dtype.kind != "f" for x in found)):
+        raise InputError(f"{' and '.join(HALVES)} have to be there both, shaped {shape}")
+    return found or None
 
 
-def _checked_halves(path: str, arrays: dict, shape: tuple[int, ...]):
-    found = [arrays[name] for name in HALVES if name in arrays]
-    if not found:
-        return None
-    if len(found) < 2 or any(x.shape != shape or x.dtype.kind != "f" for x in found):
-        raise InputError(f"{path}: {' and '.join(HALVES)} have to be there both, shaped {shape}")
-    return tuple(found)
-
-
-def _row_blocks(count: int) -> Iterator[slice]:
-    return (slice(start, start + BLOCK) for start in range(0, count, BLOCK))
-
-
-def _check_finite(path: str, features: Features) -> None:
+def _check_finite(features: Features) -> None:
     arrays = features.embedding, *(features.halves or ())
     for name, array in zip(("embedding", *HALVES), arrays, strict=False):
-        flat = array.reshape(len(array), -1)
-        finite = [np.isfinite(flat[rows]).all(1) for rows in _row_blocks(len(flat))]
-        bad = np.flatnonzero(~np.concatenate(finite))
+        bad = np.flatnonzero([not np.isfinite(descriptor).all() for descriptor in array])
         if len(bad):
             first = f"tracklet {bad[0]}{_path_suffix(features.path[bad[0]])}"
             more = f", and {len(bad) - 1} more tracklets" if len(bad) > 1 else ""
-            raise InputError(f"{path}: {name} of {first}{more} has NaN or infinite values")
+            raise InputError(f"{name} of {first}{more} has NaN or infinite values")
 
 
-def _check_duplicates(path: str, features: Features) -> None:
+def _check_duplicates(features: Features) -> None:
     """Raise InputError for a tracklet that is in the same set twice.
 
     Tracklets are the same if identity, camera, modality, path and descriptor are equal. One may
@@ -181,8 +163,8 @@ def _check_duplicates(path: str, features: Features) -> None:
             roles = {str(features.role[row]), str(features.role[other])}
             if roles != {"query", "gallery"} and np.array_equal(embedding[row], embedding[other]):
                 raise InputError(
-                    f"{path}: tracklets {other} and {row}{_path_suffix(key[3])} are the same; "
-                    "remove one, or its rank counts twice"
+                    f"tracklets {other} and {row}{_path_suffix(key[3])} are the same; remove one, "
+                    "or its rank counts twice"
                 )
         seen[key].append(row)
 
@@ -199,10 +181,8 @@ def tracklet_columns(listed: Sequence[ListedTracklet]) -> dict[str, Shaped[np.nd
     identities = [tracklet.identity for tracklet, _ in listed]
     if any(isinstance(identity, str) for identity in identities):
         identities = ["" if identity == -1 else str(identity) for identity in identities]
-    return {
-        "identity": np.array(identities),
-        "camera": np.array([tracklet.camera for tracklet, _ in listed]),
-        "modality": np.array([tracklet.modality for tracklet, _ in listed]),
-        "role": np.array([tracklet.role for tracklet, _ in listed]),
-        "path": np.array([path for _, path in listed]),
+    columns = {
+        name: np.array([getattr(tracklet, name) for tracklet, _ in listed])
+        for name in ("camera", "modality", "role")
     }
+    return {"identity": np.array(identities), **columns, "path": np.array([p for _, p in listed])}

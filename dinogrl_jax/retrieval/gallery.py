@@ -39,7 +39,7 @@ class DescriptorSet(NamedTuple):
     identity: Shaped[np.ndarray, " m"]
     camera: Shaped[np.ndarray, " m"]
 
-    def take(self, places: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b p d"]:
+    def take(self, places: Int[np.ndarray, " b"] | slice) -> Float[np.ndarray, "b p d"]:
         """The descriptors at these places of the set; [n, d] becomes one part."""
         rows = self.rows[places]
         if len(rows) and np.all(np.diff(rows) == 1):  # a slice gives a view: nothing is copied
@@ -62,11 +62,17 @@ def descriptor_set(
     Raises InputError for columns of another length.
     """
     count = embedding.shape[0]
-    camera = np.zeros(count, int) if camera is None else np.asarray(camera)
-    for name, column in (("identity", np.asarray(identity)), ("camera", camera)):
+    camera = np.zeros(count, int) if camera is None else camera
+    columns = {"identity": np.asarray(identity), "camera": np.asarray(camera)}
+    check_columns(count, **columns)
+    return DescriptorSet(embedding, np.arange(count), **columns)
+
+
+def check_columns(count: int, **columns: np.ndarray) -> None:
+    """Raise InputError unless each column has an entry for each of `count` descriptors."""
+    for name, column in columns.items():
         if column.shape != (count,):
             raise InputError(f"{name} has shape {column.shape}, the embedding {count} rows")
-    return DescriptorSet(embedding, np.arange(count), np.asarray(identity), camera)
 
 
 def comparable_sets(
@@ -122,37 +128,34 @@ def junk_mask(
     return junk(*own, gallery.identity[g], gallery.camera[g])
 
 
-def exact_distances(
-    comparison: Comparison, query: DescriptorSet, gallery: DescriptorSet, q, g, step: int = 32
+def distances_in_blocks(
+    function: Callable, query: DescriptorSet, gallery: DescriptorSet, q, g, step: int
 ) -> Float[np.ndarray, "q g"]:
-    """Float64 distances between places, `step` at a time: larger products start BLAS threads."""
-    out = np.empty((len(q), len(g)))
+    """A function of two arrays of descriptors, of those at places q and g, `step` at a time."""
+    rows = []
     for i in range(0, len(q), step):
-        a = query.take(q[i : i + step])
-        for j in range(0, len(g), step):
-            b = gallery.take(g[j : j + step])
-            out[i : i + step, j : j + step] = distances.exact_distances(
-                comparison.name, a, b, comparison.offset
-            )
-    return out
+        own = query.take(q[i : i + step])
+        others = (gallery.take(g[j : j + step]) for j in range(0, len(g), step))
+        rows.append(np.concatenate([function(own, other) for other in others], axis=1))
+    return np.concatenate(rows)
 
 
-def exact_distances_at_once(
+def exact_distances(
     comparison: Comparison, query: DescriptorSet, gallery: DescriptorSet, q, g
 ) -> Float[np.ndarray, "q g"]:
-    """The same, all at once; needs four times the memory of the float32 descriptors."""
-    return distances.exact_distances_by_xla(
-        comparison.name, query.take(q), gallery.take(g), comparison.offset
-    )
+    """Float64 distances between places."""
+    exact = partial(distances.exact_distances, comparison.name, offset=comparison.offset)
+    # 32 at a time: larger products start BLAS threads
+    return distances_in_blocks(exact, query, gallery, q, g, 32)
 
 
-def exact_distance(
+def pair_distances(
     comparison: Comparison, query: DescriptorSet, gallery: DescriptorSet, q, g
-) -> float:
-    """The float64 distance between two places."""
-    return distances.exact_distance(
-        comparison.name, query.descriptor(q), gallery.descriptor(g), comparison.offset
-    )
+) -> Float[np.ndarray, " n"]:
+    """Float64 distances of pairs of places, one by one."""
+    pairs = ((query.descriptor(a), gallery.descriptor(b)) for a, b in zip(q, g, strict=True))
+    name, offset = comparison.name, comparison.offset
+    return np.array([distances.exact_distance(name, *pair, offset) for pair in pairs])
 
 
 class DeviceBlock(NamedTuple):
@@ -187,7 +190,7 @@ def device_blocks(
         operand = distances.centred_operand(fill(x.take(places)), comparison.offset)
         valid = fill(np.ones(len(places), bool))
         length = distances.descriptor_lengths(operand) * valid
-        _check_finite(np.asarray(length)[: len(places)], places, "gallery" if sharded else "query")
+        check_finite(np.asarray(length), start, "gallery" if sharded else "query")
         yield places, DeviceBlock(operand, length, valid, *(fill(c[places]) for c in columns))
 
 
@@ -202,10 +205,10 @@ def _padded_on_device(x: np.ndarray, size: int, sharding: NamedSharding) -> Arra
     return jax.device_put(out, sharding)
 
 
-def _check_finite(length: np.ndarray, places: np.ndarray, what: str) -> None:
-    bad = ~np.isfinite(length)
-    if bad.any():
+def check_finite(length: Float[np.ndarray, " n"], start: int, what: str) -> None:
+    """Raise InputError for a length that is not finite, of the tracklets from `start` on."""
+    if not np.isfinite(length).all():
         raise InputError(
-            f"{what} tracklet {places[np.argmax(bad)]}: its descriptor has NaN, infinite or huge "
-            "values; extract it again"
+            f"{what} tracklet {start + np.argmin(np.isfinite(length))}: its descriptor has NaN, "
+            "infinite or huge values; extract it again"
         )

@@ -2,10 +2,8 @@
 
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import ArrayLike, Bool, Float, Int
 
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval.gallery import (
@@ -70,31 +68,10 @@ def result_from_counts(
     return Result(cmc, *means, int(valid.sum()), gallery, ap, inp, first, valid)
 
 
-@jax.jit
-def negatives_before(
-    distance: Float[ArrayLike, "q g"],
-    places: Int[ArrayLike, "q m"],
-    negative: Bool[ArrayLike, "q g"],
-) -> Int[Array, "q m"]:
-    """How many negatives precede each match; `places` are the gallery entries (−1: no match).
-
-    An entry precedes another if it is nearer, or equally near and earlier in the gallery.
-    """
-    entries = jnp.arange(distance.shape[1])
-
-    def one(place):
-        own = jnp.take_along_axis(distance, place[:, None].clip(0), axis=1)
-        before = (distance < own) | ((distance == own) & (entries < place[:, None]))
-        return (before & negative).sum(1, dtype=jnp.int32)
-
-    return jax.lax.map(one, places.T).T
-
-
 def result_from_matrix(
     distance: Float[ArrayLike, "q g"],
     match: Bool[np.ndarray, "_ _"],  # [q, g], which the message below checks
     junk: Bool[np.ndarray, "_ _"],
-    max_rank: int = 20,
 ) -> Result:
     """The figures of a distance matrix, for masks of any rule; junk counts more than match.
 
@@ -108,19 +85,12 @@ def result_from_matrix(
     nan = np.isnan(distance).any(1)
     if nan.any():
         raise InputError(f"row {np.argmax(nan)} of the distance matrix has NaN")
-    places = _match_places(match & ~junk)
-    with jax.enable_x64(distance.dtype == np.float64):
-        counts = negatives_before(distance, places, ~match & ~junk)
-    return result_from_counts(np.asarray(counts), places >= 0, distance.shape[1], max_rank)
-
-
-def _match_places(match: Bool[np.ndarray, "q g"]) -> Int[np.ndarray, "q m"]:
-    """The columns of the matches of each row, ascending, and −1 after the last."""
-    rows, columns = np.nonzero(match)
-    count = match.sum(1)
-    places = np.full((len(match), count.max(initial=0)), -1)
-    places[rows, np.arange(len(rows)) - np.repeat(count.cumsum() - count, count)] = columns
-    return places
+    # An entry precedes another if it is nearer, or equally near and earlier in the gallery.
+    order = np.argsort(np.where(junk, np.inf, distance), axis=1, kind="stable")
+    hit, miss = (np.take_along_axis(x & ~junk, order, axis=1) for x in (match, ~match))
+    first = np.argsort(~hit, axis=1, kind="stable")[:, : hit.sum(1).max(initial=0)]
+    negatives, hit = (np.take_along_axis(x, first, axis=1) for x in (miss.cumsum(1), hit))
+    return result_from_counts(negatives, hit, distance.shape[1])
 
 
 def one_direction(
@@ -128,7 +98,6 @@ def one_direction(
     gallery: DescriptorSet,
     junk: JunkRule = same_camera,
     distance: str = "part_euclidean",
-    max_rank: int = 20,
     **options,
 ) -> Result:
     """The figures of the queries against the gallery, exact for sets of any size.
@@ -141,7 +110,7 @@ def one_direction(
     query, gallery = comparable_sets(query, gallery)
     comparison = comparison_of(distance, junk, query, **options)
     (counts,) = negative_counts(query, gallery, comparison)
-    return result_from_counts(*counts, len(gallery.rows), max_rank)
+    return result_from_counts(*counts, len(gallery.rows))
 
 
 def both_directions(
@@ -149,17 +118,14 @@ def both_directions(
     gallery: DescriptorSet,
     junk: JunkRule = same_camera,
     distance: str = "part_euclidean",
-    max_rank: int = 20,
     **options,
 ) -> tuple[Result, Result]:
     """`one_direction`, and the same with the sets exchanged, from one pass over the distances."""
     query, gallery = comparable_sets(query, gallery)
     comparison = comparison_of(distance, junk, query, **options)
-    there, back = negative_counts(query, gallery, comparison, both=True)
-    return (
-        result_from_counts(*there, len(gallery.rows), max_rank),
-        result_from_counts(*back, len(query.rows), max_rank),
-    )
+    counts = negative_counts(query, gallery, comparison, both=True)
+    searched = zip(counts, (gallery, query), strict=True)
+    return tuple(result_from_counts(*found, len(others.rows)) for found, others in searched)
 
 
 class Interval(NamedTuple):

@@ -51,10 +51,8 @@ def protocol_lines(protocol: str, camera_filter: str, figures: dict[str, dict]) 
     junk = "of its own identity and camera" if filters_cameras(protocol, camera_filter) else "none"
     multiple = protocol_rule(protocol).visible_multiple
     cut = f"; visible sets are cut to a multiple of {multiple}" if multiple > 1 else ""
-    return [
-        f"protocol {protocol}: gallery tracklets that a query ignores: {junk}{cut}",
-        *(
-            f"  {name.replace('_', ' ')}: {row['queries']} queries, {row['gallery']} in the gallery"
-            for name, row in figures.items()
-        ),
-    ]
+    lines = [f"protocol {protocol}: gallery tracklets that a query ignores: {junk}{cut}"]
+    for name, row in figures.items():
+        size = f"{row['queries']} queries, {row['gallery']} in the gallery"
+        lines.append(f"  {name.replace('_', ' ')}: {size}")
+    return lines

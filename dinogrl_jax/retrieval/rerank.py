@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Float
 
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval.distances import distance_matrix
@@ -46,34 +46,25 @@ def k_reciprocal_distances(
     with jax.enable_x64(distance.dtype == np.float64):
         scaled = jnp.asarray(distance)
         scaled = scaled / scaled.max(1, keepdims=True)
-        nearest = _nearest(scaled, k1 + 1, rows)
-        codes = _averaged_codes(_codes(scaled, nearest, k1, rows), nearest[:, :k2], rows)
+        codes = _codes(scaled, k1, k2, rows)
         # the longest code, rounded up to 64 so that few programs are compiled
         support = min(-(-int((codes > 0).sum(1).max()) // 64) * 64, count)
         jaccard = _jaccard(codes[:queries], codes[queries:].T, support)
         return np.asarray(weight * scaled[:queries, queries:] + (1 - weight) * jaccard)
 
 
-@partial(jax.jit, static_argnames=("k", "rows"))
-def _nearest(distance: Float[Array, "n n"], k: int, rows: int) -> Int[Array, "n k"]:
-    """The k nearest tracklets of each one, with itself; of equally near ones the first."""
-    return jax.lax.map(lambda row: jax.lax.top_k(-row, k)[1], distance, batch_size=rows)
+@partial(jax.jit, static_argnames=("k1", "k2", "rows"))
+def _codes(distance: Float[Array, "n n"], k1: int, k2: int, rows: int) -> Float[Array, "n n"]:
+    """Each tracklet's weights exp(−distance) over its expanded neighbourhood, which sum to 1.
 
-
-def _reciprocal(nearest: Int[Array, "n k"]) -> Bool[Array, "n k"]:
-    """Which neighbours of a tracklet have it among their own neighbours."""
-    own = jnp.arange(nearest.shape[0])[:, None, None]
-    return (nearest[nearest] == own).any(-1)
-
-
-@partial(jax.jit, static_argnames=("k1", "rows"))
-def _codes(
-    distance: Float[Array, "n n"], nearest: Int[Array, "n k"], k1: int, rows: int
-) -> Float[Array, "n n"]:
-    """Each tracklet's weights exp(−distance) over its expanded neighbourhood; they sum to 1."""
+    They are averaged over the k2 nearest tracklets.
+    """
+    # the tracklet itself among them; of equally near ones the first
+    nearest = jax.lax.map(lambda row: jax.lax.top_k(-row, k1 + 1)[1], distance, batch_size=rows)
     half = nearest[:, : round(k1 / 2) + 1]
     everyone = jnp.arange(distance.shape[0])
-    mutual, half_mutual = _reciprocal(nearest), _reciprocal(half)
+    # which neighbours of a tracklet have it among their own neighbours
+    mutual, half_mutual = ((x[x] == everyone[:, None, None]).any(-1) for x in (nearest, half))
 
     def code(operands):
         own, row, neighbours, kept = operands
@@ -86,15 +77,8 @@ def _codes(
         weights = jnp.where(member, jnp.exp(-row), 0)
         return weights / weights.sum()
 
-    return jax.lax.map(code, (everyone, distance, nearest, mutual), batch_size=rows)
-
-
-@partial(jax.jit, static_argnames="rows")
-def _averaged_codes(
-    codes: Float[Array, "n n"], nearest: Int[Array, "n k"], rows: int
-) -> Float[Array, "n n"]:
-    """Each code, averaged with the codes of the nearest tracklets."""
-    return jax.lax.map(lambda near: codes[near].mean(0), nearest, batch_size=rows)
+    codes = jax.lax.map(code, (everyone, distance, nearest, mutual), batch_size=rows)
+    return jax.lax.map(lambda near: codes[near].mean(0), nearest[:, :k2], batch_size=rows)
 
 
 @partial(jax.jit, static_argnames="support")
@@ -136,9 +120,8 @@ def temporal_distances(
 
     def reranked(a, b):
         both = np.concatenate([a, b])
-        return k_reciprocal_distances(
-            distance_matrix(distance, both, both), len(a), k1, k2, weight=0.0
-        )
+        matrix = distance_matrix(distance, both, both)
+        return k_reciprocal_distances(matrix, len(a), k1, k2, weight=0.0)
 
     plain = np.asarray(distance_matrix(distance, query.whole, gallery.whole))
     across = reranked(query.first, gallery.second) + reranked(query.second, gallery.first)

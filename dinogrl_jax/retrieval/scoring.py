@@ -9,7 +9,7 @@ from dinogrl_jax.data.problems import enumeration
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval.directions import Direction, direction_results, directions
 from dinogrl_jax.retrieval.distances import distance_matrix
-from dinogrl_jax.retrieval.gallery import DescriptorSet, comparable_sets, junk_mask, same_camera
+from dinogrl_jax.retrieval.gallery import comparable_sets, junk_mask, same_camera
 from dinogrl_jax.retrieval.metrics import Result, bootstrap_intervals, result_from_matrix
 from dinogrl_jax.retrieval.rerank import (
     HalvedDescriptors,
@@ -59,11 +59,10 @@ def evaluation_of(
     found = directions(embedding, **columns, protocol=rule[0], camera_filter=rule[1])
     if options.rerank == "none":
         return Evaluation(options, found, direction_results(found, distance=options.distance), {})
-    distances = {name: _reranked_distances(d, options, halves) for name, d in found.items()}
-    results = {
-        name: result_from_matrix(distances[name], *match_and_junk_masks(d))
-        for name, d in found.items()
-    }
+    distances, results = {}, {}
+    for name, d in found.items():
+        distances[name] = _reranked_distances(d, options, halves)
+        results[name] = result_from_matrix(distances[name], *match_and_junk_masks(d))
     return Evaluation(options, found, results, distances)
 
 
@@ -91,21 +90,16 @@ def evaluation_facts(evaluation: Evaluation) -> dict:
     `skipped` lists the rows of descriptors that have no match; `intervals` are [low, high], from
     `metrics.bootstrap_intervals`.
     """
-    results = evaluation.results.items()
-    filters = [d.junk is same_camera for d in evaluation.directions.values()]
+    directions, results = evaluation.directions, evaluation.results.items()
+    intervals = {name: bootstrap_intervals(result).items() for name, result in results}
     return {
         **evaluation.options._asdict(),
-        "camera_filter": any(filters),
+        "camera_filter": any(d.junk is same_camera for d in directions.values()),
         "intervals": {
-            name: {
-                key.replace("-", ""): list(low_high)
-                for key, low_high in bootstrap_intervals(r).items()
-            }
-            for name, r in results
+            name: {key.replace("-", ""): list(bounds) for key, bounds in of_figures}
+            for name, of_figures in intervals.items()
         },
-        "skipped": {
-            name: evaluation.directions[name].query.rows[r.skipped].tolist() for name, r in results
-        },
+        "skipped": {name: directions[name].query.rows[r.skipped].tolist() for name, r in results},
     }
 
 
@@ -154,24 +148,17 @@ def _check_rerank(options: ScoringOptions, halves) -> None:
         )
 
 
-def _all_descriptors(x: DescriptorSet) -> Float[np.ndarray, "n p d"]:
-    return x.take(np.arange(len(x.rows)))
-
-
 def _reranked_distances(
     direction: Direction, options: ScoringOptions, halves
 ) -> Float[np.ndarray, "q g"]:
-    query, gallery = direction.query, direction.gallery
+    sets, everyone = direction[:2], slice(None)
     if options.rerank == "k_reciprocal":
-        both = np.concatenate([_all_descriptors(query), _all_descriptors(gallery)])
-        return k_reciprocal_distances(
-            distance_matrix(options.distance, both, both), len(query.rows)
-        )
+        both = np.concatenate([x.take(everyone) for x in sets])
+        matrix = distance_matrix(options.distance, both, both)
+        return k_reciprocal_distances(matrix, len(direction.query.rows))
     clips = (
-        HalvedDescriptors(
-            _all_descriptors(x), *(_all_descriptors(x._replace(embedding=half)) for half in halves)
-        )
-        for x in (query, gallery)
+        HalvedDescriptors(*(x._replace(embedding=e).take(everyone) for e in (x.embedding, *halves)))
+        for x in sets
     )
     return temporal_distances(*clips, distance=options.distance)
 

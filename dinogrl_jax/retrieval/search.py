@@ -6,6 +6,7 @@ float32 distances is compared with them, and the few pairs that float32 cannot d
 in float64. The result depends neither on the blocks nor on the devices.
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +25,9 @@ from dinogrl_jax.retrieval.gallery import (
     DeviceBlock,
     JunkRule,
     device_blocks,
-    exact_distance,
     exact_distances,
-    exact_distances_at_once,
     junk_mask,
+    pair_distances,
 )
 
 ONE_BY_ONE = 1 / 64  # up to this share of a block's pairs, computing them one by one is faster
@@ -38,6 +38,15 @@ class Matches(NamedTuple):
 
     distance: Float[np.ndarray, "n m"]
     place: Int[np.ndarray, "n m"]
+
+
+class Side(NamedTuple):
+    """A block of a set, and the matches of the set's tracklets in the other one."""
+
+    whole: DescriptorSet
+    found: Matches
+    places: Int[np.ndarray, " b"]  # of the block
+    length: Float[np.ndarray, " n"]  # of its descriptors, n of them with the padding
 
 
 class BlockCounts(NamedTuple):
@@ -63,25 +72,12 @@ def negative_counts(
     """
     found = all_matches(query, gallery, comparison, both)
     counts = [np.zeros(x.place.shape, np.int64) for x in found]
-    for rows, left, columns, right, compared in _compared_blocks(query, gallery, found, comparison):
-        distance, there, back = jax.tree.map(np.asarray, compared)
-        lengths = [np.asarray(side.length, np.float64) for side in (left, right)]
-        _add_counts(
-            counts[0], found[0], there, distance, lengths, comparison, query, gallery, rows, columns
-        )
-        lengths = lengths[::-1]
-        _add_counts(
-            counts[1],
-            found[1],
-            back,
-            distance.T,
-            lengths,
-            comparison,
-            gallery,
-            query,
-            columns,
-            rows,
-        )
+    compared = itertools.chain(_compared_blocks(query, gallery, found, comparison), [None])
+    # in pairs: devices compute the next blocks while the host uses these
+    for (left, right, arrays), _ in itertools.pairwise(compared):
+        distance, there, back = jax.tree.map(np.asarray, arrays)
+        _add_counts(counts[0], there, distance, comparison, left, right)
+        _add_counts(counts[1], back, distance.T, comparison, right, left)
     return [(c, x.place >= 0) for c, x in zip(counts, found, strict=True)][: 1 + both]
 
 
@@ -90,17 +86,12 @@ def all_matches(
 ) -> tuple[Matches, Matches]:
     """The matches of every query and, with `both`, those of every gallery entry as a query."""
     pairs = list(places_by_identity(query, gallery))
-    forward = _no_matches(query, max((len(g) for _, g in pairs), default=0))
-    backward = _no_matches(gallery, max((len(q) for q, _ in pairs), default=0) if both else 0)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        distance_of = pool.map(
-            lambda pair: exact_distances(comparison, query, gallery, *pair), pairs
-        )
-        for (q, g), distance in zip(pairs, distance_of, strict=True):
-            _store_matches(forward, comparison, query, gallery, q, g, distance)
-            if both:
-                _store_matches(backward, comparison, gallery, query, g, q, distance.T)
-    return forward, backward
+        made = pool.map(lambda pair: exact_distances(comparison, query, gallery, *pair), pairs)
+        there = [(q, g, distance) for (q, g), distance in zip(pairs, made, strict=True)]
+    back = [(g, q, distance.T) for q, g, distance in there if both]
+    junk = comparison.junk
+    return _stored_matches(junk, query, gallery, there), _stored_matches(junk, gallery, query, back)
 
 
 def places_by_identity(query: DescriptorSet, gallery: DescriptorSet) -> Iterator[tuple]:
@@ -113,34 +104,33 @@ def places_by_identity(query: DescriptorSet, gallery: DescriptorSet) -> Iterator
         )
 
 
-def _no_matches(x: DescriptorSet, width: int) -> Matches:
-    shape = (len(x.rows), -(-width // 8) * 8)  # rounded up: few shapes mean few compiled programs
-    return Matches(np.full(shape, -np.inf), np.full(shape, -1))
-
-
-def _store_matches(
-    found: Matches, comparison: Comparison, query, gallery, own, other, distance
-) -> None:
-    junk = junk_mask(comparison.junk, query, gallery, own[:, None], other[None, :])
-    found.distance[own, : len(other)] = np.where(junk, -np.inf, distance)
-    found.place[own, : len(other)] = np.where(junk, -1, other)
+def _stored_matches(
+    junk: JunkRule, query: DescriptorSet, gallery: DescriptorSet, found: list[tuple]
+) -> Matches:
+    """The matches that are not junk, of the places and the distances of each identity."""
+    width = max((len(g) for _, g, _ in found), default=0)
+    shape = (len(query.rows), -(-width // 8) * 8)  # rounded up: few shapes mean few programs
+    matches = Matches(np.full(shape, -np.inf), np.full(shape, -1))
+    for q, g, distance in found:
+        ignored = junk_mask(junk, query, gallery, q[:, None], g[None, :])
+        matches.distance[q, : len(g)] = np.where(ignored, -np.inf, distance)
+        matches.place[q, : len(g)] = np.where(ignored, -1, g)
+    return matches
 
 
 def _compared_blocks(
     query: DescriptorSet, gallery: DescriptorSet, found, comparison: Comparison
-) -> Iterator[tuple]:
-    """Every pair of blocks, compared; devices compute the next one while the host uses this one."""
+) -> Iterator[tuple[Side, Side, tuple]]:
+    """Every pair of blocks, and what `_compare_block` makes of it."""
     queries = list(device_blocks(query, found[0].distance, comparison, sharded=False))
-    pending = None
-    for columns, right in _prefetched(
-        device_blocks(gallery, found[1].distance, comparison, sharded=True)
-    ):
+    galleries = device_blocks(gallery, found[1].distance, comparison, sharded=True)
+    for columns, right in _prefetched(galleries):
         for rows, left in queries:
-            compared = _compare_block(comparison.name, comparison.junk, left, right)
-            if pending:
-                yield pending
-            pending = rows, left, columns, right, compared
-    yield pending
+            yield (
+                Side(query, found[0], rows, np.asarray(left.length, np.float64)),
+                Side(gallery, found[1], columns, np.asarray(right.length, np.float64)),
+                _compare_block(comparison.name, comparison.junk, left, right),
+            )
 
 
 def _prefetched(items: Iterator) -> Iterator:
@@ -187,35 +177,32 @@ def _block_counts(
 
 
 def _add_counts(
-    count,
-    found: Matches,
+    count: np.ndarray,
     compared: BlockCounts,
-    distance,
-    lengths,
-    comparison,
-    query,
-    gallery,
-    q,
-    g,
-):
-    """Add to `count` the negatives among the gallery places g that precede matches of queries q."""
+    distance: np.ndarray,
+    comparison: Comparison,
+    query: Side,
+    gallery: Side,
+) -> None:
+    """Add to `count` the negatives of the gallery's block that precede matches of the queries'."""
+    q, g = query.places, gallery.places
     compared = BlockCounts(*(x[: len(q)] for x in compared))
     count[q] += compared.surely
     i, j = _undecided_pairs(compared, distance[: len(q), : len(g)])
-    own, other = q[i], g[j]
-    same = query.identity[own] == gallery.identity[other]
-    negative = ~same & ~junk_mask(comparison.junk, query, gallery, own, other)
-    i, j, own, other = (x[negative] for x in (i, j, own, other))
+    same = query.whole.identity[q[i]] == gallery.whole.identity[g[j]]
+    ignored = junk_mask(comparison.junk, query.whole, gallery.whole, q[i], g[j])
+    i, j = i[~same & ~ignored], j[~same & ~ignored]
 
-    open_ = (distance[i, j, None] >= compared.low[i]) & (distance[i, j, None] <= compared.high[i])
-    settled = _exact_pair_distances(comparison, query, gallery, q, g, distance.shape, i, j)[:, None]
-    scale = (lengths[0][i] + lengths[1][j]) ** 2
+    near = distance[i, j, None]
+    open_ = (near >= compared.low[i]) & (near <= compared.high[i])
+    settled = _exact_pair_distances(comparison, query, gallery, distance.shape, i, j)[:, None]
+    scale = (query.length[i] + gallery.length[j]) ** 2
     margin = distances.tolerance(
         comparison.name, settled, scale[:, None], len(comparison.offset), np.float64
     )
-    nearer = found.distance[own] - settled
-    tied = (np.abs(nearer) <= margin) & (other[:, None] < found.place[own])
-    np.add.at(count, own, open_ & (tied | (nearer > margin)))
+    nearer = query.found.distance[q[i]] - settled
+    tied = (np.abs(nearer) <= margin) & (g[j, None] < query.found.place[q[i]])
+    np.add.at(count, q[i], open_ & (tied | (nearer > margin)))
 
 
 def _undecided_pairs(compared: BlockCounts, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -233,13 +220,12 @@ def _undecided_pairs(compared: BlockCounts, distance: np.ndarray) -> tuple[np.nd
 
 
 def _exact_pair_distances(
-    comparison: Comparison, query, gallery, q, g, shape, i, j
+    comparison: Comparison, query: Side, gallery: Side, shape: tuple[int, int], i, j
 ) -> Float[np.ndarray, " n"]:
-    """Float64 distances of the pairs (q[i], g[j]) of a block."""
+    """Float64 distances of the pairs (i, j) of a block that is padded to a shape."""
+    sides, places = (query, gallery), (query.places[i], gallery.places[j])
     if len(i) > ONE_BY_ONE * shape[0] * shape[1]:
-        # resized to the size of the other blocks, for which the program has been compiled
-        return exact_distances_at_once(
-            comparison, query, gallery, np.resize(q, shape[0]), np.resize(g, shape[1])
-        )[i, j]
-    pairs = zip(q[i], g[j], strict=True)
-    return np.array([exact_distance(comparison, query, gallery, *pair) for pair in pairs])
+        # resized to the shape of the other blocks, for which the program has been compiled
+        padded = (x.whole.take(np.resize(x.places, n)) for x, n in zip(sides, shape, strict=True))
+        return distances.exact_distances_by_xla(comparison.name, *padded, comparison.offset)[i, j]
+    return pair_distances(comparison, query.whole, gallery.whole, *places)

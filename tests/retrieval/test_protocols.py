@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.retrieval.directions import score
+from dinogrl_jax.retrieval.directions import direction_results, directions
 from dinogrl_jax.retrieval.gallery import DescriptorSet, no_junk, same_camera
 from dinogrl_jax.retrieval.metrics import one_direction
 from dinogrl_jax.retrieval.protocols import filters_cameras, protocol_lines
@@ -19,6 +19,10 @@ def columns(n=60, roles=("both",)):
         "modality": rng.choice(["visible", "infrared"], n),
         "role": rng.choice(roles, n),
     }
+
+
+def score(**columns):
+    return direction_results(directions(**columns))
 
 
 def subset(c, modality, role):

@@ -129,10 +129,10 @@ def bar_chart(values: Float[np.ndarray, " n"], names: Sequence[str]) -> Html:
     """
     high, low = max(float(values.max()), 0.0), min(float(values.min()), 0.0)
     scale = BARS / max(high - low, 1e-12)
-    zero, step, elements = 6 + high * scale, WIDTH / len(values), []
+    zero, step, bars, groups, before = 6 + high * scale, WIDTH / len(values), [], [], None
     for i, (value, name) in enumerate(zip(values.tolist(), names, strict=True)):
         size = abs(value) * scale
-        elements.append(
+        bars.append(
             element(
                 "rect",
                 element("title", f"{name}: {value:+.4f}"),
@@ -143,23 +143,14 @@ def bar_chart(values: Float[np.ndarray, " n"], names: Sequence[str]) -> Html:
                 height=f"{size:.1f}",
             )
         )
-    elements.append(element("path", class_="axis", d=f"M0 {zero:.1f}H{WIDTH}"))
-    return svg(BARS + 30, "contribution of parts", *elements, *_bar_groups(names, step))
-
-
-def _bar_groups(names: Sequence[str], step: float) -> list[Html]:
-    """A line where a group of bars begins, and the label of the group below it."""
-    elements, before = [], None
-    for i, name in enumerate(names):
         group, comma, _ = name.partition(",")
-        if comma and group != before:
-            at = f"{i * step:.1f}"
-            elements.append(element("path", class_="axis", d=f"M{at} 6V{BARS + 24}"))
-            elements.append(
-                element("text", group, class_="soft", x=f"{i * step + 4:.1f}", y=BARS + 22)
-            )
+        if comma and group != before:  # a line where it begins, and its label below it
+            look = {"class_": "soft", "x": f"{i * step + 4:.1f}", "y": BARS + 22}
+            line = element("path", class_="axis", d=f"M{i * step:.1f} 6V{BARS + 24}")
+            groups += [line, element("text", group, **look)]
             before = group
-    return elements
+    axis = element("path", class_="axis", d=f"M0 {zero:.1f}H{WIDTH}")
+    return svg(BARS + 30, "contribution of parts", *bars, axis, *groups)
 
 
 def scatter_chart(

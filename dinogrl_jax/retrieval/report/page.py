@@ -78,9 +78,8 @@ def element(name: str, /, *children: object, **attributes: object) -> Html:
         for key, value in attributes.items()
         if value is not None
     )
-    return Html(
-        f"<{name}{pairs}>" if name in VOID else f"<{name}{pairs}>{join(*children)}</{name}>"
-    )
+    end = "" if name in VOID else f"{join(*children)}</{name}>"
+    return Html(f"<{name}{pairs}>{end}")
 
 
 def join(*pieces: object) -> Html:

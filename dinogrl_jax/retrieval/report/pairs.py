@@ -3,15 +3,17 @@
 A report uses a matrix of at most LIMIT pairs; if there are more, it uses evenly spaced queries.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Int
 
 from dinogrl_jax.retrieval import distances
 from dinogrl_jax.retrieval.directions import Direction
-from dinogrl_jax.retrieval.gallery import comparable_sets, junk_mask
+from dinogrl_jax.retrieval.gallery import comparable_sets, distances_in_blocks, junk_mask
+from dinogrl_jax.retrieval.metrics import result_from_matrix
 
 LIMIT = 25_000_000  # pairs: 100 MB of distances; HITSZ-VCM fits completely
 BLOCK = 2048  # rows and columns of distances that are computed at once
@@ -42,13 +44,8 @@ def direction_pairs(
     if reranked is not None:
         distance = reranked[chosen]
     else:
-        distance = np.empty((len(chosen), len(gallery.rows)), np.float32)
-        for i in range(0, distance.shape[0], BLOCK):
-            own = query.take(chosen[i : i + BLOCK])
-            for j in range(0, distance.shape[1], BLOCK):
-                other = gallery.take(np.arange(j, min(j + BLOCK, len(gallery.rows))))
-                made = distances.distance_matrix(name, own, other)
-                distance[i : i + BLOCK, j : j + BLOCK] = made
+        named = functools.partial(distances.distance_matrix, name)
+        distance = distances_in_blocks(named, query, gallery, chosen, places[1][0], BLOCK)
     same = query.identity[places[0]] == gallery.identity[places[1]]
     counted = ~junk_mask(direction.junk, query, gallery, *places)
     rows = direction.query.rows[chosen], direction.gallery.rows
@@ -64,30 +61,27 @@ class Verification(NamedTuple):
 
 def verification(found: Sequence[Pairs]) -> Verification:
     """The distances of all pairs that count, in all given directions."""
-    return Verification(
-        *(
-            np.sort(np.concatenate([p.distance[p.counted & (p.same == same)] for p in found]))
-            for same in (True, False)
-        )
-    )
+    counted = np.concatenate([p.distance[p.counted] for p in found])
+    same = np.concatenate([p.same[p.counted] for p in found])
+    return Verification(np.sort(counted[same]), np.sort(counted[~same]))
 
 
 class Threshold(NamedTuple):
-    """Below `distance`, at most the share `false_accepts` of pairs of different people lies."""
-
-    false_accepts: float
     distance: float
-    true_accepts: float
+    true_accepts: float  # share of the pairs of one person below the distance
 
 
 def threshold(v: Verification, false_accepts: float) -> Threshold | None:
-    """The threshold with the largest such distance; None if there are too few pairs."""
+    """The largest distance below which at most that share of pairs of different people lies.
+
+    None if there are too few pairs.
+    """
     count = int(false_accepts * len(v.different))
     if not 1 <= count < len(v.different):
         return None
     distance = v.different[count]
     accepted = np.searchsorted(v.same, distance, side="left") / len(v.same)
-    return Threshold(false_accepts, float(distance), float(accepted))
+    return Threshold(float(distance), float(accepted))
 
 
 def roc_points(v: Verification, points: int = 200) -> Float[np.ndarray, "n 2"]:
@@ -121,25 +115,14 @@ def camera_matrix(p: Pairs, camera: Sequence[str]) -> CameraMatrix:
     count = np.zeros(mean.shape, int)
     for j, b in enumerate(columns):
         there = of_gallery == b
-        counted = p.counted[:, there]
-        far = np.where(counted, p.distance[:, there], np.inf)
-        ap, valid = average_precision(far, p.same[:, there] & counted)
-        for i, a in enumerate(rows):
-            own = valid & (of_query == a)
-            count[i, j] = own.sum()
-            if count[i, j]:
-                mean[i, j] = ap[own].mean()
+        match, junk = p.same[:, there], ~p.counted[:, there]
+        if (match & ~junk).any():
+            result = result_from_matrix(p.distance[:, there], match, junk)
+            for i, a in enumerate(rows):
+                own = result.valid & (of_query == a)
+                count[i, j] = own.sum()
+                mean[i, j] = result.ap[own].mean() if count[i, j] else np.nan
     return CameraMatrix(mean, count, rows, columns)
-
-
-def average_precision(
-    distance: Float[np.ndarray, "q g"] | Float32[np.ndarray, "q g"], match: Bool[np.ndarray, "q g"]
-) -> tuple[Float[np.ndarray, " q"], Bool[np.ndarray, " q"]]:
-    """The AP of each row, and which rows have a match; equal distances count in gallery order."""
-    hit = np.take_along_axis(match, np.argsort(distance, axis=1, kind="stable"), axis=1)
-    found = hit.sum(1)
-    precision = hit.cumsum(1) / np.arange(1, hit.shape[1] + 1)
-    return (precision * hit).sum(1) / found.clip(1), found > 0
 
 
 def _natural_key(name: str) -> tuple:

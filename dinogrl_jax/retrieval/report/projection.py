@@ -38,12 +38,8 @@ def tsne_projection(
     name = "euclidean" if name == "dot" else name
     distance = np.array(distances.distance_matrix(name, embedding, embedding), np.float64).clip(0)
     np.fill_diagonal(distance, 0)
-    tsne = TSNE(
-        metric="precomputed",
-        init="random",
-        perplexity=min(PERPLEXITY, (len(places) - 1) / 3),
-        random_state=0,
-    )
+    perplexity = min(PERPLEXITY, (len(places) - 1) / 3)
+    tsne = TSNE(metric="precomputed", init="random", perplexity=perplexity, random_state=0)
     numbers = np.unique(names[places], return_inverse=True)[1]
     return Projection(tsne.fit_transform((distance + distance.T) / 2), rows[places], numbers)
 

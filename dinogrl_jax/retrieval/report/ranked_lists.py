@@ -41,9 +41,7 @@ def shown_queries(result: Result, each: int = EACH) -> list[tuple[str, int]]:
     for kind, places in kinds.items():
         for place in places.tolist():
             found.setdefault(place, kind)
-    return [
-        (kind, p) for kind in ("best", "median", "worst") for p, k in found.items() if k == kind
-    ]
+    return sorted(((kind, place) for place, kind in found.items()), key=lambda one: one[0])
 
 
 def shown_lists(
@@ -60,7 +58,7 @@ def shown_lists(
     if reranked is None:
         nearby = nearest_entries(few, gallery, LENGTH, direction.junk, name)
     else:
-        nearby = _reranked_nearest(direction, query, gallery, places, reranked)
+        nearby = _reranked_nearest(direction, few, gallery, reranked[places])
     out = []
     for (kind, place), found, distance in zip(picked, *nearby, strict=True):
         found, distance = found[found >= 0], distance[found >= 0]
@@ -68,24 +66,24 @@ def shown_lists(
         match, parts = _nearest_match(direction, query, gallery, place, name, row)
         out.append(
             RankedList(
-                kind,
-                int(query.rows[place]),
-                float(result.ap[place]),
-                int(result.first[place]),
-                int(gallery.rows[match]),
-                gallery.rows[found],
-                distance,
-                gallery.identity[found] == query.identity[place],
-                parts,
+                kind=kind,
+                query=int(query.rows[place]),
+                ap=float(result.ap[place]),
+                rank=int(result.first[place]),
+                match=int(gallery.rows[match]),
+                rows=gallery.rows[found],
+                distance=distance,
+                correct=gallery.identity[found] == query.identity[place],
+                parts=parts,
             )
         )
     return out
 
 
-def _reranked_nearest(direction, query, gallery, places, reranked):
-    everyone = np.arange(len(gallery.rows))
-    junk = junk_mask(direction.junk, query, gallery, places[:, None], everyone[None, :])
-    distance = np.where(junk, np.inf, reranked[places])
+def _reranked_nearest(direction, query, gallery, distance):
+    everyone = np.arange(len(query.rows))[:, None], np.arange(len(gallery.rows))[None, :]
+    junk = junk_mask(direction.junk, query, gallery, *everyone)
+    distance = np.where(junk, np.inf, distance)
     order = np.argsort(distance, axis=1, kind="stable")[:, :LENGTH]
     distance = np.take_along_axis(distance, order, axis=1)
     return np.where(np.isfinite(distance), order, -1), distance
@@ -98,14 +96,14 @@ def _nearest_match(
     same = gallery.identity == query.identity[place]
     junk = junk_mask(direction.junk, query, gallery, place, np.arange(len(same)))
     matches, others = np.flatnonzero(same & ~junk), np.flatnonzero(~same)
-    own = query.take(np.array([place]))
+    own, candidates = query.descriptor(place), gallery.take(matches)
     if row is None:
-        row = np.full(len(same), np.inf)
-        row[matches] = np.asarray(distances.distance_matrix(name, own, gallery.take(matches)))[0]
-    match = matches[np.argmin(row[matches])]
-    others = others[:: max(1, len(others) // OTHERS)]
-    parts = contributions(name, own[0], gallery.take(np.array([match]))[0], gallery.take(others))
-    return int(match), parts
+        made = distances.exact_distances(name, own[None], candidates, np.zeros(own.shape))[0]
+    else:
+        made = row[matches]
+    others = gallery.take(others[:: max(1, len(others) // OTHERS)])
+    best = np.argmin(made)
+    return int(matches[best]), contributions(name, own, candidates[best], others)
 
 
 def contributions(

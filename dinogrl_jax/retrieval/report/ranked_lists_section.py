@@ -1,16 +1,23 @@
 """The ranked lists as HTML: frames, pictures, and what each part contributed to a match."""
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from PIL import Image
+
+from dinogrl_jax.data.frames import decoder_input
 from dinogrl_jax.data.sampling import uniform
 from dinogrl_jax.retrieval.report.charts import bar_chart
 from dinogrl_jax.retrieval.report.page import Html, element, figure, section
-from dinogrl_jax.retrieval.report.pictures import array_image, frame_image
 from dinogrl_jax.retrieval.report.ranked_lists import RankedList, part_labels
 from dinogrl_jax.retrieval.report.sections import direction_words
 from dinogrl_jax.retrieval.report.subjects import Subject
 
 QUERY_FRAMES = 3
+HEIGHT = 112  # pixels of a frame; larger ones are made smaller
+QUALITY = 78  # of JPEG
 
 
 def ranked_lists_section(found: Mapping[str, Sequence[RankedList]], subject: Subject) -> Html:
@@ -32,18 +39,22 @@ def _list_elements(
     one: RankedList, subject: Subject, pictures: Mapping[str, Mapping[int, Html]]
 ) -> list[Html]:
     head = f"{one.kind}: AP {100 * one.ap:.1f} %, first match at rank {one.rank}"
-    entries = [_query_card(one.query, subject)]
+    frames = subject.frames(one.query)
+    chosen = [frames[i] for i in np.unique(uniform(len(frames), QUERY_FRAMES)) if frames]
+    entries = [_card("entry query", chosen, "query", one.query, subject)]
     for row, distance, right in zip(one.rows.tolist(), one.distance, one.correct, strict=True):
-        entries.append(_entry_card(row, f"{distance:.4g}", bool(right), subject))
+        frames = subject.frames(row)
+        class_, mark = ("entry good", "✓") if right else ("entry bad", "✗")
+        middle = frames[len(frames) // 2 :][:1]
+        entries.append(_card(class_, middle, f"{mark} {distance:.4g}", row, subject))
     details = []
     if len(one.parts) > 1:
         labels = part_labels(subject.part_names, len(one.parts))
-        chart = bar_chart(one.parts, labels)
         note = (
             f"What each of {len(labels)} parts contributes to the nearest match: how much nearer "
             "it makes it than other people (up, green) or farther (down, red)."
         )
-        details.append(figure(chart, note))
+        details.append(figure(bar_chart(one.parts, labels), note))
     figures = [
         figure(by_row[row], f"{what}: {caption}")
         for caption, by_row in pictures.items()
@@ -58,30 +69,11 @@ def _list_elements(
     ]
 
 
-def _query_card(row: int, subject: Subject) -> Html:
-    frames = subject.frames(row)
-    chosen = (
-        [frames[i] for i in sorted(set(uniform(len(frames), QUERY_FRAMES).tolist()))]
-        if frames
-        else []
-    )
-    pictures = [picture for frame in chosen if (picture := frame_image(frame))]
-    return _card("entry query", pictures, "query", row, subject)
-
-
-def _entry_card(row: int, distance: str, right: bool, subject: Subject) -> Html:
-    frames = subject.frames(row)
-    picture = frame_image(frames[len(frames) // 2]) if frames else None
-    mark = f"{'✓' if right else '✗'} {distance}"
-    return _card(
-        f"entry {'good' if right else 'bad'}", [picture] if picture else [], mark, row, subject
-    )
-
-
-def _card(class_: str, pictures: Sequence[Html], mark: str, row: int, subject: Subject) -> Html:
+def _card(class_: str, frames: Sequence[str], mark: str, row: int, subject: Subject) -> Html:
     who = [element("b", mark), element("div", f"id {subject.identity[row] or 'unknown'}")]
     if subject.camera[row]:
         who.append(element("div", f"camera {subject.camera[row]}"))
+    pictures = [picture for frame in frames if (picture := _frame_image(frame))]
     shown = pictures or [element("span", "no frame", class_="noframe")]
     title = subject.path[row] or f"tracklet {row}"
     return element("div", element("div", *shown, class_="frame"), *who, class_=class_, title=title)
@@ -91,6 +83,27 @@ def _pictures_by_row(shown: Sequence[RankedList], subject: Subject) -> dict[str,
     """By caption, the pictures of all shown queries and their nearest matches, made at once."""
     rows = sorted({row for one in shown for row in (one.query, one.match)})
     return {
-        caption: {row: array_image(p) for row, p in zip(rows, pictures(rows), strict=True)}
+        caption: {
+            row: _jpeg_element(Image.fromarray(p))
+            for row, p in zip(rows, pictures(rows), strict=True)
+        }
         for caption, pictures in subject.pictures.items()
     }
+
+
+def _frame_image(frame: str) -> Html | None:
+    """A small picture of a frame, or None if the frame cannot be read."""
+    try:
+        with Image.open(decoder_input(frame)) as image:
+            picture = image.convert("RGB")
+    except Exception:  # a frame must not stop the report; decoders raise a dozen types
+        return None
+    width = max(1, round(picture.width * HEIGHT / picture.height))
+    return _jpeg_element(picture.resize((width, HEIGHT)) if picture.height > HEIGHT else picture)
+
+
+def _jpeg_element(picture: Image.Image) -> Html:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=QUALITY)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return element("img", src=f"data:image/jpeg;base64,{data}", alt="")

@@ -18,15 +18,8 @@ from dinogrl_jax.retrieval.report.pairs import (
 )
 from dinogrl_jax.retrieval.report.projection import Projection
 from dinogrl_jax.retrieval.report.subjects import Subject
+from dinogrl_jax.retrieval.tables import FIGURES
 
-COLUMNS = {
-    "rank1": "rank-1",
-    "rank5": "rank-5",
-    "rank10": "rank-10",
-    "rank20": "rank-20",
-    "mAP": "mAP",
-    "mINP": "mINP",
-}
 FALSE_ACCEPTS = (0.1, 0.01, 0.001, 0.0001)
 BINS = 60
 
@@ -40,53 +33,44 @@ def figures_section(evaluation: scoring.Evaluation, intervals: Mapping, skipped:
     rows = []
     for name, row in scoring.direction_figures(evaluation).items():
         cells: list[object] = [direction_words(name)]
-        for key in COLUMNS:
+        for key in FIGURES:
             low, high = intervals[name][key]
             small = element("small", f"{100 * low:.1f}–{100 * high:.1f}")
             cells.append(element("td", f"{100 * row[key]:.2f}", small))
         chance = f"{100 * row['chance_rank1']:.2f}"
         rows.append([*cells, chance, f"{row['queries']} × {row['gallery']}"])
-    heads = ["", *COLUMNS.values(), "chance rank-1", "queries × gallery"]
+    names = [key.replace("rank", "rank-") for key in (*FIGURES, "chance rank1")]
     note = "Percent. Small: 95 % bootstrap interval over queries."
     lists = [element("p", line) for line in scoring.skipped_lines({"skipped": skipped})]
-    return section("Figures", table(heads, rows), element("p", note, class_="note"), *lists)
+    figures = table(["", *names, "queries × gallery"], rows)
+    return section("Figures", figures, element("p", note, class_="note"), *lists)
 
 
 def ranks_section(results: Mapping[str, Result]) -> Html:
     """CMC curves and the distribution of the queries' AP."""
     last = min(50, max(r.gallery for r in results.values()))
-    places = np.arange(1, last + 1)
-    cmc = {
-        direction_words(name): np.stack(
-            [places, [(r.first[r.valid] <= k).mean() for k in places]], 1
-        )
-        for name, r in results.items()
-    }
+    places, edges = np.arange(1, last + 1), np.linspace(0, 1, 21)
+    cmc, shares = {}, {}
+    for name, r in results.items():
+        known = [(r.first[r.valid] <= k).mean() for k in places]
+        cmc[direction_words(name)] = np.stack([places, known], 1)
+        shares[direction_words(name)] = np.histogram(r.ap[r.valid], edges)[0] / r.queries
     low = min(float(points[0, 1]) for points in cmc.values())
     y = Axis("recognised", np.floor(10 * low) / 10 if low < 1 else 0.9, 1, percent=True)
     curve = line_chart(Axis("rank", 1, max(last, 2)), y, cmc)
-    edges = np.linspace(0, 1, 21)
-    shares = {
-        direction_words(name): np.histogram(r.ap[r.valid], edges)[0] / r.queries
-        for name, r in results.items()
-    }
-    return section(
-        "Ranks",
-        element(
-            "div",
-            figure(curve, "CMC: queries with a match among the first ranks."),
-            figure(histogram_chart("average precision", edges, shares), "AP of the queries."),
-            class_="charts",
-        ),
+    histogram = histogram_chart("average precision", edges, shares)
+    charts = (
+        figure(curve, "CMC: queries with a match among the first ranks."),
+        figure(histogram, "AP of the queries."),
     )
+    return section("Ranks", element("div", *charts, class_="charts"))
 
 
 def verification_section(v: Verification, found: Sequence[Pairs], about: str) -> Html:
     """Histograms of distances, ROC and thresholds."""
+    title = "Same or different person"
     if not len(v.same) or not len(v.different):
-        return section(
-            "Same or different person", element("p", "There are no pairs of both kinds.")
-        )
+        return section(title, element("p", "There are no pairs of both kinds."))
     edges = np.linspace(min(v.same[0], v.different[0]), max(v.same[-1], v.different[-1]), BINS + 1)
     if edges[0] == edges[-1]:
         edges = edges + np.linspace(-0.5, 0.5, BINS + 1)
@@ -94,23 +78,20 @@ def verification_section(v: Verification, found: Sequence[Pairs], about: str) ->
     shares = {name: np.histogram(x, edges)[0] / len(x) for name, x in series.items()}
     lowest = max(1 / len(v.different), 1e-5)
     x = Axis("false accepts", min(lowest, 0.5), 1, log=True, percent=True)
-    points = roc_points(v)
-    chart = line_chart(
-        x, Axis("true accepts", 0, 1, percent=True), {"": points[points[:, 0] >= lowest]}
+    y, points = Axis("true accepts", 0, 1, percent=True), roc_points(v)
+    roc = line_chart(x, y, {"": points[points[:, 0] >= lowest]})
+    charts = (
+        figure(histogram_chart("distance", edges, shares), "Distances of both kinds of pairs."),
+        figure(roc, f"ROC; the area below it is {roc_area(v):.4f}."),
     )
     counts = f"{len(v.same):,} pairs of one person, {len(v.different):,} of different people"
     steps = {-(-p.everyone // len(p.query)) for p in found} - {1}
     if steps:
         counts += f", of every {max(steps)}th query"
     return section(
-        "Same or different person",
+        title,
         element("p", f"{counts}, as the protocol counts them. {about}", class_="soft"),
-        element(
-            "div",
-            figure(histogram_chart("distance", edges, shares), "Distances of both kinds of pairs."),
-            figure(chart, f"ROC; the area below it is {roc_area(v):.4f}."),
-            class_="charts",
-        ),
+        element("div", *charts, class_="charts"),
         element("h3", "Thresholds"),
         threshold_table(v),
     )
@@ -119,13 +100,10 @@ def verification_section(v: Verification, found: Sequence[Pairs], about: str) ->
 def threshold_table(v: Verification) -> Html:
     rows = []
     for share in FALSE_ACCEPTS:
-        t = threshold(v, share)
-        found = (
-            ("too few pairs", "")
-            if t is None
-            else (f"{t.distance:.6g}", f"{100 * t.true_accepts:.2f} %")
-        )
-        rows.append([f"{100 * share:g} %", *found])
+        words = ["too few pairs", ""]
+        if t := threshold(v, share):
+            words = [f"{t.distance:.6g}", f"{100 * t.true_accepts:.2f} %"]
+        rows.append([f"{100 * share:g} %", *words])
     return table(["false accepts ≤", "distance below", "true accepts"], rows)
 
 
@@ -133,10 +111,10 @@ def cameras_section(matrices: Mapping[str, CameraMatrix]) -> Html:
     """mAP from each camera to each camera, shaded."""
     blocks = []
     for name, m in matrices.items():
-        rows = []
-        for i, own in enumerate(m.query_cameras):
-            cells = map(_shaded_cell, m.mAP[i].tolist(), m.queries[i].tolist())
-            rows.append([own, *cells])
+        rows = [
+            [own, *map(_shaded_cell, m.mAP[i].tolist(), m.queries[i].tolist())]
+            for i, own in enumerate(m.query_cameras)
+        ]
         matrix = table(["", *m.gallery_cameras], rows, "matrix")
         blocks.append(element("div", element("h3", direction_words(name)), matrix, class_="block"))
     note = (
@@ -157,13 +135,12 @@ def _shaded_cell(value: float, queries: int) -> Html:
 def descriptors_section(p: Projection, subject: Subject) -> Html:
     """t-SNE, with a legend of the identities' colours."""
     count = int(p.identity.max()) + 1
-    hues = 360 * p.identity / count
     names = [
         f"identity {subject.identity[row]}, {subject.modality[row]}, camera {subject.camera[row]}"
         for row in p.rows
     ]
     visible = [subject.modality[row] == "visible" for row in p.rows]
-    chart = scatter_chart(p.points, hues.tolist(), visible, names)
+    chart = scatter_chart(p.points, (360 * p.identity / count).tolist(), visible, names)
     colours = []
     for number in range(count):
         row = p.rows[np.argmax(p.identity == number)]

@@ -28,10 +28,9 @@ class Subject(NamedTuple):
 def subject_of_tracklets(tracklets: Sequence[Tracklet], root: str) -> Subject:
     """The subject of a test set; paths are relative to its root."""
     return Subject(
-        *(
-            [str(getattr(t, name)) for t in tracklets]
-            for name in ("identity", "camera", "modality")
-        ),
+        identity=[str(t.identity) for t in tracklets],
+        camera=[str(t.camera) for t in tracklets],
+        modality=[t.modality for t in tracklets],
         path=[t.frames[0].removeprefix(root).lstrip("/") for t in tracklets],
         frames=lambda row: tracklets[row].frames,
     )

@@ -55,8 +55,9 @@ def test_a_convolution_and_its_norm_are_pytorchs(train, form):
             "params": {"kernel": kernel, "norm": {"scale": scale, "bias": bias}},
             "batch_stats": {"norm": {"mean": mean, "var": var}},
         }
+        variables = jax.tree.map(jnp.asarray, variables)
         layer = ConvNorm(7, 3, 2, jnp.dtype("float64"))
-        made, changed = layer.apply(variables, x, train=train, mutable="batch_stats")
+        made, changed = layer.apply(variables, jnp.asarray(x), train=train, mutable="batch_stats")
     # Float64: rounding of sums of 27 products.
     np.testing.assert_allclose(made, expected.transpose(0, 2, 3, 1), atol=1e-11)
     after = (changed["batch_stats"] if train else variables["batch_stats"])["norm"]

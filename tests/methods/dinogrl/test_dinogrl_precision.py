@@ -8,8 +8,12 @@ import pytest
 import small
 
 from dinogrl_jax.devices import sharding
+from dinogrl_jax.methods import dinogrl
+from dinogrl_jax.methods.contract import Clips
+from dinogrl_jax.methods.variables import initial_variables
 from dinogrl_jax.retrieval.embedding import make_embed
-from dinogrl_jax.training import train
+from dinogrl_jax.training.state import initial_state
+from dinogrl_jax.training.step import make_step
 
 PEOPLE, TRACKLETS = 12, 3
 
@@ -27,14 +31,15 @@ def frames():
 @pytest.fixture(scope="module")
 def variables():
     config = small.get_config()
-    return train.initial_variables(small.model(config), config)
+    return initial_variables(small.model(config), config)
 
 
 def descriptors(frames, variables, dtype):
     config = small.get_config()
     config.model.compute_dtype = dtype
-    embed = make_embed(small.model(config), config, sharding.device_mesh())
-    return np.asarray(embed(variables, frames, "visible"))
+    embed = make_embed(dinogrl, small.model(config), config, sharding.device_mesh())
+    clips = Clips(frames, np.full(frames.shape[:2], -1, np.int32), ("visible",))
+    return np.asarray(embed(variables, clips))
 
 
 def test_the_ranking_is_kept(frames, variables):
@@ -61,11 +66,13 @@ def test_parameters_and_statistics_stay_float32(frames, variables):
     config = small.get_config()
     config.model.compute_dtype = "bfloat16"
     model, mesh = small.model(config), sharding.device_mesh()
-    started = train.initial_variables(model, config)
+    started = initial_variables(model, config)
     assert {leaf.dtype for leaf in jax.tree.leaves(started)} == {jnp.dtype("float32")}
-    state = jax.device_put(train.initial_state(variables, config), sharding.replicated(mesh))
-    batch = frames[:8].reshape(4, 2, 2, 64, 32, 3), np.array([0, 0, 1, 1])
-    state, terms = train.make_step(model, config, mesh)(state, *batch)
-    kept = (state.params, state.frozen, state.batch_stats)
+    state = initial_state(variables, dinogrl, config)
+    state = jax.device_put(state, sharding.replicated(mesh))
+    pairs = frames[:8].reshape(4, 2, 2, 64, 32, 3)
+    clips = Clips(pairs, np.full(pairs.shape[:2], -1, np.int32))
+    state, terms = make_step(dinogrl, model, config, mesh)(state, clips, np.array([0, 0, 1, 1]))
+    kept = (state.params, state.frozen, state.collections)
     assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype("float32")}
     assert all(np.isfinite(value) for value in terms.values())

@@ -22,10 +22,11 @@ class Dense(nn.Module):
 
     features: int
     dtype: jnp.dtype
+    kernel_init: Initializer = DENSE_INIT
 
     @nn.compact
     def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n d"]:
-        kernel = self.param("kernel", DENSE_INIT, (x.shape[-1], self.features))
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return matmul(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
 

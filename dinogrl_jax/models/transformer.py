@@ -1,12 +1,16 @@
 """Attention and MLP of vision and text transformers."""
 
+from functools import partial
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from dinogrl_jax.models.layers import Dense
+from dinogrl_jax.models import layers
 from dinogrl_jax.ops.activations import gelu
 from dinogrl_jax.ops.attention import attention
+
+Dense = partial(layers.Dense, kernel_init=nn.initializers.lecun_normal())
 
 
 class Attention(nn.Module):

@@ -10,19 +10,3 @@ from dinogrl_jax.methods.dinogrl.weights import released_facts, released_files, 
 
 TITLE = "DinoGRL (arXiv 2511.04281)"
 NEEDS_CAMERAS = False
-
-__all__ = [
-    "NEEDS_CAMERAS",
-    "TITLE",
-    "Model",
-    "before_epoch",
-    "descriptor",
-    "groups",
-    "part_names",
-    "pictures",
-    "released_facts",
-    "released_files",
-    "settings",
-    "starting_weights",
-    "training_loss",
-]

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
+from small_batches import AUGMENT
+
+from dinogrl_jax import config as configuration
+from dinogrl_jax.data.readers import vcm
+from dinogrl_jax.data.tracklets import Tracklet
 
 INFO = {"A": "info", "B": "Info", "C": ""}
 
@@ -76,3 +82,20 @@ def tree(tmp_path: Path) -> Tree:
 @pytest.fixture
 def tree_of(tmp_path: Path) -> Callable[[str], Tree]:
     return lambda layout: Tree(tmp_path / "vcm", layout)
+
+
+@pytest.fixture
+def config() -> ConfigDict:
+    """Settings of all methods for frames of 16×8 pixels, three a tracklet."""
+    settings = ConfigDict(configuration.shared())
+    settings.data.update(height=16, width=8, frames=3, workers=0)
+    settings.data.update(identities_per_batch=2, tracklets_per_identity=2)
+    settings.augment = ConfigDict(AUGMENT)
+    settings.evaluation.tracklets_per_batch = 4
+    return settings
+
+
+@pytest.fixture
+def split(tree) -> tuple[list[Tracklet], list[Tracklet]]:
+    """The training and the test tracklets, with frames on disk."""
+    return vcm.read_splits(tree.write_with_frames())

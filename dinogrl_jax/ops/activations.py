@@ -17,7 +17,7 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 @gelu.form("cpu", "gpu")
 @jax.custom_vjp
-def gelu_by_erf(x: Float[Array, "..."]) -> Float[Array, "..."]:
+def gelu_by_erf(x: Array) -> Array:
     """By the error function; JAX takes its complement, which costs twice as much.
 
     Training keeps x alone.
@@ -47,7 +47,7 @@ def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 @relu.form("gpu")
 @jax.custom_vjp
-def relu_by_result(x: Float[Array, "..."]) -> Float[Array, "..."]:
+def relu_by_result(x: Array) -> Array:
     """Training keeps the result, which the next layer keeps anyway, and a product ends with it."""
     return jnp.maximum(x, 0)
 

@@ -20,9 +20,7 @@ def attention(
 
 
 @attention.form("cpu")
-def attention_by_heads(
-    q: Float[Array, "f n h d"], k: Float[Array, "f m h d"], v: Float[Array, "f m h d"]
-) -> Float[Array, "f n h d"]:
+def attention_by_heads(q: Array, k: Array, v: Array) -> Array:
     """Two heads of each device at a time: their n·m weights stay in the cache.
 
     With the keys in front the softmax adds up whole rows, and divides after the second product.
@@ -48,8 +46,6 @@ def _has_cudnn(q: Array, *_) -> bool:
 
 
 @attention.form("gpu", when=_has_cudnn)
-def attention_by_cudnn(
-    q: Float[Array, "f n h d"], k: Float[Array, "f m h d"], v: Float[Array, "f m h d"]
-) -> Float[Array, "f n h d"]:
+def attention_by_cudnn(q: Array, k: Array, v: Array) -> Array:
     """cuDNN's, which never has the weights in memory."""
     return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")

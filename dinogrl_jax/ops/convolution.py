@@ -27,9 +27,7 @@ def _of_one_position(_: Array, kernel: Array, __: int) -> bool:
 
 
 @convolution.form("cpu", "gpu", when=_of_one_position)
-def convolution_by_matmul(
-    x: Float[Array, "f h w c"], kernel: Float[Array, "1 1 c d"], stride: int
-) -> Float[Array, "f h2 w2 d"]:
+def convolution_by_matmul(x: Array, kernel: Array, stride: int) -> Array:
     """One product of matrices, whose gradient a CPU computes in half the time or less."""
     x = x[:, ::stride, ::stride]
     y = matmul(x.reshape(-1, x.shape[-1]), kernel[0, 0])
@@ -51,12 +49,8 @@ def affine_convolution(
 
 @affine_convolution.form("gpu")
 def affine_convolution_in_kernel(
-    x: Float[Array, "f h w c"],
-    kernel: Float[Array, "k k c d"],
-    stride: int,
-    factor: Float[Array, " d"],
-    shift: Float[Array, " d"],
-) -> Float[Array, "f h2 w2 d"]:
+    x: Array, kernel: Array, stride: int, factor: Array, shift: Array
+) -> Array:
     """The kernel takes the factor, and a GPU's convolution ends with the shift and a ReLU."""
     return convolution(x, (kernel * factor).astype(x.dtype), stride) + shift.astype(x.dtype)
 
@@ -69,7 +63,7 @@ def max_pool(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
 
 @max_pool.form("cpu")
 @jax.custom_vjp
-def max_pool_to_the_first(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
+def max_pool_to_the_first(x: Array) -> Array:
     """The gradient goes to the first maximum of a window, row by row.
 
     The derivative of `reduce_window` keeps eight index arrays of x's size on a CPU: half a GiB at

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from dinogrl_jax.interface.errors import InputError
+
 PLATFORMS = ("cpu", "gpu", "tpu")
 OPERATIONS: dict[str, "Operation"] = {}
 
@@ -72,8 +74,13 @@ def using(forms: str, platform: str) -> Iterator[None]:
     """What is traced inside is computed by these forms, for devices of a platform.
 
     forms: "fast", "plain", or the operations that are fast: "gelu,attention". Without this context
-    it is "fast" for JAX's default devices.
+    it is "fast" for JAX's default devices. Raises InputError for what is no operation's name.
     """
+    if unknown := set(forms.split(",")) - OPERATIONS.keys() - {"fast", "plain"}:
+        known = ", ".join(OPERATIONS)
+        raise InputError(
+            f"ops.forms = {forms!r}: {min(unknown)!r} is not fast, plain, or of {known}"
+        )
     before = _in_use.set((forms, platform))
     try:
         yield

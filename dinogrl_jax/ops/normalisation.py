@@ -23,7 +23,7 @@ def layer_norm(x: Float[Array, "*n c"], epsilon: float) -> Float[Array, "*n c"]:
 
 
 @layer_norm.form("gpu")
-def layer_norm_in_one_pass(x: Float[Array, "*n c"], epsilon: float) -> Float[Array, "*n c"]:
+def layer_norm_in_one_pass(x: Array, epsilon: float) -> Array:
     """Both sums in one pass, beside the first channel: E[x²] − E[x]² alone loses digits.
 
     They are apart, since XLA's kernel of a whole LayerNorm takes a GPU three times as long.
@@ -65,7 +65,7 @@ def _weighted(x: Array, mask: Array | None) -> tuple[Array, Array, Array, tuple[
 
 
 @moments.form("gpu")
-def moments_in_one_pass(x: Float[Array, "*n c"], mask: Bool[Array, "*n"] | None = None) -> Moments:
+def moments_in_one_pass(x: Array, mask: Array | None = None) -> Moments:
     """Beside some position: E[x²] − E[x]² loses the variance where the mean is far from zero."""
     x, weight, count, axes = _weighted(x, mask)
     origin = x[(0,) * len(axes)]
@@ -103,12 +103,8 @@ def _has_channels(x: Array, *_) -> bool:
 @batch_norm.form(when=_has_channels)
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def batch_norm_with_gradient(
-    x: Float[Array, "*n c"],
-    mask: Bool[Array, "*n"] | None,
-    scale: Float[Array, " c"],
-    bias: Float[Array, " c"],
-    epsilon: float,
-) -> tuple[Float[Array, "*n c"], Moments]:
+    x: Array, mask: Array | None, scale: Array, bias: Array, epsilon: float
+) -> tuple[Array, Moments]:
     """The gradient, written out, reads x and y's gradient twice, and keeps nothing but x."""
     return _batch_norm_forward(x, mask, scale, bias, epsilon)[0]
 

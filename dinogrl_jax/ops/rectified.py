@@ -45,14 +45,8 @@ def rectified_products(
 
 @rectified_products.form()
 def rectified_products_without_lifts(
-    query: Float[Array, "v n"],
-    source: Float[Array, "v n"],
-    theta: Lift,
-    phi: Lift,
-    g: Lift,
-    shared: Lift,
-    specific: Lift,
-) -> tuple[Float[Array, "v n"], Float[Array, "v n"]]:
+    query: Array, source: Array, theta: Lift, phi: Lift, g: Lift, shared: Lift, specific: Lift
+) -> tuple[Array, Array]:
     """No array of c channels: with one channel in, F[i, j] = riseᵢ·sourceⱼ + levelᵢ.
 
     relu(F) is F where that is positive: of the sources there, only how many they are and the sums

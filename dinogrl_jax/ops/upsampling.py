@@ -26,7 +26,7 @@ def upsample_2x(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
 
 @upsample_2x.form("cpu", "gpu")
 @jax.custom_vjp
-def upsample_2x_by_neighbours(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
+def upsample_2x_by_neighbours(x: Array) -> Array:
     """From each position and three neighbours: by rows first, they would be in memory between."""
     wide = accumulation_dtype(x.dtype)
     (row, row_beside), (column, column_beside) = (_halves(n) for n in x.shape[1:3])
@@ -67,7 +67,7 @@ def upsampled_moments(x: Float[Array, "f h w c"], mask: Bool[Array, "f h2 w2"]) 
 
 
 @upsampled_moments.form()
-def upsampled_moments_by_form(x: Float[Array, "f h w c"], mask: Bool[Array, "f h2 w2"]) -> Moments:
+def upsampled_moments_by_form(x: Array, mask: Array) -> Moments:
     """Without the positions that upsampling adds.
 
     With U the upsampling of a frame, the selected squares of U·(x − μ) are a quadratic form whose
@@ -104,13 +104,7 @@ def upsampled_dense(
 
 
 @upsampled_dense.form()
-def dense_upsampled(
-    x: Float[Array, "f h w c"],
-    mean: Float[Array, " c"],
-    factor: Float[Array, " c"],
-    kernel: Float[Array, "c d"],
-    bias: Float[Array, " d"],
-) -> Float[Array, "f h2 w2 d"]:
+def dense_upsampled(x: Array, mean: Array, factor: Array, kernel: Array, bias: Array) -> Array:
     """Upsampling last, for it commutes with what is linear: a quarter of the positions before."""
     y = (x.astype(factor.dtype) - mean) * factor
     return upsample_2x(matmul(y.astype(x.dtype), kernel) + bias)

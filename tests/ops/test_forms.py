@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import dinogrl_jax.ops
+from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.ops.forms import OPERATIONS, operation, using
 from dinogrl_jax.ops.rectified import Lift
 
@@ -151,10 +152,11 @@ del OPERATIONS["thrice"]
         ("fast", "cpu", 2, "definition"),  # of another platform
         ("plain", "gpu", 2, "definition"),
         ("gelu,thrice", "gpu", 2, "form"),
-        ("thrice_others", "gpu", 2, "definition"),
+        ("gelu", "gpu", 2, "definition"),
     ],
 )
-def test_which_form_is_used(forms, platform, x, expected):
+def test_which_form_is_used(forms, platform, x, expected, monkeypatch):
+    monkeypatch.setitem(OPERATIONS, "thrice", thrice)
     with using(forms, platform):
         assert thrice(x) == (expected, x)
 
@@ -163,3 +165,10 @@ def test_the_context_ends_also_behind_an_error():
     with pytest.raises(KeyError), using("fast", "gpu"):
         raise KeyError
     assert thrice(2) == ("definition", 2)  # JAX's own device here is a CPU
+
+
+@pytest.mark.parametrize("forms", ["fats", "gelu,atention", ""])
+def test_a_name_that_is_none_is_refused(forms):
+    with pytest.raises(InputError, match="ops.forms = .* is none of fast, plain, "):
+        with using(forms, "cpu"):
+            pass

@@ -42,12 +42,14 @@ def options_from_command_line() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     way = parser.add_mutually_exclusive_group(required=True)
-    way.add_argument("--from", dest="source", choices=(*METHODS, *starting_names()))
+    files = {name: m.released_files(methods.default(name)) for name, m in METHODS.items()}
+    models = (name for name in METHODS if files[name])
+    way.add_argument("--from", dest="source", choices=(*models, *starting_names()))
     way.add_argument("--to", choices=("torch",))
     parser.add_argument("file", nargs="?", help=f"of --from {', '.join(starting_names())}")
     released: dict[str, list[str]] = {}  # the option's name → what it names
-    for name, method in METHODS.items():
-        for option, file in method.released_files(methods.default(name)).items():
+    for name, of_method in files.items():
+        for option, file in of_method.items():
             released.setdefault(option, []).append(f"{file.name} of --from {name}")
     for name, titles in released.items():
         meaning = {"metavar": "FILE", "help": ", ".join(titles)}

@@ -69,9 +69,18 @@ def released_states(
 def _files_with_variables(
     method: ModuleType, variables: Variables, config: ConfigDict
 ) -> dict[str, tuple[ReleasedFile, dict]]:
-    """The released files by name, each with the variables of its modules that files hold."""
+    """The released files by name, each with the variables of its modules that files hold.
+
+    Raises InputError where the method has no files, or a module of its model is in none of them.
+    """
     files = method.released_files(config)
+    if not files:
+        raise InputError(f"{method.TITLE} has no released files")
     collections = rule_collections(rule for file in files.values() for rule in file.rules)
+    held = {module for file in files.values() for module in file.modules}
+    for collection in collections & variables.keys():
+        if left := variables[collection].keys() - held:
+            raise InputError(f"{method.TITLE}: no released file holds the module {min(left)}")
     found = {}
     for name, file in files.items():
         content = {

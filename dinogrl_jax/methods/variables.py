@@ -22,12 +22,12 @@ def example_clips(config: ConfigDict) -> Clips:
 def initial_variables(model: nn.Module, config: ConfigDict) -> dict:
     """Random parameters, neutral statistics and empty memories; a function of `config.seed`."""
     init = jax.jit(partial(model.init, train=False), compiler_options=compiler_options(once=True))
-    with forms.using(config.ops.forms, jax.default_backend()):
+    with forms.configured(config):
         return init(jax.random.key(config.seed), example_clips(config))
 
 
 def variable_shapes(model: nn.Module, config: ConfigDict) -> dict:
     """The shapes and types of a model's variables, by collection; nothing is computed."""
     clips = jax.eval_shape(partial(example_clips, config))
-    with forms.using(config.ops.forms, jax.default_backend()):
+    with forms.configured(config):
         return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), clips)

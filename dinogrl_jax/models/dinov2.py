@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from dinogrl_jax.interface.errors import lookup
 from dinogrl_jax.models.layers import LayerNorm
 from dinogrl_jax.models.transformer import MLP, Attention, SwiGLU
 from dinogrl_jax.ops.resize import (
@@ -37,7 +38,7 @@ class Block(nn.Module):
     def __call__(self, x: Float[Array, "f n c"]) -> Float[Array, "f n c"]:
         c, channels = self.config, x.shape[-1]
         ls1, ls2 = (self.param(f"ls{i}", nn.initializers.ones, (channels,)) for i in (1, 2))
-        mlp = {"gelu": MLP, "swiglu": SwiGLU}[c.mlp]
+        mlp = lookup({"gelu": MLP, "swiglu": SwiGLU}, c.mlp, "model.dinov2.mlp")
         y = LayerNorm(self.dtype, name="norm1")(x)
         x = x + ls1.astype(self.dtype) * Attention(c.heads, self.dtype, name="attn")(y)
         y = LayerNorm(self.dtype, name="norm2")(x)

@@ -14,17 +14,16 @@ from dinogrl_jax.ops.remat import remat
 
 
 class Stem(nn.Module):
-    """7×7 convolution, BatchNorm and maximum pooling: a quarter of the rows and columns.
-
-    There is no ReLU between BatchNorm and pooling, as in DinoGRL's published code.
-    """
+    """7×7 convolution, BatchNorm, ReLU and maximum pooling: a quarter of the rows and columns."""
 
     width: int
     dtype: jnp.dtype
+    has_relu: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "f h w 3"], train: bool) -> Float[Array, "f h4 w4 c"]:
-        return max_pool(ConvNorm(self.width, 7, 2, self.dtype, name="conv1")(x, train=train))
+        x = ConvNorm(self.width, 7, 2, self.dtype, name="conv1")(x, train=train)
+        return max_pool(relu(x) if self.has_relu else x)
 
 
 class Bottleneck(nn.Module):

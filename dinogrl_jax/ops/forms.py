@@ -7,9 +7,10 @@
     def by_error_function(x): ...       # the same to rounding, faster there
 
 Models call `gelu(x)` and know nothing of devices. What is traced inside `using("fast", platform)`
-takes the first form for that platform whose condition holds, and else the definition. A form says
-in its comment what it gains; benchmarks/forms.py prints that. One that gains less than 3 % of a
-training step or of an extraction, or that has never run on its device, is deleted.
+takes the first form for that platform whose condition holds, and else the definition. A form is for
+the devices on which it has run; one without a device saves arithmetic or memory on any. What each
+earns stands in docs/performance.md; benchmarks/forms.py prints it. One that earns less than 3 % of
+a training step or of an extraction, and no memory that is needed, is deleted.
 """
 
 import contextlib
@@ -19,8 +20,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from ml_collections import ConfigDict
 
 from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.ops.precision import exact_products
 
 PLATFORMS = ("cpu", "gpu", "tpu")
 OPERATIONS: dict[str, "Operation"] = {}
@@ -76,13 +79,23 @@ def using(forms: str, platform: str) -> Iterator[None]:
     forms: "fast", "plain", or the operations that are fast: "gelu,attention". Without this context
     it is "fast" for JAX's default devices. Raises InputError for what is no operation's name.
     """
-    if unknown := set(forms.split(",")) - OPERATIONS.keys() - {"fast", "plain"}:
-        known = ", ".join(OPERATIONS)
+    if forms not in ("fast", "plain") and not set(forms.split(",")) <= OPERATIONS.keys():
         raise InputError(
-            f"ops.forms = {forms!r}: {min(unknown)!r} is not fast, plain, or of {known}"
+            f"ops.forms = {forms!r}: there is fast, plain, or of {','.join(OPERATIONS)}"
         )
     before = _in_use.set((forms, platform))
     try:
         yield
     finally:
         _in_use.reset(before)
+
+
+@contextlib.contextmanager
+def configured(config: ConfigDict, platform: str = "") -> Iterator[None]:
+    """What is traced inside is computed by a configuration's forms, products as exactly as it says.
+
+    platform: of the devices; JAX's default ones if empty.
+    """
+    platform = platform or jax.default_backend()
+    with using(config.ops.forms, platform), exact_products(config.model.compute_dtype):
+        yield

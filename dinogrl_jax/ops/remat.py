@@ -12,6 +12,8 @@ import jax
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name  # noqa: F401
 
+from dinogrl_jax.interface.errors import lookup
+
 # Names that values in models and operations have for `checkpoint_name`.
 MOMENTS = "moments"  # of a normalisation
 NARROW = "narrow"  # what a block's narrow convolution returns, a quarter of its input
@@ -26,6 +28,9 @@ POLICIES = {
 
 
 def remat(module: type[nn.Module], policy: str, **options) -> type[nn.Module] | Callable:
-    """The module's class, whose inside the backward pass computes again as the policy says."""
-    rule = POLICIES[policy]
+    """The module's class, whose inside the backward pass computes again as the policy says.
+
+    Raises InputError for a policy that is not there.
+    """
+    rule = lookup(POLICIES, policy, "model.remat")
     return module if rule is None else nn.remat(module, policy=rule, **options)

@@ -37,7 +37,7 @@ def make_embed(method: ModuleType, model: nn.Module, config: ConfigDict, mesh: M
         def descriptors(clips: Clips) -> Array:
             return method.descriptor(model.apply(variables, clips, train=False), config)
 
-        with forms.using(config.ops.forms, sharding.platform(mesh)):
+        with forms.configured(config, sharding.platform(mesh)):
             return map_in_chunks(descriptors, clips, TRACKLETS_AT_ONCE)
 
     return jax.jit(

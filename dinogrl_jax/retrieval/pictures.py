@@ -24,7 +24,7 @@ def make_pictures(picture: Picture, model: nn.Module, config: ConfigDict) -> Cal
     """
 
     def compute(variables: Mapping, clips: Clips) -> object:
-        with forms.using(config.ops.forms, jax.default_backend()):
+        with forms.configured(config):
             return picture.compute(model, variables, clips)
 
     jitted = jax.jit(compute, compiler_options=compiler_options())

@@ -14,12 +14,9 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax.devices import sharding
 from dinogrl_jax.devices.compiling import compiler_options
-from dinogrl_jax.interface.errors import lookup
 from dinogrl_jax.methods.contract import Clips
 from dinogrl_jax.ops import forms
 from dinogrl_jax.ops.barrier import barrier
-from dinogrl_jax.ops.precision import exact_products
-from dinogrl_jax.ops.remat import POLICIES
 from dinogrl_jax.training.optimizer import optimizer
 from dinogrl_jax.training.state import Setup, State, state_shapes
 
@@ -31,10 +28,7 @@ def make_step(method: ModuleType, model: nn.Module, config: ConfigDict, mesh: Me
 
     The state is donated, and placed as `sharding.of_state` says; the batch is split by pairs of
     tracklets. Statistics and losses are those of the global batch.
-
-    Raises InputError for an unknown `model.remat`.
     """
-    lookup(POLICIES, config.model.remat, "model.remat")
     whole, split = sharding.replicated(mesh), sharding.by_tracklet(mesh)
     placed = sharding.of_state(state_shapes(method, model, config), mesh)
     platform, dtype = sharding.platform(mesh), config.model.compute_dtype
@@ -66,10 +60,7 @@ def train_step(
 
     key = jax.random.fold_in(state.key, state.step)
     # Gradients that an operation has written out are traced here as well.
-    with (
-        exact_products(config.model.compute_dtype),
-        forms.using(config.ops.forms, sharding.platform(mesh)),
-    ):
+    with forms.configured(config, sharding.platform(mesh)):
         gradient, count = jax.grad(loss, has_aux=True), config.optimizer.micro_batches
         gradients, terms, collections = mean_gradients(gradient, state, clips, labels, key, count)
         terms["gradient_norm"] = optax.tree.norm(gradients)

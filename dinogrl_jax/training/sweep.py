@@ -11,7 +11,6 @@ from dinogrl_jax.devices.compiling import compiler_options
 from dinogrl_jax.interface.progress import Progress
 from dinogrl_jax.methods.contract import Clips, Sweep
 from dinogrl_jax.ops import forms
-from dinogrl_jax.ops.precision import exact_products
 from dinogrl_jax.training.state import Setup, State, state_shapes
 
 
@@ -66,10 +65,7 @@ class Sweeper:
             def traced(params: dict, collections: dict, *given: Any) -> Any:
                 variables = {"params": params, **collections}
                 variables = jax.lax.with_sharding_constraint(variables, whole)
-                with (
-                    exact_products(config.model.compute_dtype),
-                    forms.using(config.ops.forms, sharding.platform(mesh)),
-                ):
+                with forms.configured(config, sharding.platform(mesh)):
                     return function(variables, collections, *given)
 
             options = compiler_options(sharding.platform(mesh), training=True)

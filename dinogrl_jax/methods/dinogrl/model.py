@@ -13,13 +13,14 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
+from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods.contract import Clips, Facts
 from dinogrl_jax.methods.dinogrl.pbmge import PBMGE
 from dinogrl_jax.methods.dinogrl.sasgl import Branches, GaitNetwork, Maps
 from dinogrl_jax.models.dinov2 import DINOv2
 from dinogrl_jax.models.parts import PartClassifier, PartLinear, horizontal_pyramid
 from dinogrl_jax.models.resnet import Stages, Stem
-from dinogrl_jax.ops.precision import accumulation_dtype, exact_products
+from dinogrl_jax.ops.precision import accumulation_dtype
 from dinogrl_jax.ops.remat import remat
 
 STREAMS = ("gait", "appearance")
@@ -46,24 +47,23 @@ class Model(nn.Module):
         """kept_maps: which of a tracklet's two maps the gait network sees; None: all of them."""
         c = self.config.model
         dtype = jnp.dtype(c.compute_dtype)
-        with exact_products(dtype):
-            features, maps = {}, None
-            if "gait" in c.streams:
-                features["gait"], maps = self._gait(clips.frames, kept_maps, train)
-            if "appearance" in c.streams:
-                stream = AppearanceStream(c, dtype, name="appearance")
-                features["appearance"] = stream(clips, train=train)
-            embedding = {name: self._parts(name, x) for name, x in features.items()}
-            if c.pbmge:
-                pbmge = PBMGE(c.parts, name="pbmge")
-                pair = pbmge(*(embedding[name] for name in STREAMS), train=train)
-                embedding = dict(zip(STREAMS, pair, strict=True))
-            logits = {
-                name: PartClassifier(self.facts.identities, name=f"{name}_classifier")(
-                    x, train=train
-                )
-                for name, x in embedding.items()
-            }
+        if set(c.streams) - set(STREAMS) or (c.pbmge and set(c.streams) != set(STREAMS)):
+            raise InputError(f"model.streams = {c.streams}: of {STREAMS}; model.pbmge needs both")
+        features, maps = {}, None
+        if "gait" in c.streams:
+            features["gait"], maps = self._gait(clips.frames, kept_maps, train)
+        if "appearance" in c.streams:
+            stream = AppearanceStream(c, dtype, name="appearance")
+            features["appearance"] = stream(clips, train=train)
+        embedding = {name: self._parts(name, x) for name, x in features.items()}
+        if c.pbmge:
+            pbmge = PBMGE(c.parts, name="pbmge")
+            pair = pbmge(*(embedding[name] for name in STREAMS), train=train)
+            embedding = dict(zip(STREAMS, pair, strict=True))
+        logits = {
+            name: PartClassifier(self.facts.identities, name=f"{name}_classifier")(x, train=train)
+            for name, x in embedding.items()
+        }
         return Output(embedding, logits, maps)
 
     def _gait(
@@ -100,11 +100,14 @@ class AppearanceStream(nn.Module):
     def __call__(self, clips: Clips, *, train: bool) -> Float[Array, "v h4 w4 c"]:
         resnet, keeps = self.config.resnet, self.config.remat
         b, m, t = clips.frames.shape[:3]
-        stem = remat(Stem, keeps, static_argnums=2)
         stems = []
         for i, modality in enumerate(clips.modalities):
             frames = clips.frames[:, i].reshape(b * t, *clips.frames.shape[3:])
-            stems.append(stem(resnet.width, self.dtype, name=f"stem_{modality}")(frames, train))
+            # Without ReLU, as in the published code.
+            stem = remat(Stem, keeps, static_argnums=2)(
+                resnet.width, self.dtype, has_relu=False, name=f"stem_{modality}"
+            )
+            stems.append(stem(frames, train))
         # Side by side on the modality axis: the tracklets of a pair stay on one device.
         x = jnp.stack([x.reshape(b, t, *x.shape[1:]) for x in stems], axis=1)
         x = x.reshape(b * m * t, *x.shape[3:])

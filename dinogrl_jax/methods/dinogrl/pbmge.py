@@ -1,6 +1,7 @@
 """PBMGE: the two streams enhance each other part by part, coarse to fine."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -29,14 +30,10 @@ class Enhance(nn.Module):
         n = query.shape[-1]
         lifts = [self._lift(name, 1, n) for name in ("theta", "phi", "g")]
         reductions = [self._lift(name, n, 1) for name in ("shared", "specific")]
-        shared, specific = (
-            BatchNorm(1, scale_init=nn.initializers.zeros, name=name)(x[..., None], train=train)
-            for name, x in zip(
-                ("shared_norm", "specific_norm"),
-                rectified_products(query, source, *lifts, *reductions),
-                strict=True,
-            )
-        )
+        shared, specific = rectified_products(query, source, *lifts, *reductions)
+        norm = partial(BatchNorm, 1, scale_init=nn.initializers.zeros)
+        shared = norm(name="shared_norm")(shared[..., None], train=train)
+        specific = norm(name="specific_norm")(specific[..., None], train=train)
         return query + shared[..., 0] - specific[..., 0]
 
     def _lift(self, name: str, inputs: int, outputs: int) -> Lift:
@@ -80,6 +77,7 @@ class PBMGE(nn.Module):
     ) -> tuple[Float[Array, "v p2 d"], Float[Array, "v p2 d"]]:
         streams = [x.astype(accumulation_dtype(x.dtype)) for x in (gait, appearance)]
         whole = tuple(x[:, 0] for x in streams)
+        # Whatever `model.remat` says: the sixty visits are small, and soon computed again.
         visit = remat(Visit, "blocks", static_argnums=3, prevent_cse=False)(name="visit")
         if self.is_initializing():
             visit(whole, whole, train)  # what the scan carries has to be there before it

@@ -77,7 +77,7 @@ def evaluation(form: str) -> dict[str, float]:
 
     def apply(variables: dict, frames: jax.Array, modality: str):
         clips = Clips(frames, np.full(frames.shape[:2], -1, np.int32), (modality,))
-        with forms.using(form, "cpu"):
+        with forms.configured(config):
             return model.apply(
                 variables,
                 clips,

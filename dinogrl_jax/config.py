@@ -139,7 +139,6 @@ def evaluation() -> dict:
         "protocol": "vcm",  # or "bupt-full", "bupt-official-drop64": see protocols.PROTOCOLS
         "camera_filter": "protocol",  # "on" ignores the query's identity and camera; "off"
         "tracklets_per_batch": 16,
-        "max_rank": 20,
         "distance": "part_euclidean",  # see retrieval.distances.FORMULAS
         "best": "mean.mAP",  # which figure the best checkpoint has: direction.figure, or of both
         # directions' mean; visible_to_infrared.rank1, infrared_to_visible.mAP, …

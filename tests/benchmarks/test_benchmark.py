@@ -14,7 +14,8 @@ def benchmark(*arguments: str) -> subprocess.CompletedProcess:
     quick = ["--config", str(ROOT / "tests/benchmarks/tiny.py"), "--runs", "1", "--seconds", "0"]
     quick += ["--queries", "20", "--gallery", "40"]
     command = [sys.executable, str(ROOT / "benchmarks/benchmark.py"), *quick, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "XLA_FLAGS": QUICKEST}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": QUICKEST}
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
 
 

@@ -33,7 +33,7 @@ def started(devices: int, *arguments) -> subprocess.Popen:
 
 def finished(process: subprocess.Popen) -> list[dict]:
     """What it printed for each mesh; Gloo prints too."""
-    output, errors = process.communicate()
+    output, errors = process.communicate(timeout=1800)  # Gloo has been seen to wait for ever
     assert process.returncode == 0, errors
     return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
 

@@ -67,12 +67,19 @@ def keep_compiled() -> None:
         return
     # What takes a tenth of a second counts too: there are fifty of them.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    with contextlib.suppress(RuntimeError, OSError):  # no home, or none to write to: keep nothing
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def cache_folder() -> Path:
-    """One folder for each kind of processor: code for one may crash another."""
+    """One folder for each kind of processor: code for one may crash another.
+
+    Raises RuntimeError for a user without a home.
+    """
     features = ""  # of the processor; only Linux lists them
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()

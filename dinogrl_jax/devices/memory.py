@@ -3,8 +3,11 @@
 import contextlib
 import ctypes
 import gc
+from collections.abc import Iterator
 
 import jax
+
+from dinogrl_jax.interface.errors import InputError
 
 MOST_MAPPINGS, TRIMMED_FROM = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
 
@@ -27,3 +30,15 @@ def give_back() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def shortage_named(advice: str) -> Iterator[None]:
+    """Where the block runs out of a device's or of this machine's memory: InputError, advice."""
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        reason = str(error).partition("\n")[0][:160]
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in reason:
+            raise
+        raise InputError(f"memory is too small ({reason or 'MemoryError'}): {advice}") from error

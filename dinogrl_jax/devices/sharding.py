@@ -5,6 +5,7 @@ Every device works on its share of each batch. `fsdp` devices share one copy of 
 """
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,12 +21,34 @@ LEAST = 2**12  # numbers in an array; below, a copy on every device costs less t
 
 
 def device_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The devices, all of all processes by default, `fsdp` of which share one copy of the state."""
+    """The devices, all of all processes by default, `fsdp` of which share one copy of the state.
+
+    Raises InputError for another number of devices, and as `check_devices`.
+    """
+    check_devices()
     count = jax.device_count() if devices is None else len(devices)
     if fsdp < 1 or count % fsdp:
         raise InputError(f"mesh.fsdp = {fsdp}: it has to divide the number of devices, {count}")
     shape, kinds = (count // fsdp, fsdp), (AxisType.Auto,) * 2
     return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
+
+
+def check_devices() -> None:
+    """Raise InputError where JAX finds none, as with a misspelt or missing platform."""
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0][:200]
+        asked = os.environ.get("JAX_PLATFORMS")
+        cure = f"JAX_PLATFORMS is {asked!r}, correct or unset it" if asked else "install jax anew"
+        raise InputError(f"JAX finds no devices ({reason}): {cure}") from error
+
+
+def device_names(mesh: Mesh) -> str:
+    """How many devices there are, and of which kind: "8 × NVIDIA H100 (gpu)"."""
+    device = mesh.devices.flat[0]
+    kind = f"{device.device_kind} ({device.platform})"
+    return f"{mesh.size} × {device.platform if device.platform == device.device_kind else kind}"
 
 
 def platform(mesh: Mesh) -> str:

@@ -14,6 +14,9 @@ NOT_WRITABLE = {
 }
 
 
+INTERRUPTED = 130  # exit status, as shells have it for SIGINT
+
+
 class InputError(Exception):
     """The input of the user cannot be used.
 
@@ -40,11 +43,18 @@ def lookup(table: Mapping[str, Any], name: str, setting: str) -> Any:
 def run(main: Callable[[], int | None]) -> None:
     """Run `main` and exit with its status; bad input becomes one line on stderr and status 2.
 
+    Ctrl-C becomes a line and status 130. Letters that a terminal cannot show are written as codes.
     Orbax also logs a traceback of each error that it raises; this log is switched off.
     """
     logging.set_verbosity(logging.FATAL)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # of a notebook, say
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:

@@ -54,12 +54,16 @@ def embeddings(
     tracklets: Sequence[Tracklet],
     config: ConfigDict,
     mesh: Mesh,
+    between: Callable[[], None] = lambda: None,
 ) -> Float[np.ndarray, "n p d"]:
     """The descriptor of every tracklet, in their order; frames are sampled as at test time.
 
     That of a tracklet of several clips is their mean.
 
-    embed: what `make_embed` returns. Shows its progress.
+    embed: what `make_embed` returns. between: called after each batch; it may raise, to stop.
+    Shows its progress.
+
+    Raises InputError for descriptors that are not finite.
     """
     result, clips = None, np.zeros(len(tracklets), np.float32)
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
@@ -79,6 +83,13 @@ def embeddings(
             np.add.at(result, positions, values)  # a tracklet may be several clips
             np.add.at(clips, positions, 1)
             progress.add(len(positions))
+            between()
+    wrong = np.flatnonzero(~np.isfinite(result).all(axis=(1, 2)))
+    if wrong.size:
+        raise InputError(
+            f"the descriptors of {wrong.size} of {len(tracklets)} tracklets are not finite, that "
+            f"of {tracklets[wrong[0]]} first: the model's weights are not, or its frames too bright"
+        )
     return result / clips[:, None, None]
 
 

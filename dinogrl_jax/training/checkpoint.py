@@ -30,12 +30,14 @@ from ml_collections import ConfigDict
 from dinogrl_jax import config
 from dinogrl_jax.devices import hosts
 from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.files import read_json, write_json
 from dinogrl_jax.methods.contract import Facts
 from dinogrl_jax.methods.variables import variable_shapes
 from dinogrl_jax.training.fingerprints import fingerprints
 
 PACKAGES = ("dinogrl_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 LAYOUT = 2  # of what a checkpoint and a run's folder hold; there is no migration from another
+FIGURES = "figures.json"  # in a step's folder, once it has been evaluated
 ASIDE = "damaged"  # begins the names of folders, beside the steps, that no run looks at again
 
 
@@ -147,6 +149,26 @@ def save(
         manager.save(metadata.step, args=ocp.args.Composite(**arguments), force=True)
 
 
+def save_figures(manager: ocp.CheckpointManager, metadata: Metadata) -> None:
+    """Writes the figures of a step, and which step is the best, beside what was saved of it."""
+    finish(manager)
+    if hosts.first():
+        content = {"figures": metadata.figures, "best": metadata.best}
+        path = Path(manager.directory) / str(metadata.step) / FIGURES
+        write_json(path, {"content": content, "digest": digest(content)})
+
+
+@contextlib.contextmanager
+def whole(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """An error in the block waits until the checkpoint that is being written is whole."""
+    try:
+        yield
+    except Exception:
+        with contextlib.suppress(InputError):  # the first error is the one to hear of
+            finish(manager)
+        raise
+
+
 def finish(manager: ocp.CheckpointManager) -> None:
     """Wait until the last step is written; InputError where it cannot be."""
     with _errors_as(partial(_not_written, manager)):
@@ -170,7 +192,20 @@ def saved_metadata(manager: ocp.CheckpointManager, step: int) -> Metadata:
     """
     content = _content(manager, step)
     fields = {k: content[k] for k in Metadata._fields}
+    figures = Path(manager.directory) / str(step) / FIGURES
+    if figures.exists():
+        fields |= _figures(manager, step, figures)
     return Metadata(**{**fields, "config": config.restored(fields["config"])})
+
+
+def _figures(manager: ocp.CheckpointManager, step: int, path: Path) -> dict:
+    """The `figures` and `best` of a step's file."""
+    with _errors_as(partial(_damaged, manager, step)):
+        stored = read_json(path)
+        content = stored["content"]
+        if stored["digest"] != digest(content) or content.keys() != {"figures", "best"}:
+            raise ValueError("its figures have changed")
+    return content
 
 
 def model_metadata(manager: ocp.CheckpointManager, which: str) -> Metadata:

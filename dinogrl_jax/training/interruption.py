@@ -5,16 +5,26 @@ import signal
 STOPPED = 75  # exit status of a run that saved and wants to be continued (EX_TEMPFAIL)
 
 
-class Interruption:
-    """While entered, Ctrl-C and SIGTERM only set `requested`; a second Ctrl-C stops at once."""
+class Stopped(Exception):
+    """The run was asked to stop, and its state is whole: it can be saved."""
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+class Interruption:
+    """While entered, Ctrl-C and signals only set `requested`; a second Ctrl-C stops at once.
+
+    USR1 and USR2 are what people have SLURM send before the time is over, HUP what a terminal sends
+    that is closed; where that is ignored (nohup) it stays so.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
     def __init__(self) -> None:
         self.requested = False
 
     def __enter__(self) -> "Interruption":
-        self.previous = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        ignored = {n for n in self.SIGNALS if signal.getsignal(n) == signal.SIG_IGN}
+        heard = [number for number in self.SIGNALS if number not in ignored]
+        self.previous = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *_) -> None:
@@ -26,4 +36,4 @@ class Interruption:
             raise KeyboardInterrupt
         self.requested = True
         name = signal.Signals(number).name
-        print(f"\n{name}: saving after this step; Ctrl-C again stops at once", flush=True)
+        print(f"\n{name}: saving; Ctrl-C again stops at once", flush=True)

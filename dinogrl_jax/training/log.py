@@ -34,7 +34,7 @@ class TrainingLog:
     def __init__(
         self, folder: Path, config: ConfigDict, groups: Sequence[Group], first: int, last: int
     ) -> None:
-        self.folder, self.config, self.last = folder, config, last
+        self.folder, self.config, self.first, self.last = folder, config, first, last
         self.writes, self.events = hosts.first(), None
         self.rates = [group.rate for group in groups if group.rate is not None]
         self.began, self.noted = time.monotonic(), first
@@ -44,11 +44,17 @@ class TrainingLog:
     def step(self, number: int, terms: Mapping[str, Array]) -> None:
         """Notes the loss's terms; their means every `train.log_every` steps and at the end."""
         self.sums, self.steps = sums_with(self.sums, dict(terms)), self.steps + 1
-        if number % self.config.log_every and number != self.last:
-            return
-        values = {name: float(x / self.sums["finite"]) for name, x in self.sums.items()}  # waits
-        values["finite"] = float(self.sums["finite"] / self.steps)
+        due = number % self.config.log_every == 0 or number == self.last
+        if due or number == self.first + 1:
+            jax.block_until_ready(terms)
         per_second = (number - self.noted) / (time.monotonic() - self.began)
+        if number == self.first + 1:
+            print(f"first step after {duration(1 / per_second)}, for it was compiled", flush=True)
+            self.began, self.noted = time.monotonic(), number
+        if not due:
+            return
+        values = {name: float(x / self.sums["finite"]) for name, x in self.sums.items()}
+        values["finite"] = float(self.sums["finite"] / self.steps)
         self.sums, self.steps = {}, 0
         self.began, self.noted = time.monotonic(), number
         rates = [float(rate(number - 1)) for rate in self.rates]

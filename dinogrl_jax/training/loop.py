@@ -1,6 +1,8 @@
 """A training from its first step, or the one after its last checkpoint, to its last."""
 
+import contextlib
 import dataclasses
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,17 +16,23 @@ from dinogrl_jax.data.pipeline import Batches, sweep_batches, training_batches
 from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.devices import hosts, memory, sharding
 from dinogrl_jax.interface.files import write_json
+from dinogrl_jax.interface.locks import lock
 from dinogrl_jax.methods.contract import Clips, Facts
 from dinogrl_jax.retrieval import embedding
 from dinogrl_jax.retrieval.pictures import make_pictures, picture_of_modalities
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.guard import Guard
-from dinogrl_jax.training.interruption import Interruption
+from dinogrl_jax.training.interruption import Interruption, Stopped
 from dinogrl_jax.training.log import TrainingLog, parameter_table
 from dinogrl_jax.training.run_folder import run_folder, run_results, state_to_train
 from dinogrl_jax.training.state import Setup, State
 from dinogrl_jax.training.step import Terms, make_step
 from dinogrl_jax.training.sweep import Sweeper
+
+WHERE_MEMORY_GOES = (
+    "lower data.identities_per_batch or data.tracklets_per_identity, or set model.remat=blocks, "
+    "optimizer.micro_batches, mesh.fsdp; for evaluation evaluation.tracklets_per_batch"
+)
 
 
 def train(config: ConfigDict, folder: str | Path) -> dict | None:
@@ -45,8 +53,23 @@ def train(config: ConfigDict, folder: str | Path) -> dict | None:
     mesh = sharding.device_mesh(config.mesh.fsdp)
     sharding.check_batch(config, mesh)
     setup = Setup(method, method.Model(config, facts), config, mesh)
+    path = Path(folder).absolute()
+    held = lock(path) if hosts.first() else contextlib.nullcontext()
+    with held, memory.shortage_named(WHERE_MEMORY_GOES):
+        return trained(setup, train_set, label_of, test_set, path)
+
+
+def trained(
+    setup: Setup,
+    train_set: Sequence[Tracklet],
+    label_of: Mapping[int | str, int],
+    test_set: Sequence[Tracklet],
+    folder: Path,
+) -> dict | None:
+    """The training itself, in a folder that is held, as `train`."""
+    config, mesh = setup.config, setup.mesh
     path, manager = run_folder(folder, config)
-    metadata = checkpoint.Metadata(config, list(label_of), list(facts.cameras))
+    metadata = checkpoint.Metadata(config, list(label_of), list(tracklets.cameras(train_set)))
     state, metadata = state_to_train(setup, metadata, manager)
     memory.give_back()
     step = make_step(*setup)
@@ -59,23 +82,28 @@ def train(config: ConfigDict, folder: str | Path) -> dict | None:
     last = max(config.train.epochs * per_epoch, first)
     print(parameter_table(state))
     print(
-        f"{path}: {len(train_set)} training tracklets of {facts.identities} identities, "
-        f"{len(test_set)} test tracklets, {mesh.size} devices, steps {first} to {last}"
+        f"{path}: {len(train_set)} training tracklets of {len(label_of)} identities, "
+        f"{len(test_set)} test tracklets, {sharding.device_names(mesh)}, steps {first} to {last}"
     )
     with (
+        checkpoint.whole(manager),
         Interruption() as stop,
         training_batches(*labelled, start_step=first, steps=last - first, **share) as batches,
     ):
-        run = Run(setup, test_set, path, manager, metadata, batches, range(first, last))
-        for number, batch in enumerate(batches, first + 1):
-            epoch, place = divmod(number - 1, per_epoch)
-            if place == 0:
-                state = sweeper(state, epoch)
-            *clips, labels = sharding.placed((batch.frames, batch.cameras, batch.labels), mesh)
-            state, terms = step(state, Clips(*clips), labels)
-            if run.stopped_after(number, state, terms, stop.requested):
-                return None
-    return run.results()
+        run = Run(setup, test_set, path, manager, metadata, batches, range(first, last), stop)
+        try:
+            run.evaluation_left_over(state)
+            for number, batch in enumerate(batches, first + 1):
+                epoch, place = divmod(number - 1, per_epoch)
+                if place == 0:
+                    state = sweeper(state, epoch, run.check)
+                *clips, labels = sharding.placed((batch.frames, batch.cameras, batch.labels), mesh)
+                state, terms = step(state, Clips(*clips), labels)
+                run.after_step(number, state, terms)
+        except Stopped:
+            run.stop(state)
+            return None
+        return run.results()
 
 
 @dataclasses.dataclass
@@ -89,6 +117,7 @@ class Run:
     metadata: checkpoint.Metadata  # of the last step
     batches: Batches
     steps: range
+    interruption: Interruption
 
     def __post_init__(self) -> None:
         method, model, config, mesh = self.setup
@@ -102,39 +131,62 @@ class Run:
         not_finite = self.folder / "not_finite.jsonl"
         self.guard = Guard(config.train.not_finite, self.batches.recipe.names, not_finite)
 
-    def stopped_after(self, number: int, state: State, terms: Terms, requested: bool) -> bool:
-        """Do what is due after a step, counted from 1; whether the run stops here, saved.
+    def check(self) -> None:
+        """Raise Stopped if any process was asked to stop; all processes call this equally often."""
+        if self.agreement(self.interruption.requested):
+            raise Stopped
 
-        requested: whether this process was asked to stop.
-        """
-        config, mesh = self.setup.config, self.setup.mesh
-        t, end = config.train, number == self.steps.stop
+    def after_step(self, number: int, state: State, terms: Terms) -> None:
+        """Do what is due after a step, counted from 1; Stopped where the run was asked to."""
+        t = self.setup.config.train
         self.guard.step(number, terms)
         self.log.step(number, terms)
-        stopped = self.agreement(requested)
-        evaluated = end or self.due(t.evaluate_every, number)
         self.metadata = self.metadata._replace(step=number, figures=None)
-        if evaluated:
-            descriptors = embedding.embeddings(self.embed, state.variables, self.test, config, mesh)
-            figures = embedding.configured_figures(descriptors, self.test, config)
-            score = embedding.best_figure(figures, config.evaluation.best)
-            self.metadata = self.metadata.scored(figures, score)
-            self.log.evaluation(number, figures)
-        if end or self.due(t.pictures_every, number):
+        if self.evaluation_due() or self.due(t.checkpoint_every):
+            checkpoint.save(self.manager, state.variables, self.metadata, state.training)
+        if self.evaluation_due():
+            self.evaluate(state)
+        if self.ended() or self.due(t.pictures_every):
             for name, pictures in self.pictures.items():
                 picture = picture_of_modalities(pictures, state.variables, self.test)
                 self.log.picture(number, name, picture)
-        if evaluated or stopped or self.due(t.checkpoint_every, number):
+        if not self.ended():
+            self.check()
+
+    def evaluate(self, state: State) -> None:
+        """The figures of a state whose checkpoint has been saved, beside which they are written."""
+        config, mesh = self.setup.config, self.setup.mesh
+        given = self.embed, state.variables, self.test, config, mesh
+        descriptors = embedding.embeddings(*given, between=self.check)
+        figures = embedding.configured_figures(descriptors, self.test, config)
+        score = embedding.best_figure(figures, config.evaluation.best)
+        self.metadata = self.metadata.scored(figures, score)
+        checkpoint.save_figures(self.manager, self.metadata)
+        self.log.evaluation(self.metadata.step, figures)
+
+    def evaluation_left_over(self, state: State) -> None:
+        """Evaluate the checkpoint that the run goes on from, if it was stopped before that."""
+        if self.metadata.step and self.metadata.figures is None and self.evaluation_due():
+            self.evaluate(state)
+
+    def evaluation_due(self) -> bool:
+        return self.ended() or self.due(self.setup.config.train.evaluate_every)
+
+    def ended(self) -> bool:
+        return self.metadata.step == self.steps.stop
+
+    def due(self, every: int) -> bool:
+        """Whether the last step ends an epoch whose number, from 1, is a multiple of `every`."""
+        per_epoch = self.setup.config.train.steps_per_epoch
+        return bool(every) and self.metadata.step % (every * per_epoch) == 0
+
+    def stop(self, state: State) -> None:
+        """Save a state, unless it has been saved, and say so."""
+        number = self.metadata.step
+        if number and self.manager.latest_step() != number:
             checkpoint.save(self.manager, state.variables, self.metadata, state.training)
-        if not stopped or end:
-            return False
         self.finish()
         print(f"stopped and saved at step {number}; the same command continues the run")
-        return True
-
-    def due(self, every: int, number: int) -> bool:
-        """Whether a step is the last of an epoch whose number, from 1, is a multiple of `every`."""
-        return bool(every) and number % (every * self.setup.config.train.steps_per_epoch) == 0
 
     def finish(self) -> None:
         """Look at the last step, and wait for the last checkpoint."""

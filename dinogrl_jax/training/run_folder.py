@@ -28,8 +28,8 @@ def run_folder(folder: str | Path, config: ConfigDict) -> tuple[Path, ocp.Checkp
     settings = path / "config.json"
     if settings.exists():
         check_same(config, saved_config(path), folder, FREE_ON_RESUME)
-    elif path.exists() and any(not x.name.startswith(".config.json.") for x in path.iterdir()):
-        # those are drafts, of a run that was killed while it wrote its first file
+    elif path.exists() and any(not x.name.startswith(".") for x in path.iterdir()):
+        # hidden: a lock, and drafts of a run that was killed while it wrote its first file
         raise InputError(f"{path} is not empty and holds no run: choose another --workdir")
     path.mkdir(parents=True, exist_ok=True)
     about = {"layout": checkpoint.LAYOUT, "versions": checkpoint.versions()}

@@ -24,8 +24,13 @@ class Sweeper:
         self.setup, self.batches = setup, batches
         self.compiled = functools.cache(self._compiled)
 
-    def __call__(self, state: State, epoch: int) -> State:
-        """The state with which an epoch, counted from 0, begins: only collections change."""
+    def __call__(
+        self, state: State, epoch: int, between: Callable[[], None] = lambda: None
+    ) -> State:
+        """The state with which an epoch, counted from 0, begins: only collections change.
+
+        between: called after each batch; it may raise Stopped, and the state given is as it was.
+        """
         method, model, config, mesh = self.setup
         sweep = method.before_epoch(model, config, epoch)
         if sweep is None:
@@ -43,6 +48,7 @@ class Sweeper:
                 clips = Clips(frames, cameras, (batch.modality,))
                 jax.block_until_ready(gathered)  # else batches pile up on the devices
                 collections, gathered = step(params, collections, gathered, clips, *rest)
+                between()
         return state._replace(collections=end(params, collections, gathered))
 
     def _compiled(self, sweep: Sweep) -> tuple[Callable, Callable, Callable]:

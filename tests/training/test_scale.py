@@ -15,6 +15,7 @@ import scale
 import small
 from collectives import carried, sizes
 from commands import QUICKEST, ROOT
+from ml_collections import ConfigDict
 
 from dinogrl_jax.devices import hosts, sharding
 from dinogrl_jax.interface.errors import InputError
@@ -123,8 +124,61 @@ def test_a_mesh_that_does_not_divide_is_refused():
         sharding.device_mesh(0)
 
 
-def test_a_cluster_is_seen_in_its_environment():
-    assert not hosts.in_cluster({})
-    assert not hosts.in_cluster({"SLURM_NTASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"})
-    assert hosts.in_cluster({"SLURM_NTASKS": "16"})
-    assert hosts.in_cluster({"TPU_WORKER_HOSTNAMES": "10.0.0.1,10.0.0.2"})
+SLURM = dict.fromkeys(hosts.SLURM, "1")
+
+
+@pytest.mark.parametrize(
+    ("environment", "count"),
+    [
+        ({}, 1),
+        ({"SLURM_NTASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"}, 1),
+        ({"SLURM_NTASKS": "16", **SLURM}, 16),
+        ({"SLURM_NTASKS": "16", "SLURM_STEP_NUM_TASKS": "1", **SLURM}, 1),  # srun -n 1 in a job
+        ({"TPU_WORKER_HOSTNAMES": "10.0.0.1,10.0.0.2"}, 2),
+        ({"OMPI_COMM_WORLD_SIZE": "3", **dict.fromkeys(hosts.OPEN_MPI, "1")}, 3),
+    ],
+)
+def test_a_cluster_is_seen_in_its_environment(environment, count, capsys):
+    assert hosts.started_together(environment) == count
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("absent", hosts.SLURM)
+def test_a_process_that_srun_did_not_start_runs_alone_and_says_so(absent, capsys):
+    environment = {"SLURM_NTASKS": "4", **SLURM}
+    del environment[absent]
+    assert hosts.started_together(environment) == 1
+    error = capsys.readouterr().err
+    assert absent in error and "4 tasks" in error and error.count("\n") == 1
+
+
+def test_processes_of_open_mpi_that_do_not_know_each_other_are_refused():
+    with pytest.raises(InputError, match="hosts.coordinator=HOST:PORT"):
+        hosts.started_together({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"})
+
+
+@pytest.mark.parametrize("coordinator", ["localhost", ":80", "host:", "host:x", "host:70000"])
+def test_an_address_without_host_or_port_is_refused(coordinator):
+    config = ConfigDict({"coordinator": coordinator, "count": 2, "index": 0})
+    with pytest.raises(InputError, match="it has to be host:port"):
+        hosts.connect(config)
+
+
+def test_a_port_that_is_taken_is_refused():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        address = f"localhost:{taken.getsockname()[1]}"
+        with pytest.raises(InputError, match="choose another port"):
+            hosts.connect(ConfigDict({"coordinator": address, "count": 2, "index": 0}))
+
+
+def test_a_coordinator_that_nobody_started_is_waited_for_in_lines(monkeypatch, capsys):
+    monkeypatch.setattr(hosts, "WAIT", 1)
+    monkeypatch.setattr(hosts, "SAID_EVERY", 0.1)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    with pytest.raises(InputError, match="nobody listened at"):
+        hosts.connect(ConfigDict({"coordinator": address, "count": 2, "index": 1}))
+    assert f"process 1 of 2 waits for the one with index 0 at {address}" in capsys.readouterr().err

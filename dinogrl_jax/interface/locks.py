@@ -1,0 +1,62 @@
+"""A folder that one process writes to at a time."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from dinogrl_jax.interface.errors import InputError
+
+NAME = ".lock"  # of the file in the folder, while it is held
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # file systems
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made if need be; it ends with the process, however that ends.
+
+    A folder that was made and is still empty behind an error is removed again.
+
+    Raises InputError where another process holds it, naming that.
+    """
+    new = next((path for path in (folder, *folder.parents) if path.exists()), None) != folder
+    folder.mkdir(parents=True, exist_ok=True)
+    file = _locked_file(folder)
+    try:
+        yield
+    finally:
+        (folder / NAME).unlink(missing_ok=True)
+        os.close(file)
+        if new:
+            with contextlib.suppress(OSError):  # there is something in it
+                folder.rmdir()
+
+
+def _locked_file(folder: Path) -> int:
+    """The descriptor of the file that is locked, and is the one of that name."""
+    path = folder / NAME
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise _refusal(folder, file) from error
+        if path.exists() and path.stat().st_ino == os.fstat(file).st_ino:
+            break
+        os.close(file)  # another process has removed it meanwhile
+    os.truncate(file, 0)
+    began = time.strftime("%Y-%m-%d %H:%M:%S")
+    os.write(file, f"process {os.getpid()} on {socket.gethostname()} since {began}".encode())
+    return file
+
+
+def _refusal(folder: Path, file: int) -> InputError:
+    with os.fdopen(file, errors="replace") as content:
+        holder = content.read(200)
+    who = holder if holder.isprintable() and holder else "another process"
+    return InputError(f"{folder} is in use by {who}: wait for it, or choose another folder")

@@ -3,7 +3,10 @@
 import contextlib
 import ctypes
 import gc
+import resource
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 
@@ -42,3 +45,20 @@ def shortage_named(advice: str) -> Iterator[None]:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in reason:
             raise
         raise InputError(f"memory is too small ({reason or 'MemoryError'}): {advice}") from error
+
+
+def available() -> int:
+    """Bytes that this process can still have: of the machine, its container and its own limit."""
+    bounds = [sys.maxsize]
+    with contextlib.suppress(OSError, ValueError):
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        bounds.append(1024 * int(lines["MemAvailable"].split()[0]))
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number
+        group = Path("/sys/fs/cgroup")
+        most, used = (int((group / f"memory.{x}").read_text()) for x in ("max", "current"))
+        bounds.append(most - used)
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        bounds.append(limit - pages * resource.getpagesize())
+    return max(min(bounds), 0)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from dinogrl_jax.devices import memory
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval.distances import distance_matrix
 
@@ -51,6 +52,20 @@ def k_reciprocal_distances(
         support = min(-(-int((codes > 0).sum(1).max()) // 64) * 64, count)
         jaccard = _jaccard(codes[:queries], codes[queries:].T, support)
         return np.asarray(weight * scaled[:queries, queries:] + (1 - weight) * jaccard)
+
+
+def check_memory(count: int, itemsize: int = 4) -> None:
+    """Raise InputError where re-ranking so many tracklets needs more memory than there is.
+
+    It needs six arrays of all pairs: distances, twice, codes, before and after their mean, and what
+    a compiled program puts aside. itemsize: bytes of a distance.
+    """
+    needed, there = 6 * itemsize * count**2, memory.available()
+    if needed > there:
+        raise InputError(
+            f"re-ranking {count} tracklets takes about {needed / 2**30:.1f} GiB of memory, and "
+            f"{there / 2**30:.1f} GiB are free: leave re-ranking out, or fewer tracklets in"
+        )
 
 
 @partial(jax.jit, static_argnames=("k1", "k2", "rows"))

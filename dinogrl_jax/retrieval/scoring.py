@@ -13,6 +13,7 @@ from dinogrl_jax.retrieval.gallery import comparable_sets, junk_mask, same_camer
 from dinogrl_jax.retrieval.metrics import Result, bootstrap_intervals, result_from_matrix
 from dinogrl_jax.retrieval.rerank import (
     HalvedDescriptors,
+    check_memory,
     k_reciprocal_distances,
     temporal_distances,
 )
@@ -152,6 +153,7 @@ def _reranked_distances(
     direction: Direction, options: ScoringOptions, halves
 ) -> Float[np.ndarray, "q g"]:
     sets, everyone = direction[:2], slice(None)
+    check_memory(sum(len(x.rows) for x in sets))
     if options.rerank == "k_reciprocal":
         both = np.concatenate([x.take(everyone) for x in sets])
         matrix = distance_matrix(options.distance, both, both)

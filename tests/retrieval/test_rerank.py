@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dinogrl_jax.devices import memory
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval.rerank import (
     HalvedDescriptors,
+    check_memory,
     k_reciprocal_distances,
     temporal_distances,
 )
@@ -83,3 +85,11 @@ def test_temporal_variant():
 def test_bad_input(queries, k1, k2):
     with pytest.raises(InputError, match="re-ranking 20 tracklets"):
         k_reciprocal_distances(points(20, 0), queries, k1, k2)
+
+
+def test_what_cannot_fit_is_said_before(monkeypatch):
+    """Kind H: out of memory."""
+    monkeypatch.setattr(memory, "available", lambda: 2**30)
+    check_memory(6_000)
+    with pytest.raises(InputError, match="re-ranking 7000 tracklets takes about 1.1 GiB"):
+        check_memory(7_000)

@@ -1,9 +1,13 @@
-"""Progress of a long job: one line with the rate and the time left."""
+"""Progress of a long job: one line with the rate and the time left; and a file of all it said."""
 
 import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from dinogrl_jax.interface.errors import InputError
 
 
 class Progress(contextlib.AbstractContextManager):
@@ -55,3 +59,47 @@ def duration(seconds: float) -> str:
     if seconds >= 60:
         return f"{seconds // 60} min {seconds % 60:02d} s"
     return f"{seconds} s"
+
+
+class Recorded:
+    """A stream whose lines are also appended to a file, each with its time.
+
+    Where the file cannot be written, the stream goes on without it.
+    """
+
+    def __init__(self, stream: TextIO, path: Path) -> None:
+        self.stream, self.path, self.line = stream, path, ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        *lines, self.line = (self.line + text).split("\n")
+        with contextlib.suppress(OSError):
+            self.append(line for line in lines if line.strip())
+        return self.stream.write(text)
+
+    def append(self, lines: Iterable[str]) -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        if lines := [f"{stamp} {line}\n" for line in lines]:
+            with self.path.open("a", errors="backslashreplace") as file:
+                file.writelines(lines)
+
+
+@contextlib.contextmanager
+def recorded(path: Path) -> Iterator[None]:
+    """What the block prints is also appended to a file, and the InputError that ends it.
+
+    The file is made by the first line; an error before that is not in it.
+    """
+    with (
+        contextlib.redirect_stdout(Recorded(sys.stdout, path)),
+        contextlib.redirect_stderr(Recorded(sys.stderr, path)) as errors,
+    ):
+        try:
+            yield
+        except InputError as error:
+            if path.exists():
+                with contextlib.suppress(OSError):
+                    errors.append([f"error: {error}"])
+            raise

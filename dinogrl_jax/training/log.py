@@ -1,10 +1,13 @@
-"""What a run shows: lines, scalars and pictures for TensorBoard, PNG files."""
+"""What a run shows: lines, scalars as JSON and for TensorBoard, pictures there and as PNG."""
 
+import contextlib
 import dataclasses
+import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +18,14 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from dinogrl_jax.devices import hosts
+from dinogrl_jax.interface.files import atomic_write
 from dinogrl_jax.interface.progress import duration
 from dinogrl_jax.methods.contract import Group
 from dinogrl_jax.retrieval.tables import FIGURES, figures_rows
 from dinogrl_jax.training.state import State
+
+METRICS = "metrics.jsonl"  # every line a step's scalars, or a direction's figures
+CONSTANT = ("queries", "gallery", "chance_rank1")  # of the figures
 
 
 class TrainingLog:
@@ -59,7 +66,7 @@ class TrainingLog:
         self.began, self.noted = time.monotonic(), number
         rates = [float(rate(number - 1)) for rate in self.rates]
         shown = {f"learning_rate{f'_{i}' * (i > 1)}": rate for i, rate in enumerate(rates, 1)}
-        self._write(number, "train", {**values, **shown, "steps_per_second": per_second})
+        self._scalars(number, "train", {**values, **shown, "steps_per_second": per_second})
         epoch, left = -(-number // self.config.steps_per_epoch), (self.last - number) / per_second
         different = ", ".join(dict.fromkeys(f"{rate:.2e}" for rate in rates))
         print(
@@ -71,37 +78,47 @@ class TrainingLog:
     def evaluation(self, number: int, figures: Mapping[str, Mapping[str, float]]) -> None:
         """The figures as a table's rows, and as scalars."""
         for direction, row in figures.items():
-            self._write(number, direction, row)
+            self._scalars(number, direction, row, constant=CONSTANT)
         heads = f"evaluation at step {number}: {', '.join(FIGURES)}, chance"
         print(heads, *figures_rows(figures), sep="\n")
         self.began, self.noted = time.monotonic(), number
 
     def picture(self, number: int, name: str, picture: UInt8[np.ndarray, "h w 3"]) -> None:
         """In TensorBoard, and as pictures/<name>.png, which the next one replaces."""
-        self._write(number, name, picture)
-
-    def _write(self, number: int, name: str, shown: Mapping[str, float] | np.ndarray) -> None:
-        """A group of scalars, or a picture."""
-        if not self.writes:
-            return
-        # Not above: where PyTorch is installed it is imported too, which takes a second.
-        from tensorboardX import event_file_writer, summary
-        from tensorboardX.proto.event_pb2 import Event
-
-        try:
-            if self.events is None:
-                (self.folder / "tensorboard").mkdir(exist_ok=True)
-                events = str(self.folder / "tensorboard" / "events")
-                self.events = event_file_writer.EventsWriter(events)
-            if isinstance(shown, np.ndarray):
-                made = [summary.image(name, shown, dataformats="HWC")]
+        with self._written() as events:
+            if events:
                 (self.folder / "pictures").mkdir(exist_ok=True)
-                Image.fromarray(shown).save(self.folder / "pictures" / f"{name}.png")
-            else:
-                made = [summary.scalar(f"{name}/{key}", value) for key, value in shown.items()]
-            for one in made:
-                self.events.write_event(Event(wall_time=time.time(), step=number, summary=one))
-            self.events.flush()
+                Image.fromarray(picture).save(self.folder / "pictures" / f"{name}.png")
+                events.add(number, events.image(name, picture, dataformats="HWC"))
+
+    def settings(self, config: ConfigDict) -> None:
+        """All settings as a text in TensorBoard."""
+        with self._written() as events:
+            if events:
+                lines = "".join(f"    {line}\n" for line in str(config).splitlines())
+                events.add(self.first, events.text("settings", lines))
+
+    def _scalars(
+        self, number: int, group: str, values: Mapping[str, float], constant: Sequence[str] = ()
+    ) -> None:
+        """A line of metrics.jsonl; and in TensorBoard, where what is constant draws no chart."""
+        with self._written() as events:
+            if events:
+                record = {"step": number, "time": round(time.time(), 3), "group": group, **values}
+                with (self.folder / METRICS).open("a") as file:
+                    file.write(json.dumps(record) + "\n")
+                drawn = {key: value for key, value in values.items() if key not in constant}
+                made = [events.scalar(f"{group}/{key}", value) for key, value in drawn.items()]
+                events.add(number, *made)
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator["Events | None"]:
+        """Where to write to; None on other processes, and where nothing can be written."""
+        try:
+            if self.writes and self.events is None:
+                keep_lines_to(self.folder / METRICS, self.first)
+                self.events = Events(self.folder / "tensorboard")
+            yield self.events if self.writes else None
         except OSError as error:
             self.writes = False
             print(
@@ -109,6 +126,42 @@ class TrainingLog:
                 "the run goes on without them",
                 file=sys.stderr,
             )
+
+
+class Events:
+    """TensorBoard's file in a folder, and what can be added to it."""
+
+    def __init__(self, folder: Path) -> None:
+        # Not above: where PyTorch is installed it is imported too, which takes a second.
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto.event_pb2 import Event
+
+        folder.mkdir(exist_ok=True)
+        self.file, self.event = event_file_writer.EventsWriter(str(folder / "events")), Event
+        self.image, self.scalar, self.text = summary.image, summary.scalar, summary.text
+
+    def add(self, number: int, *summaries: Any) -> None:
+        """Write summaries of a step, and wait until they are with the system."""
+        for one in summaries:
+            self.file.write_event(self.event(wall_time=time.time(), step=number, summary=one))
+        self.file.flush()
+
+
+def keep_lines_to(path: Path, step: int) -> None:
+    """Take from a file of lines of JSON those of later steps, which a run makes anew."""
+    if path.exists():
+        with path.open(errors="replace") as file:
+            kept = [line for line in file if (found := step_of(line)) is not None and found <= step]
+        with atomic_write(path) as draft:
+            draft.writelines(line.encode() for line in kept)
+
+
+def step_of(line: str) -> int | None:
+    """The step of a line of metrics.jsonl; None where a kill left half of it."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 @jax.jit

@@ -17,6 +17,7 @@ from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.devices import hosts, memory, sharding
 from dinogrl_jax.interface.files import write_json
 from dinogrl_jax.interface.locks import lock
+from dinogrl_jax.interface.progress import recorded
 from dinogrl_jax.methods.contract import Clips, Facts
 from dinogrl_jax.retrieval import embedding
 from dinogrl_jax.retrieval.pictures import make_pictures, picture_of_modalities
@@ -54,8 +55,11 @@ def train(config: ConfigDict, folder: str | Path) -> dict | None:
     sharding.check_batch(config, mesh)
     setup = Setup(method, method.Model(config, facts), config, mesh)
     path = Path(folder).absolute()
-    held = lock(path) if hosts.first() else contextlib.nullcontext()
-    with held, memory.shortage_named(WHERE_MEMORY_GOES):
+    with contextlib.ExitStack() as stack:
+        if hosts.first():
+            stack.enter_context(lock(path))
+            stack.enter_context(recorded(path / "log.txt"))
+        stack.enter_context(memory.shortage_named(WHERE_MEMORY_GOES))
         return trained(setup, train_set, label_of, test_set, path)
 
 
@@ -83,7 +87,11 @@ def trained(
     print(parameter_table(state))
     print(
         f"{path}: {len(train_set)} training tracklets of {len(label_of)} identities, "
-        f"{len(test_set)} test tracklets, {sharding.device_names(mesh)}, steps {first} to {last}"
+        f"{len(test_set)} test tracklets, {sharding.device_names(mesh)}, steps {first} to {last}",
+        f"curves: tensorboard --logdir {path}",
+        *["compiling, which takes a minute or more the first time"] * (first < last),
+        sep="\n",
+        flush=True,
     )
     with (
         checkpoint.whole(manager),
@@ -128,6 +136,7 @@ class Run:
         groups, first, last = method.groups(config), self.steps.start, self.steps.stop
         self.log = TrainingLog(self.folder, config.train, groups, first, last)
         self.agreement = hosts.Agreement(mesh)
+        self.log.settings(config)
         not_finite = self.folder / "not_finite.jsonl"
         self.guard = Guard(config.train.not_finite, self.batches.recipe.names, not_finite)
 

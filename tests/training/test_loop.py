@@ -5,6 +5,7 @@ Kinds A (nothing is lost to an evaluation), F (batches that are all skipped) and
 
 import json
 import os
+import re
 import signal
 from types import ModuleType
 
@@ -199,6 +200,45 @@ def test_descriptors_that_are_not_finite_are_refused(config, tmp_path, monkeypat
     monkeypatch.setattr(COLOUR, "descriptor", lambda output, config: output[:, None] / 0)
     with pytest.raises(InputError, match="not finite"):
         loop.train(config, tmp_path / "run")
+
+
+def test_a_run_leaves_a_trace(config, tmp_path, monkeypatch):
+    """Its lines with their times, its scalars once each, also of a run that was stopped."""
+    config.train.log_every = 1
+    with monkeypatch.context() as during:
+        during.setattr(COLOUR, "signalled_at", 2)
+        assert loop.train(config, tmp_path / "run") is None
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    with metrics.open("a") as file:
+        file.write('{"step": 7, "group": "train"}\n{"step": 4, "gro')  # of steps it makes anew
+    loop.train(config, tmp_path / "run")
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [line["step"] for line in lines if line["group"] == "train"] == [*range(1, 9)]
+    assert all(np.isfinite(line["total"]) for line in lines if line["group"] == "train")
+    figures = [line for line in lines if line["group"] == "visible_to_infrared"]
+    assert [line["step"] for line in figures] == [4, 8] and "mAP" in figures[0]
+    text = (tmp_path / "run" / "log.txt").read_text()
+    assert all(re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d .", x) for x in text.splitlines())
+    for said in (
+        "tensorboard --logdir",
+        "1 × cpu",
+        "step 8/8",
+        "evaluation at step 4",
+        "compiling",
+    ):
+        assert said in text
+    assert text.count("first step after") == text.count("compiling") == 2
+
+
+def test_an_error_is_in_the_log(config, tmp_path, monkeypatch):
+    def broken(*_):
+        raise InputError("the test set is broken")
+
+    monkeypatch.setattr(embedding, "configured_figures", broken)
+    with pytest.raises(InputError):
+        loop.train(config, tmp_path / "run")
+    last = (tmp_path / "run" / "log.txt").read_text().splitlines()[-1]
+    assert last.endswith("error: the test set is broken")
 
 
 def test_a_method_without_passes_trains_alike(config, tmp_path, monkeypatch):

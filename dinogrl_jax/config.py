@@ -1,148 +1,266 @@
-"""The settings that every method has, once, with units and meanings; `configs/*.py` change values.
+"""The settings that every method has, once, with units, meanings and ranges.
 
-Those of a method are in its folder, `methods/<name>/settings.py`.
+`configs/*.py` change values. Those of a method are in its folder, `methods/<name>/settings.py`.
 """
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 
 from ml_collections import ConfigDict
 
-# What a resumed run may change: it alters neither the model nor the course of the training.
+from dinogrl_jax.interface.config_files import restored  # noqa: F401
+from dinogrl_jax.interface.settings import (
+    COUNT,
+    NUMBER,
+    PATH,
+    PIXELS,
+    SHARE,
+    Setting,
+    at_least,
+    below,
+    below_setting,
+    between,
+    defaults,
+    divides,
+    each,
+    flat,
+    matches,
+    name_in,
+    names_in,
+    one_of,
+)
+
+# What a resumed run may change: it does not alter the course of the training.
 FREE_ON_RESUME = (
     "data.bad_frames",
+    "data.discard_test",
     "data.root",
+    "data.test_frames",
     "data.workers",
-    "evaluation.tracklets_per_batch",
-    "hosts.coordinator",
-    "hosts.count",
-    "hosts.index",
-    "mesh.fsdp",
+    "evaluation.*",
+    "hosts.*",
+    "mesh.*",
     "model.remat",
-    "ops.forms",
+    "ops.*",
     "train.checkpoint_every",
     "train.damaged_checkpoint",
     "train.epochs",
     "train.evaluate_every",
     "train.log_every",
+    "train.not_finite",
     "train.pictures_every",
 )
-# What an evaluation may change beside: it decides how frames are taken and scored.
+# What an evaluation may change beside: all that does not make the model another one.
 FREE_AT_EVALUATION = (
-    *FREE_ON_RESUME,
-    "data.discard_test",
-    "data.minimum_frames",
-    "data.test_frames",
-    "evaluation.best",
-    "evaluation.camera_filter",
-    "evaluation.distance",
-    "evaluation.protocol",
+    "augment.*",
+    "data.*",
+    "evaluation.*",
+    "hosts.*",
+    "loss.*",
+    "mesh.*",
     "model.compute_dtype",
+    "model.remat",
+    "ops.*",
+    "optimizer.*",
+    "pretrained.*",
+    "seed",
+    "train.*",
 )
+# Files that decide a training by what is in them, wherever they lie.
+BY_CONTENT = ("data.discard_train", "pretrained.*")
+
+SYNTHETIC = {  # what the generator makes where the root does not exist yet
+    "seed": Setting(0, "of everything that is drawn", between(0, 2**32 - 1)),
+    "train_identities": Setting(80, "people to train on", between(1, 9998)),
+    "test_identities": Setting(30, "people to test on", between(1, 9998)),
+    "tracklets_per_identity": Setting(6, "of each modality", between(2, 9999)),
+    "frames_per_tracklet": Setting(12, "at least; at most half as many more", COUNT),
+    "height": Setting(96, "pixels, of a frame on disk", between(16, 8192)),
+    "width": Setting(48, "pixels", between(8, 8192)),
+}
+DATA = {
+    "dataset": Setting("vcm", "layout of the data set", name_in("data.datasets.DATASETS")),
+    "root": Setting("", "folder of the data set, raw or prepared; of a manifest the file", PATH),
+    "height": Setting(256, "pixels, of a frame as the network sees it", PIXELS),
+    "width": Setting(128, "pixels", PIXELS),
+    "frames": Setting(6, "per tracklet", between(1, 10_000)),
+    "minimum_frames": Setting(
+        12, "shorter tracklets are left out, as every published result does", NUMBER
+    ),
+    "discard_train": Setting(
+        "", "file of frame paths to leave out (DinoGRL's own lists are private)", PATH
+    ),
+    "discard_test": Setting("", "the same of the test set", PATH),
+    "auxiliary": Setting(False, "bupt: train on the identities seen by a single camera as well"),
+    "fake_infrared": Setting(False, "bupt: add the infrared pictures made from the visible ones"),
+    "batch_rule": Setting(
+        "identity",
+        "tracklets of an identity, or aligned pairs of distinct cameras",
+        name_in("data.pipeline.BATCH_RULES"),
+    ),
+    "identities_per_batch": Setting(4, "distinct ones", COUNT),
+    "tracklets_per_identity": Setting(4, "of each modality: 4 visible and 4 infrared", COUNT),
+    "training_frames": Setting(
+        "random-per-chunk",
+        "which frames of a tracklet a batch has",
+        name_in("data.sampling.TRAINING_FRAMES"),
+    ),
+    "test_frames": Setting(
+        "first-per-chunk",
+        "the same in a test; dense takes all, for the mean descriptor",
+        name_in("data.sampling.TEST_CLIPS"),
+    ),
+    "bad_frames": Setting(
+        "stop",
+        "in training, at one that cannot be read; a neighbour stands in and is counted",
+        one_of("stop", "neighbour"),
+    ),
+    "workers": Setting(
+        2, "loader processes; 0 loads in threads of the training process", between(0, 1024)
+    ),
+    "synthetic": SYNTHETIC,
+}
+MODEL = {
+    "compute_dtype": Setting(
+        "float32",
+        "bfloat16 keeps parameters and statistics in float32; float64 needs JAX_ENABLE_X64=1",
+        one_of("float32", "bfloat16", "float64"),
+    ),
+    "remat": Setting(
+        "blocks",
+        "what the backward pass computes again, for less memory: all inside of blocks; what costs "
+        "no product or convolution; nothing",
+        name_in("ops.remat.POLICIES"),
+    ),
+}
+OPTIMIZER = {
+    "clip_norm": Setting(0.0, "longest gradient, over all parameters; 0 clips nothing", NUMBER),
+    "average": Setting(
+        0.0,
+        "decay a step of a moving average of the parameters, which evaluation then uses (0.999, "
+        "say); 0 averages nothing",
+        at_least(0),
+        below(1),
+    ),
+    "micro_batches": Setting(
+        1,
+        "of a batch, one after the other: each has all identities, and statistics and triplets of "
+        "its own",
+        COUNT,
+        divides("data.tracklets_per_identity"),
+    ),
+}
+TRAIN = {
+    "epochs": Setting(120, "of steps_per_epoch batches", NUMBER),
+    "steps_per_epoch": Setting(200, "batches of an epoch", COUNT),
+    "log_every": Setting(10, "steps between progress lines and scalars", COUNT),
+    "pictures_every": Setting(10, "epochs between sample pictures; 0 writes none", NUMBER),
+    "evaluate_every": Setting(2, "epochs; 0 evaluates at the end alone", NUMBER),
+    "checkpoint_every": Setting(2, "epochs; 0 saves with evaluations alone", NUMBER),
+    "damaged_checkpoint": Setting(
+        "stop", "at one to continue from; or go back one", one_of("stop", "previous")
+    ),
+    "not_finite": Setting(
+        "stop", "at a loss or gradient that is not finite; or leave it out", one_of("stop", "skip")
+    ),
+}
+HOSTS = {
+    "coordinator": Setting(
+        "auto",
+        "auto: as SLURM, Open MPI or a TPU pod says; empty: one process; or host:port of the "
+        "process with index 0, which every process is told",
+        matches(r"(auto|\S+:\d{1,5})?", "be auto, empty or host:port"),
+    ),
+    "count": Setting(1, "processes, where the coordinator is given", COUNT),
+    "index": Setting(0, "of this process", at_least(0), below_setting("hosts.count")),
+}
+EVALUATION = {
+    "protocol": Setting(
+        "vcm",
+        "who queries whom: see retrieval/protocols.py",
+        name_in("retrieval.protocols.PROTOCOLS"),
+    ),
+    "camera_filter": Setting(
+        "protocol",
+        "on ignores gallery tracklets of the query's identity and camera",
+        name_in("retrieval.protocols.CAMERA_FILTERS"),
+    ),
+    "tracklets_per_batch": Setting(16, "a multiple of the devices is taken", between(1, 65_536)),
+    "distance": Setting(
+        "part_euclidean", "of descriptors", name_in("retrieval.distances.FORMULAS")
+    ),
+    "best": Setting(
+        "mean.mAP",
+        "which figure the best checkpoint has, in one direction or in the mean of both",
+        matches(
+            r"(mean|visible_to_infrared|infrared_to_visible)\.(rank(1|5|10|20)|mAP|mINP)",
+            "be mean, visible_to_infrared or infrared_to_visible, a dot, and rank1, rank5, rank10, "
+            "rank20, mAP or mINP",
+        ),
+    ),
+}
+SETTINGS = {
+    "method": Setting("", "whose model and loss", name_in("methods.METHODS")),
+    "seed": Setting(
+        0, "of initial weights, batches, augmentation and dropout", between(0, 2**32 - 1)
+    ),
+    "data": DATA,
+    "model": MODEL,
+    "optimizer": OPTIMIZER,
+    "train": TRAIN,
+    "mesh": {
+        "fsdp": Setting(
+            1, "devices that share one copy of parameters and optimiser; 1: each has its own", COUNT
+        ),
+    },
+    "hosts": HOSTS,
+    "evaluation": EVALUATION,
+    "ops": {
+        "forms": Setting(
+            "fast",
+            "of operations: plain has their definitions alone, see ops/forms.py",
+            names_in("ops.forms.OPERATIONS", "fast", "plain"),
+        ),
+    },
+    "pretrained": {
+        "model": Setting(
+            "",
+            "run, converted model or step of one to start from; its weights count where they fit",
+            PATH,
+        ),
+    },
+}
+# Settings that a method has if it wants to, by the same names: it gives their values alone.
+KNOWN = {
+    "augment": {
+        "pad": Setting(0, "pixels of zeros on each side before the random crop", between(0, 8192)),
+        "flip": Setting(0.0, "probability of a horizontal flip", SHARE),
+        "erase": Setting(0.0, "probability of random erasing", SHARE),
+        "channels": Setting(
+            False, "visible: one channel for all; infrared: one channel, grey or unchanged"
+        ),
+        "clip_consistent": Setting(
+            False, "one draw of crop, flip and erasing for all frames of a clip"
+        ),
+    },
+    "loss": {
+        "label_smoothing": Setting(0.0, "share of the label that all identities share", SHARE),
+        "triplet_margin": Setting(0.0, "of distances", NUMBER),
+    },
+    "optimizer": {
+        "learning_rate": Setting(0.0, "the highest", NUMBER),
+        "weight_decay": Setting(0.0, "of all trained parameters", NUMBER),
+        "warmup_epochs": Setting(0, "in which the learning rate grows, linearly", NUMBER),
+        "warmup_factor": Setting(1.0, "of the learning rate, at step 0", NUMBER),
+        "decay_epochs": Setting((), "from each of which on the rate is lower", each(NUMBER)),
+        "decay_factor": Setting(1.0, "of the learning rate, from each of them on", NUMBER),
+    },
+}
 
 
 def shared() -> dict:
-    """The sections that every method has; a method changes values and adds its own settings."""
-    return {
-        "method": "",  # a name in dinogrl_jax.methods.METHODS
-        "seed": 0,  # of initial weights, batches, augmentation and dropout
-        "data": data(),
-        "model": {
-            "compute_dtype": "float32",  # "bfloat16" keeps parameters and statistics in float32
-            "remat": "blocks",  # the backward pass computes again, for less memory, all inside of
-            # blocks; "elementwise" keeps results of products and convolutions, "nothing" keeps all
-        },
-        "optimizer": optimizer(),
-        "train": train(),
-        "mesh": mesh(),
-        "hosts": hosts(),
-        "evaluation": evaluation(),
-        "ops": {
-            "forms": "fast",  # of operations: "plain" has their definitions alone, see ops/forms.py
-        },
-        "pretrained": {  # PyTorch files to start from; empty starts from random weights
-            "model": "",  # or a run or converted model, whose weights count where they fit
-        },
-    }
-
-
-def data() -> dict:
-    return {
-        "dataset": "vcm",  # "vcm", "bupt", "manifest", "synthetic" (generated, in vcm's layout)
-        "root": "",  # folder of the data set, raw or prepared; of "manifest" the file
-        "height": 256,  # pixels, of a frame as the network sees it
-        "width": 128,
-        "frames": 6,  # per tracklet
-        "minimum_frames": 12,  # shorter tracklets are left out, as every published result does
-        "discard_train": "",  # file of frame paths to leave out (DinoGRL's own lists are private)
-        "discard_test": "",
-        "auxiliary": False,  # bupt: train on the identities seen by a single camera as well
-        "fake_infrared": False,  # bupt: add the infrared pictures made from the visible ones
-        "batch_rule": "identity",  # or "camera-pairs": aligned pairs of distinct cameras
-        "identities_per_batch": 4,
-        "tracklets_per_identity": 4,  # of each modality: 4 visible and 4 infrared
-        "training_frames": "random-per-chunk",  # or "sorted-random"
-        "test_frames": "first-per-chunk",  # or "uniform", "dense" (all, the mean descriptor)
-        "bad_frames": "stop",  # in training; or "neighbour", which stands in and is counted
-        "workers": 2,  # loader processes; 0 loads in threads of the training process
-        "synthetic": {  # what the generator makes where the root does not exist yet
-            "seed": 0,
-            "train_identities": 80,
-            "test_identities": 30,
-            "tracklets_per_identity": 6,  # of each modality
-            "frames_per_tracklet": 12,
-            "height": 96,  # pixels
-            "width": 48,
-        },
-    }
-
-
-def optimizer() -> dict:
-    return {
-        "clip_norm": 0.0,  # longest gradient, over all parameters; 0 clips nothing
-        "average": 0.0,  # decay a step of a moving average of the parameters, which evaluation then
-        # uses (0.999, say); 0 averages nothing
-        "micro_batches": 1,  # of a batch, one after the other: each has all identities, and
-        # statistics and triplets of its own; divides data.tracklets_per_identity
-    }
-
-
-def train() -> dict:
-    return {
-        "epochs": 120,
-        "steps_per_epoch": 200,
-        "log_every": 10,  # steps between progress lines and scalars
-        "pictures_every": 10,  # epochs between sample pictures; 0 writes none
-        "evaluate_every": 2,  # epochs
-        "checkpoint_every": 2,  # epochs
-        "damaged_checkpoint": "stop",  # at one to continue from; or "previous" goes back one
-        "not_finite": "stop",  # at a loss or gradient that is not finite; or "skip" the batch
-    }
-
-
-def mesh() -> dict:
-    return {
-        "fsdp": 1,  # devices that share one copy of parameters and optimiser; 1: each has its own
-    }
-
-
-def hosts() -> dict:
-    return {
-        "coordinator": "auto",  # "auto": as SLURM, Open MPI or a TPU pod says; "": one process;
-        # or host:port of the process with index 0, which every process is told
-        "count": 1,  # processes, where the coordinator is given
-        "index": 0,  # of this process
-    }
-
-
-def evaluation() -> dict:
-    return {
-        "protocol": "vcm",  # or "bupt-full", "bupt-official-drop64": see protocols.PROTOCOLS
-        "camera_filter": "protocol",  # "on" ignores the query's identity and camera; "off"
-        "tracklets_per_batch": 16,
-        "distance": "part_euclidean",  # see retrieval.distances.FORMULAS
-        "best": "mean.mAP",  # which figure the best checkpoint has: direction.figure, or of both
-        # directions' mean; visible_to_infrared.rank1, infrared_to_visible.mAP, …
-    }
+    """The values of the settings that every method has; a method changes them and adds its own."""
+    return defaults(SETTINGS)
 
 
 def merged(settings: Mapping, changes: Mapping) -> dict:
@@ -154,30 +272,18 @@ def merged(settings: Mapping, changes: Mapping) -> dict:
     return both
 
 
-def restored(settings: Mapping) -> ConfigDict:
-    """A configuration that was stored as JSON: lists are tuples again."""
-
-    def value(stored):
-        if isinstance(stored, Mapping):
-            return {key: value(one) for key, one in stored.items()}
-        return tuple(stored) if isinstance(stored, list) else stored
-
-    return ConfigDict(value(settings))
-
-
 def differences(
     old: ConfigDict, new: ConfigDict, free: Sequence[str] = FREE_ON_RESUME
 ) -> list[str]:
-    """The settings, less the free ones, in which two configurations differ: `key: old → new`."""
-    flat = [dict(_leaves(config)) for config in (old, new)]
-    keys = sorted(flat[0].keys() | flat[1].keys())
-    pairs = ((key, flat[0].get(key), flat[1].get(key)) for key in keys)
-    return [f"{key}: {a} → {b}" for key, a, b in pairs if a != b and key not in free]
+    """The settings, less the free ones, in which two configurations differ: `key: old → new`.
+
+    free: names, or patterns of them like "evaluation.*".
+    """
+    flats = [dict(flat(config)) for config in (old, new)]
+    names = sorted(flats[0].keys() | flats[1].keys())
+    pairs = ((name, flats[0].get(name), flats[1].get(name)) for name in names)
+    return [f"{name}: {a} → {b}" for name, a, b in pairs if a != b and not fits(name, free)]
 
 
-def _leaves(config: ConfigDict, prefix: str = ""):
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)

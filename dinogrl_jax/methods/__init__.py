@@ -5,6 +5,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from dinogrl_jax import config
+from dinogrl_jax.interface import checks, settings
 from dinogrl_jax.interface.errors import lookup
 from dinogrl_jax.methods import dinogrl
 
@@ -21,6 +22,15 @@ def named(name: str) -> ModuleType:
     return lookup(METHODS, name, "method")
 
 
+def declaration(name: str) -> settings.Declaration:
+    """The settings of a method: the shared ones and its own, with meanings and ranges."""
+    own = {"method": name, **named(name).settings()}
+    return settings.declared(config.SETTINGS, own, config.KNOWN)
+
+
 def default(name: str) -> ConfigDict:
-    """The configuration of a method as published: the shared settings and its own."""
-    return ConfigDict(config.merged(config.shared(), {"method": name, **named(name).settings()}))
+    """The configuration of a method as published."""
+    return ConfigDict(settings.defaults(declaration(name)))
+
+
+checks.DECLARED.update({name: declaration(name) for name in METHODS})

@@ -1,0 +1,33 @@
+"""Command lines of scripts without a configuration, and paths on any command line."""
+
+import argparse
+
+from dinogrl_jax.interface.checks import expanded
+from dinogrl_jax.interface.errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that refuses in one line, and shows a script's own text as it is."""
+
+    def __init__(self, description: str | None = None) -> None:
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, formatter_class=layout)
+
+    def error(self, message: str) -> None:
+        raise InputError(f"command line: {message}; --help says what there is")
+
+
+def path(text: str) -> str:
+    """The type of an option that names a file or a folder: `~` is the home."""
+    return expanded(text, "path")
+
+
+def whole_number(least: int):
+    """The type of an option for whole numbers from `least` on."""
+
+    def number(text: str) -> int:
+        if not text.strip().lstrip("+-").isdecimal() or len(text) > 18 or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number from {least} on")
+        return int(text)
+
+    return number

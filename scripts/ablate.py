@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dinogrl_jax.interface.arguments import Parser, path, whole_number
 from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import read_json, write_json
 from dinogrl_jax.retrieval.tables import DIRECTIONS
@@ -24,12 +25,21 @@ COLUMNS = ("rank1", "mAP", "mINP")
 
 
 def flags() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--out", default="runs/ablation", help="folder of the runs and the table")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("settings", nargs="*", help="more settings: data.root=DIR …")
+    parser = Parser(__doc__)
+    parser.add_argument("--config", required=True, type=path, help="a file with get_config()")
+    out = "folder of the runs and the table; default runs/ablation"
+    parser.add_argument("--out", default="runs/ablation", type=path, help=out)
+    parser.add_argument("--seeds", type=whole_number(1), default=3, help="how many; default 3")
+    parser.add_argument("settings", nargs="*", type=setting, help="more settings: data.root=DIR …")
     return parser.parse_args()
+
+
+def setting(text: str) -> tuple[str, str]:
+    """A name and a value: data.root=DIR."""
+    name, equal, value = text.partition("=")
+    if not equal:
+        raise argparse.ArgumentTypeError(f"{text!r} is no setting like data.root=DIR")
+    return name, value
 
 
 def trained(config: str, workdir: Path, settings: dict[str, str]) -> dict:
@@ -56,7 +66,7 @@ def table(results: dict[str, list[dict]]) -> str:
 
 def main() -> None:
     args = flags()
-    more = dict(setting.split("=", 1) for setting in args.settings)
+    more = dict(args.settings)
     out = Path(args.out)
     results = {
         variant: [

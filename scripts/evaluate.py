@@ -1,11 +1,14 @@
-"""Evaluate a trained run, or any descriptors, and write a report that opens in a browser:
+"""Evaluate a model, or any descriptors, and write a report that opens in a browser:
 
-    python scripts/evaluate.py --config configs/synthetic.py --workdir DIR
+    python scripts/evaluate.py --workdir DIR
     python scripts/evaluate.py --features features.npz --protocol vcm --out DIR
+
+DIR is a run, a model that scripts/convert.py made, or the folder of a step of either. Its settings
+are taken, or those of --config; --config.data.root=… and the like change them.
 
 The arrays of a features file: embedding [n, parts, channels] or [n, channels], identity, camera,
 modality ("visible" or "infrared"), and if need be role ("query", "gallery" or "both") and path;
-scripts/extract.py writes one. Writes results.json and report.html to --out; without it a run gets
+scripts/extract.py writes one. Writes results.json and report.html to --out; without it a model gets
 evaluation.json and report.html in its own folder, a features file in a folder beside it.
 """
 
@@ -21,11 +24,12 @@ from dinogrl_jax.config import FREE_AT_EVALUATION
 from dinogrl_jax.data import datasets
 from dinogrl_jax.devices import compiling, memory, sharding
 from dinogrl_jax.interface import command_line
+from dinogrl_jax.interface.checks import expanded
 from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import write_json
 from dinogrl_jax.methods.contract import Picture
 from dinogrl_jax.retrieval import embedding, feature_file, scoring
-from dinogrl_jax.retrieval.distances import FORMULAS
+from dinogrl_jax.retrieval.distances import FORMULAS, distance_formula
 from dinogrl_jax.retrieval.pictures import make_pictures
 from dinogrl_jax.retrieval.protocols import PROTOCOLS, filters_cameras
 from dinogrl_jax.retrieval.report import subjects, write
@@ -33,8 +37,11 @@ from dinogrl_jax.retrieval.report.subjects import Subject
 from dinogrl_jax.retrieval.tables import figures_table
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.run_folder import check_same
+from dinogrl_jax.training.stored import stored_model
 
-WHICH = flags.DEFINE_string("which", "last", "checkpoint: last, best, or a step's number")
+WHICH = flags.DEFINE_string(
+    "which", command_line.WHICH, "of a run's checkpoints: best, last, or a step's number"
+)
 FEATURES = flags.DEFINE_string("features", "", "score the descriptors of this .npz instead")
 PROTOCOL = flags.DEFINE_string("protocol", "", f"{', '.join(PROTOCOLS)}; default the run's, or vcm")
 DISTANCE = flags.DEFINE_string(
@@ -54,36 +61,35 @@ Found = tuple[scoring.Evaluation, Subject, dict, Path]
 
 
 def scoring_options(protocol: str, camera_filter: str, distance: str) -> scoring.ScoringOptions:
-    """The flags, and where they say nothing the given names."""
-    protocol = PROTOCOL.value or protocol
+    """The flags, and where they say nothing the given names; InputError for unknown ones."""
+    protocol, distance = PROTOCOL.value or protocol, DISTANCE.value or distance
+    distance_formula(distance)
     filtered = filters_cameras(protocol, CAMERA_FILTER.value or camera_filter)
     rerank = "temporal" if TEMPORAL.value else "k_reciprocal" if RERANK.value else "none"
-    return scoring.ScoringOptions(protocol, filtered, DISTANCE.value or distance, rerank)
+    return scoring.ScoringOptions(protocol, filtered, distance, rerank)
 
 
 def of_features(path: str) -> Found:
     """The evaluation of a file of features."""
-    features = feature_file.read_features(path)
     how = scoring_options("vcm", "protocol", "part_euclidean")
+    features = feature_file.read_features(path)
     found = scoring.evaluation_of(features.embedding, features.label_columns, how, features.halves)
-    subject = subjects.subject_of_features(features, FRAMES.value or str(Path(path).parent))
-    out = Path(OUT.value or Path(path).with_suffix(""))
+    frames = expanded(FRAMES.value, "--frames") or str(Path(path).parent)
+    subject = subjects.subject_of_features(features, frames)
+    out = Path(expanded(OUT.value, "--out") or Path(path).with_suffix(""))
     return found, subject, {"features": Path(path).name}, out / "results.json"
 
 
 def of_checkpoint(config: ConfigDict, folder: str) -> Found:
-    """The same for a checkpoint, on the test set."""
-    manager = checkpoint.open_folder(f"{folder}/checkpoints")
-    step = checkpoint.chosen_step(manager, WHICH.value)
-    trained = checkpoint.saved_metadata(manager, step)
+    """The same for a stored model, on the test set."""
+    manager, trained, place = stored_model(folder, WHICH.value)
     check_same(config, trained.config, folder, FREE_AT_EVALUATION)
     method, mesh = methods.named(config.method), sharding.device_mesh()
-    model = method.Model(config, trained.facts)
-    variables = checkpoint.stored_variables(method, manager, step)
+    e, model = config.evaluation, method.Model(config, trained.facts)
+    how = scoring_options(e.protocol, e.camera_filter, e.distance)
+    variables = checkpoint.stored_variables(method, manager, trained.step)
     variables = jax.device_put(variables, sharding.replicated(mesh))
     _, test_set = datasets.read(config.data)
-    e = config.evaluation
-    how = scoring_options(e.protocol, e.camera_filter, e.distance)
     embed = embedding.make_embed(method, model, config, mesh)
     sets = [test_set, *(embedding.halved_tracklets(test_set) if TEMPORAL.value else ())]
     made, *halves = (embedding.embeddings(embed, variables, x, config, mesh) for x in sets)
@@ -98,19 +104,31 @@ def of_checkpoint(config: ConfigDict, folder: str) -> Found:
         part_names=method.part_names(config),
         pictures={x.caption or name: shown(x) for name, x in method.pictures(config).items()},
     )
-    about = {"checkpoint": WHICH.value, "step": step}
-    file = Path(OUT.value, "results.json") if OUT.value else Path(folder, "evaluation.json")
+    about = {"checkpoint": WHICH.value, "step": trained.step}
+    out = expanded(OUT.value, "--out")
+    file = Path(out, "results.json") if out else place / "evaluation.json"
     return found, subject, about, file
 
 
+def config_of_model() -> ConfigDict | None:
+    """The settings of the model in --workdir, if that is given."""
+    folder = expanded(command_line.WORKDIR.value, "--workdir")
+    return stored_model(folder, WHICH.value).metadata.config if folder else None
+
+
 def main() -> None:
-    config = command_line.config_from_flags()
+    config = command_line.config_from_flags(config_of_model)
     if FEATURES.value and config is not None:
-        raise InputError("--features are scored without --config: leave one out")
+        raise InputError("--features are scored without --config and --workdir: leave one out")
+    if not FEATURES.value and config is None:
+        raise InputError(
+            "command line: say --workdir FOLDER, of a run or a converted model, or --features "
+            "FILE; --help says more"
+        )
     memory.keep_freed()
     compiling.keep_compiled()
     if FEATURES.value:
-        found, subject, about, file = of_features(FEATURES.value)
+        found, subject, about, file = of_features(expanded(FEATURES.value, "--features"))
     else:
         found, subject, about, file = of_checkpoint(config, command_line.workdir_of(config))
     results = {**scoring.direction_figures(found), **scoring.evaluation_facts(found), **about}

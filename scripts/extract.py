@@ -2,6 +2,7 @@
 
     python scripts/extract.py --checkpoint DIR --tracklets MANIFEST_OR_FOLDER --out features.npz
 
+DIR is a run, a model that scripts/convert.py made, or the folder of a step of either.
 A manifest has a line of JSON for each tracklet: {"frames": [paths relative to the manifest],
 "identity": …, "camera": …, "modality": "visible" | "infrared"}, identity and camera optional. A
 folder has a sub-folder for each tracklet. The arrays of the file: embedding [n, parts, channels]
@@ -17,23 +18,25 @@ from dinogrl_jax import methods
 from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.data.tracklets import MODALITIES
 from dinogrl_jax.devices import compiling, memory, sharding
+from dinogrl_jax.interface.arguments import Parser, path, whole_number
+from dinogrl_jax.interface.command_line import WHICH
 from dinogrl_jax.interface.errors import run
 from dinogrl_jax.retrieval import embedding, feature_file
 from dinogrl_jax.training import checkpoint
+from dinogrl_jax.training.stored import stored_model
 
 
 def flags() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--checkpoint", required=True, help="folder of a run or a converted model")
-    parser.add_argument("--tracklets", required=True, help="a manifest, or a folder of folders")
-    parser.add_argument("--out", required=True, help="the .npz to write")
-    parser.add_argument("--modality", choices=MODALITIES, help="where a manifest does not say it")
-    parser.add_argument("--batch", type=int, help="tracklets at a time; default as in evaluation")
-    parser.add_argument("--which", default="best", help="best, last or a step; default best")
-    parser.add_argument("--workers", type=int, help="processes that read frames; 0 for none")
-    parser.add_argument("--halves", action="store_true", help="for temporal re-ranking")
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--checkpoint", required=True, type=path, help="run, converted model, or step of one")
+    add("--tracklets", required=True, type=path, help="a manifest, or a folder of folders")
+    add("--out", required=True, type=path, help="the .npz to write")
+    add("--modality", choices=MODALITIES, help="where a manifest does not say it")
+    add("--batch", type=whole_number(1), help="tracklets at a time; default as in evaluation")
+    add("--which", default=WHICH, help=f"best, last or a step; default {WHICH}")
+    add("--workers", type=whole_number(0), help="processes that read frames; 0 for none")
+    add("--halves", action="store_true", help="for temporal re-ranking")
     return parser.parse_args()
 
 
@@ -42,8 +45,7 @@ def main() -> None:
     memory.keep_freed()
     feature_file.check_writable(options.out)
     listed = manifest.read_tracklets(options.tracklets, options.modality)
-    manager = checkpoint.checkpoints_of(options.checkpoint)
-    trained = checkpoint.model_metadata(manager, options.which)
+    manager, trained, _ = stored_model(options.checkpoint, options.which)
     compiling.keep_compiled()
     mesh = sharding.device_mesh()
     method = methods.named(trained.config.method)

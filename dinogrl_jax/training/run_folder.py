@@ -4,60 +4,128 @@ And the state that a run goes on from: its last checkpoint's, or a fresh one.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from dinogrl_jax.config import FREE_ON_RESUME, differences, restored
+from dinogrl_jax.config import BY_CONTENT, FREE_ON_RESUME, differences, fits, restored
 from dinogrl_jax.devices import sharding
+from dinogrl_jax.interface.checks import DECLARED, completed
 from dinogrl_jax.interface.errors import InputError, lookup
 from dinogrl_jax.interface.files import read_json, write_json
+from dinogrl_jax.interface.settings import flat
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.start import starting_variables
 from dinogrl_jax.training.state import Setup, State, initial_state, restored_state, state_shapes
+from dinogrl_jax.training.stored import content_digest
+
+# Settings by which figures are comparable with each other, and the best of them is chosen.
+SCORING = (
+    "data.discard_test",
+    "data.test_frames",
+    "evaluation.best",
+    "evaluation.camera_filter",
+    "evaluation.distance",
+    "evaluation.protocol",
+)
 
 
 def run_folder(folder: str | Path, config: ConfigDict) -> tuple[Path, ocp.CheckpointManager]:
     """The folder of a run, made if need be, and the manager of its checkpoints.
 
-    Raises InputError where the folder belongs to a run of another configuration or layout.
+    Without a checkpoint it is not yet a run, and takes any settings.
+
+    Raises InputError where the folder belongs to a run of another configuration or layout, and for
+    a file of starting weights that is not there.
     """
     path = Path(folder).absolute()
-    settings = path / "config.json"
+    settings, digests = path / "config.json", {}
     if settings.exists():
-        check_same(config, saved_config(path), folder, FREE_ON_RESUME)
+        trained, digests = saved_config(path), saved_digests(path)
+        if has_checkpoint(path):
+            same, other = compared_files(config, trained, digests)
+            check_same(config, trained, folder, (*FREE_ON_RESUME, *same), other)
     elif path.exists() and any(not x.name.startswith(".") for x in path.iterdir()):
         # hidden: a lock, and drafts of a run that was killed while it wrote its first file
         raise InputError(f"{path} is not empty and holds no run: choose another --workdir")
+    if not has_checkpoint(path):
+        digests = {name: content_digest(file) for name, file in files_by_content(config).items()}
     path.mkdir(parents=True, exist_ok=True)
-    about = {"layout": checkpoint.LAYOUT, "versions": checkpoint.versions()}
+    about = {"layout": checkpoint.LAYOUT, "versions": checkpoint.versions(), "files": digests}
     write_json(settings, {**about, "config": config.to_dict()})
     return path, checkpoint.open_folder(path / "checkpoints", create=True)
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run has a step, a damaged one included; names of unfinished ones are longer."""
+    return any(path.name.isdecimal() for path in (folder / "checkpoints").glob("*"))
+
+
 def saved_config(folder: Path) -> ConfigDict:
-    """The configuration of the run in a folder; InputError where it is of another layout."""
+    """The configuration of a run, complete; InputError where the folder is of another layout."""
     content = read_json(folder / "config.json")
+    if not isinstance(content, dict):
+        raise InputError(f"{folder}/config.json is no run's: choose another --workdir")
     if "layout" not in content:  # nor versions, which its checkpoints have
         for file in (folder / "checkpoints").glob("[0-9]*/metadata/metadata"):
             with contextlib.suppress(InputError, KeyError, TypeError):
                 content = {**read_json(file)["content"], "layout": None}
                 break
     checkpoint.check_layout(content, folder)
-    return restored(content["config"])
+    if not isinstance(content.get("config"), dict):
+        raise InputError(f"{folder}/config.json has lost its settings: restore it")
+    config = restored(content["config"])
+    return completed(config, DECLARED.get(config.get("method"), {}))
+
+
+def saved_digests(folder: Path) -> dict[str, str]:
+    """Of the files that decided the run by their content, by setting."""
+    digests = read_json(folder / "config.json").get("files")
+    return digests if isinstance(digests, dict) else {}
+
+
+def files_by_content(config: ConfigDict) -> dict[str, str]:
+    """The files that decide a training by what is in them, by setting."""
+    return {name: path for name, path in flat(config) if fits(name, BY_CONTENT) and path}
+
+
+def compared_files(
+    config: ConfigDict, trained: ConfigDict, digests: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """Settings whose files have the content of the run's, and a text on each that has another.
+
+    Of a file that is no longer there the path counts, as of a model that may have trained on.
+    """
+    same, other, now = [], [], files_by_content(config)
+    for name, path in files_by_content(trained).items():
+        moved, file = now.get(name) != path, Path(now.get(name, ""))
+        if name not in now or name not in digests or not file.exists():
+            continue
+        if digests[name] == content_digest(now[name]):
+            same.append(name)
+        elif not moved and file.is_file():
+            other.append(f"{name}: the content of {path} is another")
+    return same, other
 
 
 def check_same(
-    config: ConfigDict, trained: ConfigDict, folder: str | Path, free: Sequence[str]
+    config: ConfigDict,
+    trained: ConfigDict,
+    folder: str | Path,
+    free: Sequence[str],
+    other: Sequence[str] = (),
 ) -> None:
-    """Raise InputError if a run was trained with settings that differ where they are not free."""
-    changed = differences(trained, config, free)
-    if changed:
+    """Raise InputError if a run was trained with settings that differ where they are not free.
+
+    other: more in which it differs.
+    """
+    if changed := [*differences(trained, config, free), *other]:
         raise InputError(
-            f"{folder} holds a run of another configuration ({'; '.join(changed[:5])}): "
-            "choose another --workdir, or go back to its settings"
+            f"{folder} holds a run of another configuration ({'; '.join(changed)}): "
+            "choose another --workdir, or go back to its settings; free to change are "
+            f"{', '.join(free)}"
         )
 
 
@@ -109,6 +177,10 @@ def saved_state(
     shapes = state_shapes(method, model, config)
     items = {"variables": shapes.variables, "training": shapes.training}
     items = checkpoint.restored(manager, step, **sharding.shapes(items, mesh))
+    changed = differences(found.config, config, free=())
+    if scoring := [text for text in changed if fits(text.partition(":")[0], SCORING)]:
+        print(f"the best checkpoint is chosen anew: {'; '.join(scoring)}")
+        found = found._replace(figures=None, best=None)
     # Settings that may change between one start and the next are those of this one.
     return restored_state(**items, step=step, setup=setup), found._replace(config=config)
 

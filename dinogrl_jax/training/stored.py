@@ -1,0 +1,64 @@
+"""A stored model, wherever it lies: a run, a converted model, or the folder of one of its steps."""
+
+import contextlib
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import orbax.checkpoint as ocp
+
+from dinogrl_jax.interface.checks import DECLARED, completed
+from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.files import read_json
+from dinogrl_jax.training import checkpoint
+
+
+class StoredModel(NamedTuple):
+    manager: ocp.CheckpointManager
+    metadata: checkpoint.Metadata  # of the step that was asked for
+    folder: Path  # of the run or the converted model
+
+
+def stored_model(place: str | Path, which: str) -> StoredModel:
+    """The model of a run, of scripts/convert.py, or of a step of either, which then counts.
+
+    which: the step of a run: "best", "last" or a number.
+
+    Raises InputError where no whole model lies there.
+    """
+    manager, which = opened(place, which)
+    folder = Path(manager.directory)
+    inside = folder.name == "checkpoints" and (folder.parent / "config.json").exists()
+    metadata = checkpoint.model_metadata(manager, which)
+    declaration = DECLARED.get(metadata.config.get("method"), {})
+    metadata = metadata._replace(config=completed(metadata.config, declaration))
+    return StoredModel(manager, metadata, folder.parent if inside else folder)
+
+
+def opened(place: str | Path, which: str) -> tuple[ocp.CheckpointManager, str]:
+    """The checkpoints in or around a folder, and which of them is meant."""
+    path = Path(place).absolute()
+    if not (path / "metadata").is_dir():
+        return checkpoint.checkpoints_of(path), which
+    if not path.name.isdecimal():
+        raise InputError(f"{path}: is a step's folder, which has to have the step's number as name")
+    return checkpoint.open_folder(path.parent), path.name
+
+
+def content_digest(place: str) -> str:
+    """SHA-256 of a file, or of the fingerprints of a stored model's weights.
+
+    Raises InputError where neither is there.
+    """
+    path = Path(place)
+    if path.is_dir():
+        manager, which = opened(path, "best")
+        with contextlib.closing(manager):
+            step = checkpoint.chosen_step(manager, which)
+            content = read_json(Path(manager.directory, str(step), "metadata", "metadata"))
+        return checkpoint.digest(content["content"]["fingerprints"]["variables"])
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{place}: cannot be read ({error.strerror})") from error

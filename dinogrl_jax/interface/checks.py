@@ -157,7 +157,7 @@ def set_at(config: ConfigDict, name: str, value: Any) -> None:
 def expanded(path: str, name: str) -> str:
     """A path with `~` as the home; InputError where nobody has it, and for an address."""
     if not PATH.holds(path, None):
-        raise InputError(f"{name} = {path!r}: it has to {PATH.text(None)}")
+        raise InputError(f"{name} = {path!r}: it has to be a path of this machine")
     found = os.path.expanduser(path)
     if found.startswith("~"):
         raise InputError(f"{name} = {path!r}: there is no such home; say ./{path} if that is meant")

@@ -37,15 +37,15 @@ class Setting:
         return Setting(default, self.meaning, *self.ranges)
 
 
-def at_least(low: float) -> Range:
+def at_least(low: int | float) -> Range:
     return Range(lambda value, _: value >= low, lambda _: f"be {low} or more")
 
 
-def between(low: float, high: float) -> Range:
+def between(low: int | float, high: int | float) -> Range:
     return Range(lambda value, _: low <= value <= high, lambda _: f"be {low} to {high}")
 
 
-def below(high: float) -> Range:
+def below(high: int | float) -> Range:
     return Range(lambda value, _: value < high, lambda _: f"be less than {high}")
 
 

@@ -1,0 +1,78 @@
+"""Files of configurations: Python that may import other files, a run's config.json, names."""
+
+import json
+
+import pytest
+import small
+
+from dinogrl_jax.interface.config_files import read_config, run_of
+from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.training.run_folder import run_folder
+
+SMALL = "from tests.small import get_config as small\n\n\n"
+
+
+def test_configurations_import_each_other(tmp_path):
+    (tmp_path / "experiments").mkdir()
+    base = SMALL + "def get_config():\n    return small()\n"
+    (tmp_path / "experiments/base_of_test.py").write_text(base)
+    for number, place in enumerate(("experiments.base_of_test", "base_of_test")):
+        path = tmp_path / f"experiments/mine{number}.py"
+        path.write_text(
+            f"from {place} import get_config as base\n\n\ndef get_config():\n"
+            "    config = base()\n    config.seed = 5\n    return config\n"
+        )
+        assert read_config(str(path)).seed == 5
+
+
+def test_a_run_is_a_configuration(tmp_path):
+    config = small.get_config()
+    config.seed = 7
+    run_folder(tmp_path / "run", config)
+    for name in (tmp_path / "run/config.json", tmp_path / "run"):
+        assert read_config(str(name)) == config
+        assert run_of(str(name)) == str(tmp_path / "run")
+    assert run_of(small.PATH) == "runs/small"
+
+
+def test_an_argument_behind_a_colon(tmp_path):
+    (tmp_path / "c.py").write_text(
+        SMALL + "def get_config(seed):\n    c = small()\n    c.seed = int(seed)\n    return c\n"
+    )
+    assert read_config(f"{tmp_path}/c.py:12").seed == 12
+
+
+def test_a_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c.py").write_text(SMALL + "get_config = small\n")
+    assert read_config("~/c.py") == small.get_config()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def get_config(:\n", "line 1: SyntaxError"),
+        ("x = 1\n", r"has no get_config\(\)"),
+        ("def get_config():\n    return 1 / 0\n", "line 2: ZeroDivisionError: division by zero"),
+        ("import nothing_of_that_name\n", "line 1: ModuleNotFoundError"),
+        ("def get_config():\n    return {}\n", "returns no ConfigDict"),
+        (
+            "def get_config():\n    raise ValueError('two\\nlines')\n",
+            "line 2: ValueError: two lines",
+        ),
+        ("get_config = 3\n", "TypeError"),
+        ("\0", "c.py: "),
+    ],
+)
+def test_a_file_of_something_else(text, said, tmp_path):
+    (tmp_path / "c.py").write_text(text)
+    with pytest.raises(InputError, match=said) as caught:
+        read_config(str(tmp_path / "c.py"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [[], 3, {}, {"config": 3}, {"layout": 2}])
+def test_json_of_something_else(content, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="is no run's config.json"):
+        read_config(str(tmp_path / "config.json"))

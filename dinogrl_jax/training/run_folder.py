@@ -177,12 +177,19 @@ def saved_state(
     shapes = state_shapes(method, model, config)
     items = {"variables": shapes.variables, "training": shapes.training}
     items = checkpoint.restored(manager, step, **sharding.shapes(items, mesh))
+    return restored_state(**items, step=step, setup=setup), continued(found, config)
+
+
+def continued(found: checkpoint.Metadata, config: ConfigDict) -> checkpoint.Metadata:
+    """What a checkpoint says, for a run with the settings of this start, which may differ.
+
+    Where figures are of another kind now, none counts: says so.
+    """
     changed = differences(found.config, config, free=())
     if scoring := [text for text in changed if fits(text.partition(":")[0], SCORING)]:
         print(f"the best checkpoint is chosen anew: {'; '.join(scoring)}")
         found = found._replace(figures=None, best=None)
-    # Settings that may change between one start and the next are those of this one.
-    return restored_state(**items, step=step, setup=setup), found._replace(config=config)
+    return found._replace(config=config)
 
 
 def run_results(manager: ocp.CheckpointManager, protocol: str) -> dict:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import small
-from conftest import ROOT
+from commands import ROOT
 
 from dinogrl_jax.interface.arguments import Parser, path, whole_number
 from dinogrl_jax.interface.checks import DECLARED
@@ -16,8 +16,8 @@ CONFIG = ("--config", small.PATH)
 
 
 @pytest.mark.parametrize("word", ["--help", "-h", "-help"])
-def test_help_has_flags_and_every_setting_with_its_meaning(word, train, done):
-    status, output, errors = done(train, word)
+def test_help_has_flags_and_every_setting_with_its_meaning(word, done):
+    status, output, errors = done("train", word)
     assert (status, errors) == (0, "")
     text = " ".join(output.split())
     assert "--workdir" in text and "--help-section" in text
@@ -26,19 +26,19 @@ def test_help_has_flags_and_every_setting_with_its_meaning(word, train, done):
         assert " ".join(setting.meaning.split()) in text, name
 
 
-def test_help_has_the_values_of_the_configuration(train, done):
-    _, output, _ = done(train, *CONFIG, "--config.data.frames=7", "--help")
+def test_help_has_the_values_of_the_configuration(done):
+    _, output, _ = done("train", *CONFIG, "--config.data.frames=7", "--help")
     assert "frames = 7 " in output and f"values in {small.PATH}" in output
 
 
-def test_a_section_alone(train, done, refused):
+def test_a_section_alone(done, refused):
     for words in (("--help-section", "optimizer"), ("--help_section=optimizer",)):
-        status, output, _ = done(train, *words)
+        status, output, _ = done("train", *words)
         assert status == 0 and output.startswith("optimizer\n")
         assert "learning_rate = " in output and "data" not in output.splitlines()
-    _, output, _ = done(train, "--help-section", "data")
+    _, output, _ = done("train", "--help-section", "data")
     assert {"data", "data.synthetic"} <= set(output.splitlines())
-    assert "there is data, data.synthetic, model" in refused(train, "--help-section", "nothing")
+    assert "there is data, data.synthetic, model" in refused("train", "--help-section", "nothing")
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,15 @@ def test_a_section_alone(train, done, refused):
         ((*CONFIG, "--workdir", "s3://bucket/run"), "it has to be a path of this machine"),
     ],
 )
-def test_wrong_words_are_one_line(words, said, train, refused):
-    line = refused(train, *words)
+def test_wrong_words_are_one_line(words, said, refused):
+    line = refused("train", *words)
     assert said in line
 
 
-def test_a_value_may_be_the_next_word(train, refused):
-    assert "data.height = -3" in refused(train, *CONFIG, "--config.data.height", "-3")
+def test_a_value_may_be_the_next_word(refused):
+    assert "data.height = -3" in refused("train", *CONFIG, "--config.data.height", "-3")
     assert "data.auxiliary" not in refused(
-        train, *CONFIG, "--noconfig.data.auxiliary", "--config.data.height", "0"
+        "train", *CONFIG, "--noconfig.data.auxiliary", "--config.data.height", "0"
     )
 
 

@@ -104,10 +104,10 @@ REFUSED = [  # setting, text on the command line, what the line says
 
 
 @pytest.mark.parametrize(("name", "text", "said"), REFUSED)
-def test_an_odd_value_is_one_line_and_nothing_is_written(name, text, said, train, refused):
+def test_an_odd_value_is_one_line_and_nothing_is_written(name, text, said, refused):
     if name.partition(".")[0] in ("loss", "augment") and name not in dict(flat(small.get_config())):
         pytest.skip("a setting that the method does not have")
-    assert said in refused(train, *CONFIG, f"--config.{name}={text}")
+    assert said in refused("train", *CONFIG, f"--config.{name}={text}")
 
 
 ODD = ("nan", "-1", "1e400", "9" * 20, "", "x", "()", "('a',)", "[" * 200, "\x1b[2J", "True")
@@ -134,13 +134,13 @@ def test_all_problems_are_named_at_once():
         looked_up(config)
 
 
-def test_a_file_with_wrong_settings_is_refused(train, refused, tmp_path):
+def test_a_file_with_wrong_settings_is_refused(refused, tmp_path):
     def with_lines(*lines):
         text = "from tests.small import get_config as small\n\n\n"
         text += "def get_config():\n    config = small()\n"
         text += "".join(f"    {line}\n" for line in (*lines, "return config"))
         (tmp_path / "mine.py").write_text(text)
-        return refused(train, "--config", tmp_path / "mine.py")
+        return refused("train", "--config", tmp_path / "mine.py")
 
     line = with_lines("config.optimizer.learning_rte = 1", "config.data.hight = 2")
     assert "mine.py: data.hight: there is no such setting; did you mean data.height?; " in line

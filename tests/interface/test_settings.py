@@ -31,6 +31,7 @@ REFUSED = [  # setting, text on the command line, what the line says
     ("data.workers", "-1", "data.workers = -1"),
     ("data.workers", "1e6", "it has to be a whole number"),
     ("data.identities_per_batch", "0", "data.identities_per_batch = 0"),
+    ("data.identities_per_batch", "0x4", "it has to be a whole number"),
     ("data.tracklets_per_identity", "-2", "data.tracklets_per_identity = -2"),
     ("data.dataset", "mars", "data.dataset = 'mars': it has to be "),
     ("data.dataset", "", "data.dataset = ''"),

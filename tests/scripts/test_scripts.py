@@ -79,6 +79,39 @@ def test_evaluate_other_than_it_was_trained(trained, tmp_path):
     assert results["visible_to_infrared"]["mAP"] != plain["visible_to_infrared"]["mAP"]
 
 
+def script(name: str, *words, cwd) -> subprocess.CompletedProcess:
+    command = [*demo(name, "", "")[:3], str(ROOT / "scripts" / name), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+def test_a_run_is_evaluated_and_continued_elsewhere(trained, tmp_path):
+    """With its own settings, from another folder, with data that lie elsewhere by now."""
+    folder, _ = trained
+    moved, home = tmp_path / "moved", tmp_path / "home"
+    shutil.copytree(folder / "run", moved)
+    shutil.copytree(folder / "people", home / "people")
+    done = script(
+        "evaluate.py", "--workdir", moved, f"--config.data.root={home}/people", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    again = json.loads((moved / "evaluation.json").read_text())
+    best = json.loads((moved / "results.json").read_text())["best"]
+    assert {key: again[key] for key in again.keys() & best.keys()} == {
+        key: best[key] for key in again.keys() & best.keys()
+    }
+    changes = ("train.epochs=4", "evaluation.distance=cosine", f"data.root={home}/people")
+    done = script(
+        "train.py",
+        *("--config", moved / "config.json"),
+        *(f"--config.{change}" for change in changes),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "continuing at step 6" in done.stdout and "is chosen anew" in done.stdout
+    assert json.loads((moved / "results.json").read_text())["step"] == 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "moved"]
+
+
 def test_a_finished_run_is_not_trained_again(trained):
     folder, _ = trained
     before = saved(folder / "run")

@@ -5,7 +5,8 @@
 
 Training and evaluation take the new folder as data.root and see the same batches. Frames keep their
 bytes, unless --encode encodes them anew at the size of training: "png" changes no batch either,
-"jpeg" is smaller. The same command continues a preparation that was stopped.
+"jpeg" is smaller. Only what decodes as a picture is copied. The same command continues a
+preparation that was stopped.
 """
 
 import argparse
@@ -32,6 +33,7 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--height", type=int, default=data.height, help="pixels, with --encode")
     parser.add_argument("--width", type=int, default=data.width, help="pixels, with --encode")
     parser.add_argument("--quality", type=int, default=95, help="of --encode jpeg, default 95")
+    parser.add_argument("--exif-rotation", action="store_true", help="with --encode: see config.py")
     parser.add_argument("--auxiliary", action="store_true", help="bupt: see config.py")
     parser.add_argument("--fake-infrared", action="store_true", help="bupt: see config.py")
     parser.add_argument("--frames-per-shard", type=int, default=16384, help="default 16384")
@@ -51,7 +53,8 @@ def main() -> None:
     config.update({name: getattr(options, name) for name in names})
     encoding = Encoding()
     if options.encode != "original":
-        encoding = Encoding(options.encode, options.height, options.width, options.quality)
+        size = options.height, options.width
+        encoding = Encoding(options.encode, *size, options.quality, options.exif_rotation)
     about = prepare(
         config,
         options.out,

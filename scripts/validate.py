@@ -1,65 +1,96 @@
 """Find everything that is wrong with a data set:
 
     python scripts/validate.py --dataset vcm --root DIR [--json FILE]
+    python scripts/validate.py --config configs/bupt.py --config.data.root=DIR
 
-Compares the size with the published one and names every problem with its file and line. Exit
-status: 0 if training would work, 1 if it would not (or figures would mean nothing), 2 for a wrong
-command line.
+Compares the size with the published one and names every problem with its file and line. With a
+configuration it asks what a training with those settings asks before its first step. Exit status: 0
+if training would work, 1 if it would not (or figures would mean nothing), 2 for a wrong command
+line.
 """
 
 import argparse
 from pathlib import Path
 
-from ml_collections import ConfigDict
+from absl import flags as absl_flags
+from ml_collections import ConfigDict, config_flags
 
 from dinogrl_jax.config import shared
+from dinogrl_jax.data.checks.frame_files import FRAME_CHECKS
+from dinogrl_jax.data.checks.usable import demands
 from dinogrl_jax.data.datasets import DATASETS
 from dinogrl_jax.data.problems import MAX_SHOWN
-from dinogrl_jax.data.validation import FRAME_CHECKS, validate
-from dinogrl_jax.interface.errors import run
+from dinogrl_jax.data.validation import validate
+from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import write_json
-from dinogrl_jax.retrieval.protocols import filters_cameras
+from dinogrl_jax.retrieval.protocols import filters_cameras, protocol_rule
 
-MINIMUM_FRAMES = {"bupt": 1, "manifest": 1}  # of a data set; the shared setting otherwise
-PROTOCOL = {"bupt": "bupt-full"}  # of a data set; "vcm" otherwise
+# What the configurations of a data set change, for a command that names none.
+CHANGES = {"bupt": {"data.minimum_frames": 1, "evaluation.protocol": "bupt-full"}}
+DATA = ("dataset", "root", "discard_train", "discard_test", "minimum_frames")
+SWITCHES = ("auxiliary", "fake_infrared", "exif_rotation")
 
 
-def flags() -> argparse.Namespace:
-    data = ConfigDict(shared()["data"])
+def flags() -> tuple[argparse.Namespace, ConfigDict]:
+    """The options, and the configuration with what they change in it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", choices=sorted(DATASETS), default=data.dataset)
-    parser.add_argument("--root", required=True, help="the data set's folder; the manifest")
+    parser.add_argument("--config", help="file with get_config(); --config.section.key=value")
+    parser.add_argument("--dataset", choices=sorted(DATASETS), help="default vcm")
+    parser.add_argument("--root", help="the data set's folder; the manifest")
     parser.add_argument("--json", help="file for the report")
     parser.add_argument(
         "--frames", choices=FRAME_CHECKS, default="decode", help="how to look at them"
     )
     parser.add_argument("--workers", type=int, default=2, help="processes, default 2")
-    parser.add_argument("--minimum-frames", type=int, help="default: as published")
-    parser.add_argument("--identities", type=int, default=data.identities_per_batch)
-    parser.add_argument("--discard-train", default="", help="file of frames to leave out")
-    parser.add_argument("--discard-test", default="")
-    parser.add_argument("--auxiliary", action="store_true", help="bupt: see config.py")
-    parser.add_argument("--fake-infrared", action="store_true", help="bupt: see config.py")
-    return parser.parse_args()
+    parser.add_argument("--minimum-frames", type=int, help="default: as training with the settings")
+    parser.add_argument("--identities", type=int, help="in a batch")
+    parser.add_argument("--discard-train", help="file of frames to leave out")
+    parser.add_argument("--discard-test")
+    for name in SWITCHES:
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, action="store_true", default=None, help="see config.py")
+    options, rest = parser.parse_known_args()
+    settings = [word for word in rest if word.startswith("--config.")]
+    if len(settings) < len(rest):
+        parser.error(f"unknown: {' '.join(word for word in rest if word not in settings)}")
+    config = configuration(options.config, options.dataset, settings)
+    for name in (*DATA, *SWITCHES):
+        if getattr(options, name) is not None:
+            config.data[name] = getattr(options, name)
+    if options.identities is not None:
+        config.data.identities_per_batch = options.identities
+    return options, config
+
+
+def configuration(file: str | None, dataset: str | None, settings: list[str]) -> ConfigDict:
+    """The configuration in a file, or what all have; InputError for one that cannot be read."""
+    if file is None:
+        if settings:
+            raise InputError(f"command line: {settings[0]} changes a --config, which is not named")
+        config = ConfigDict(shared())
+        config.update_from_flattened_dict(CHANGES.get(dataset, {}))
+        return config
+    values = absl_flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    try:
+        values(["validate.py", f"--config={file}", *settings])
+        return values.config
+    except (absl_flags.Error, AttributeError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"command line: {' '.join(str(error).split())}") from error
 
 
 def main() -> int:
-    options = flags()
-    data = ConfigDict(shared()["data"])
-    data.minimum_frames = MINIMUM_FRAMES.get(options.dataset, data.minimum_frames)
-    for name in ("dataset", "root", "discard_train", "discard_test", "auxiliary", "fake_infrared"):
-        data[name] = getattr(options, name)
-    if options.minimum_frames is not None:
-        data.minimum_frames = options.minimum_frames
-    data.identities_per_batch = options.identities
-    protocol = PROTOCOL.get(options.dataset, "vcm")
+    options, config = flags()
+    evaluation = config.evaluation
+    filtered = filters_cameras(evaluation.protocol, evaluation.camera_filter)
+    multiple = protocol_rule(evaluation.protocol).visible_multiple
     report = validate(
-        data,
+        config.data,
+        asked=demands(config, filtered, multiple),
         frame_check=options.frames,
         workers=options.workers,
-        camera_filter=filters_cameras(protocol),
     )
     if options.json:
         write_json(Path(options.json), report.as_json())

@@ -59,6 +59,7 @@ class TrainingRecipe:
     augment: transforms.Augment
     seed: int
     replace: bool  # an unreadable frame by its nearest readable neighbour, or stop
+    upright: bool = False  # turn frames as their EXIF orientation says
 
     @property
     def frames_shape(self) -> tuple[int, ...]:
@@ -77,7 +78,8 @@ class TrainingRecipe:
             for clip, tracklet, count in zip(clips, pair, counts, strict=True):
                 chosen = shared if self.aligned else self.frame_rule(count, self.shape[0], rng)
                 draws = transforms.draws(*self.shape, tracklet.modality, self.augment, rng)
-                replaced += fill_frames(clip, tracklet.frames, chosen, draws, self.replace)
+                how = draws, self.replace, self.upright
+                replaced += fill_frames(clip, tracklet.frames, chosen, *how)
         both = np.stack([pairs.visible, pairs.infrared], axis=1)[self.own]
         cameras = np.array([[self.tracklets[i].camera for i in pair] for pair in both], np.int32)
         labels = pairs.labels[self.own].astype(np.int32)
@@ -95,6 +97,7 @@ def fill_frames(
     chosen: Int[np.ndarray, " t"],
     draws: Sequence[transforms.Draw],
     replace: bool,
+    upright: bool = False,
 ) -> list[str]:
     """Write the chosen frames as drawn; the unreadable ones, for which a neighbour stands in.
 
@@ -106,14 +109,14 @@ def fill_frames(
     replaced = []
     for frame, index, draw in zip(out, chosen.tolist(), draws, strict=True):
         try:
-            transforms.fill_frame(frame, frames[index], draw)
+            transforms.fill_frame(frame, frames[index], draw, upright)
         except FrameError as error:
             if not replace:
                 raise
             replaced.append(frames[index])
             for other in np.argsort(abs(np.arange(len(frames)) - index), kind="stable")[1:]:
                 with contextlib.suppress(FrameError):
-                    transforms.fill_frame(frame, frames[other], draw)
+                    transforms.fill_frame(frame, frames[other], draw, upright)
                     break
             else:
                 text = f"{error}; no other frame of its tracklet can be read either"
@@ -133,6 +136,7 @@ class EvaluationRecipe:
     shape: Shape
     labels: Mapping[int | str, int] | None = None  # of identities, where the tracklets train
     replace: bool = False  # an unreadable frame by its nearest readable neighbour, or stop
+    upright: bool = False  # turn frames as their EXIF orientation says
 
     @property
     def frames_shape(self) -> tuple[int, ...]:
@@ -151,7 +155,8 @@ class EvaluationRecipe:
                 continue
             chosen = rule(len(tracklet.frames), self.shape[0])[number]
             draws = [transforms.Draw()] * len(chosen)
-            replaced += fill_frames(frames[place, 0], tracklet.frames, chosen, draws, self.replace)
+            how = draws, self.replace, self.upright
+            replaced += fill_frames(frames[place, 0], tracklet.frames, chosen, *how)
         labels = [-1 if self.labels is None else self.labels[one.identity] for one in own]
         return EvaluationBatch(
             frames,

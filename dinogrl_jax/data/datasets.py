@@ -4,14 +4,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from dinogrl_jax.data.problems import Problem
+from dinogrl_jax.data.problems import Notes, Problem, are_refused, raise_if_any
 from dinogrl_jax.data.readers import bupt, manifest, prepared, vcm
 from dinogrl_jax.data.tracklets import Tracklet, long_enough
 from dinogrl_jax.data.walkers import synthetic
 from dinogrl_jax.interface.errors import InputError, lookup
 
 Sets = tuple[list[Tracklet], list[Tracklet]]  # training and test
-Problems = list[Problem] | None  # None: raise
+Problems = list[Problem] | None  # None and Notes: raise
 
 
 def read(config: ConfigDict, problems: Problems = None) -> Sets:
@@ -19,7 +19,8 @@ def read(config: ConfigDict, problems: Problems = None) -> Sets:
 
     The root may be what scripts/prepare.py made of the data set.
 
-    problems: collects what is wrong, which is then left out instead of refused.
+    problems: collects what is wrong, which is then left out instead of refused. `Notes` collects
+        what the filters leave out, and fatal problems raise as without.
 
     Raises InputError for an unknown data set, and for what is missing or wrong on disk.
     """
@@ -32,7 +33,10 @@ def read(config: ConfigDict, problems: Problems = None) -> Sets:
             "data.fake_infrared add: set it to 'identity', or leave them out"
         )
     reader = prepared.read_splits if prepared.is_prepared(config.root) else reader
-    return reader(config, problems)
+    sets = reader(config, problems)
+    if isinstance(problems, Notes):  # which a reader of a user takes for any list
+        raise_if_any([problem for problem in problems if problem.fatal], config.root)
+    return sets
 
 
 def hitsz_vcm(config: ConfigDict, problems: Problems) -> Sets:
@@ -58,7 +62,7 @@ def synthetic_walkers(config: ConfigDict, problems: Problems) -> Sets:
     if not Path(config.root).exists():
         print(f"generating walking people in {config.root}")
         synthetic.generate(config.root, **settings)
-    if problems is None:
+    if are_refused(problems):
         synthetic.check_generated(config.root, settings)
     return hitsz_vcm(config, problems)
 

@@ -13,48 +13,66 @@ from collections.abc import Iterator
 from array_record.python.array_record_module import ArrayRecordReader
 
 from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.files import open_file, read_bytes
+from dinogrl_jax.interface.text import printable
 
 SHARD = ".array_record-"
-RECORD_NAME = re.compile(rf"(.*{re.escape(SHARD)}\d+-of-\d+)#(\d+)", re.DOTALL)
+RECORD = re.compile(r"(\d+-of-\d+)#(\d{1,18})")  # what follows SHARD in the name of a record
+MOST_BYTES = 256 << 20  # of an image file
+LONGEST_NUMBER = 10  # bytes, in a protocol buffer
 
 
 class FrameError(InputError):
     """A frame cannot be used; `kind` names the problem in a word or two."""
 
     def __init__(self, frame: str, kind: str, reason: str) -> None:
-        super().__init__(f"{frame} {reason}")
-        self.frame, self.kind = frame, kind
+        super().__init__(printable(f"{frame} {reason}"))
+        self.frame, self.kind, self.reason = frame, kind, reason
 
     def __reduce__(self) -> tuple:  # a worker pickles it for the training process
-        return FrameError, (self.frame, self.kind, str(self).removeprefix(f"{self.frame} "))
+        return FrameError, (self.frame, self.kind, self.reason)
 
 
-def decoder_input(frame: str) -> str | io.BytesIO:
-    """What an image decoder opens: the path itself, or the bytes of a record.
+def open_frame(frame: str) -> io.BufferedIOBase:
+    """What an image decoder reads: the file itself, or the bytes of a record.
 
-    Raises InputError for a shard or a record that cannot be read.
+    Raises OSError for a file that cannot be opened, InputError for what is no file (a FIFO or a
+    device), and for a shard or a record that cannot be read.
     """
-    return io.BytesIO(file_bytes(frame)) if is_record(frame) else frame
+    return io.BytesIO(file_bytes(frame)) if is_record(frame) else open_file(frame)
 
 
 def file_bytes(frame: str) -> bytes:
-    """The bytes of the image file; OSError or InputError if it cannot be read."""
-    if is_record(frame):
-        return image_feature(record_bytes(frame))
-    with open(frame, "rb") as file:
-        return file.read()
+    """The bytes of the image file; InputError if it cannot be read or is too large."""
+    return record_image(frame) if is_record(frame) else read_bytes(frame, MOST_BYTES)
 
 
 def is_record(frame: str) -> bool:
     """Whether a frame's name is that of a record."""
-    return SHARD in frame and RECORD_NAME.fullmatch(frame) is not None
+    return record_place(frame) is not None
+
+
+def record_place(frame: str) -> tuple[str, int] | None:
+    """The shard of a record and its number in it; None for the path of a file."""
+    start, shard, rest = frame.rpartition(SHARD)
+    found = RECORD.fullmatch(rest) if shard else None
+    return (f"{start}{SHARD}{found[1]}", int(found[2])) if found else None
+
+
+def record_image(frame: str) -> bytes:
+    """The image in a record; FrameError if the record cannot be read."""
+    try:
+        return image_feature(record_bytes(frame))
+    except (ValueError, IndexError, StopIteration) as error:
+        reason = "is a damaged record: prepare the shard again"
+        raise FrameError(frame, "damaged record", reason) from error
 
 
 def record_bytes(frame: str) -> bytes:
     """A record as it is stored; FrameError if it cannot be read."""
-    shard, number = RECORD_NAME.fullmatch(frame).groups()
+    shard, number = record_place(frame)
     try:
-        return shard_reader(shard, threading.get_ident()).read([int(number)])[0]
+        return shard_reader(shard, threading.get_ident()).read([number])[0]
     except Exception as error:  # array_record raises several types for a damaged or missing file
         reason = str(error).partition("\n")[0][:80]
         raise FrameError(
@@ -69,28 +87,40 @@ def shard_reader(shard: str, thread: int) -> ArrayRecordReader:
 
 
 def image_feature(example: bytes) -> bytes:
-    """The bytes of the feature "image" of a serialised tf.train.Example."""
+    """The bytes of the feature "image" of a serialised tf.train.Example.
+
+    Raises ValueError, IndexError or StopIteration for what is none.
+    """
     for features in message_fields(memoryview(example)):  # Example.features
         for entry in message_fields(features):  # Features.feature, a map
             key, value = message_fields(entry)
             if key == b"image":
                 (values,) = message_fields(value)  # Feature.bytes_list
                 return bytes(next(message_fields(values)))  # BytesList.value
-    raise InputError("a record has no feature image: prepare the shard again")
+    raise ValueError("there is no feature image")
 
 
 def message_fields(message: memoryview) -> Iterator[memoryview]:
-    """The length-delimited fields of a protocol buffer; the way to the image has no other kind."""
+    """The length-delimited fields of a protocol buffer; the way to the image has no other kind.
+
+    Raises IndexError where the message ends within a field, ValueError where a length is no number.
+    """
     at = 0
     while at < len(message):
-        at += 1  # skips the field's number and type: one byte, as numbers are below 16
-        length = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            length |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                break
-        yield message[at : at + length]
-        at += length
+        # skips the field's number and type: one byte, as numbers are below 16
+        length, start = message_length(message, at + 1)
+        at = start + length
+        if at > len(message):
+            raise IndexError("a field is longer than its message")
+        yield message[start:at]
+
+
+def message_length(message: memoryview, at: int) -> tuple[int, int]:
+    """The number that begins at a byte of a protocol buffer, and where what follows it begins."""
+    length = 0
+    for place in range(LONGEST_NUMBER):
+        byte = message[at + place]
+        length |= (byte & 127) << 7 * place
+        if byte < 128:
+            return length, at + place + 1
+    raise ValueError("a number is too long")

@@ -1,8 +1,11 @@
 """Work that is spread over processes."""
 
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any
 
 
@@ -15,5 +18,23 @@ def map_in_processes(function: Callable, items: Iterable, workers: int) -> Itera
         yield from map(function, items)
         return
     # Processes are spawned because a forked copy of a process that runs JAX can hang.
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawned, initializer=follow_parent) as pool:
         yield from pool.map(function, items)
+
+
+def follow_parent(at_end: Callable[[], object] = lambda: None) -> None:
+    """Set a worker up to end when its parent wants it, or has been killed, but not at Ctrl-C.
+
+    Ctrl-C reaches all processes of a terminal; the parent finishes what it does first.
+
+    at_end: called where the parent has been killed.
+    """
+
+    def end_after_parent() -> None:
+        multiprocessing.parent_process().join()
+        at_end()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_after_parent, daemon=True).start()

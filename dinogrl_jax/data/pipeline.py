@@ -9,13 +9,10 @@ import functools
 import logging
 import math
 import mmap
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +31,7 @@ from dinogrl_jax.data.batches import (
     TrainingRecipe,
     process_rows,
 )
+from dinogrl_jax.data.parallel import follow_parent
 from dinogrl_jax.data.tracklets import MODALITIES, Tracklet, check, check_training
 from dinogrl_jax.interface.errors import InputError, lookup
 
@@ -140,6 +138,7 @@ def training_batches(
         augment=transforms.Augment(**config.get("augment", {})),
         seed=config.seed,
         replace=lookup(BAD_FRAMES, data.bad_frames, "data.bad_frames"),
+        upright=data.get("exif_rotation", False),  # which older configurations have not
     )
     return Batches(recipe, range(start_step, last), data.workers)
 
@@ -234,6 +233,7 @@ def one_by_one(
         rows += [clips[i : i + size] for i in range(0, len(clips), size)]
     own = process_rows(size, process_index, process_count)
     shape = data.frames, data.height, data.width
+    options["upright"] = data.get("exif_rotation", False)
     recipe = EvaluationRecipe(tracklets, rows, rule, size, own, shape, **options)
     return Batches(recipe, range(len(rows)), data.workers)
 
@@ -294,19 +294,9 @@ def in_processes(dataset: grain.MapDataset, workers: int, folder: str) -> grain.
     unshared = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
     dataset = grain.experimental.WithOptionsIterDataset(dataset, unshared)
     options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=1)
-    return dataset.mp_prefetch(options, functools.partial(follow_parent, folder))
+    return dataset.mp_prefetch(options, functools.partial(follow_parent_of, folder))
 
 
-def follow_parent(folder: str, *_) -> None:
-    """Set a worker up to end when its parent wants it, or has been killed, but not at Ctrl-C.
-
-    Ctrl-C reaches all processes of a terminal; the training process finishes its step first.
-    """
-
-    def end_after_parent() -> None:
-        multiprocessing.parent_process().join()
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_after_parent, daemon=True).start()
+def follow_parent_of(folder: str, *_) -> None:
+    """Set a worker up to end with its parent, after which the folder of its batches is removed."""
+    follow_parent(functools.partial(shutil.rmtree, folder, ignore_errors=True))

@@ -12,13 +12,15 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from ml_collections import ConfigDict
 
-from dinogrl_jax.data import datasets, frames, transforms
+from dinogrl_jax.data import datasets, frames, pictures, transforms
 from dinogrl_jax.data.parallel import map_in_processes
 from dinogrl_jax.data.problems import raise_if_any
 from dinogrl_jax.data.readers import prepared
 from dinogrl_jax.data.tracklets import Tracklet
+from dinogrl_jax.interface import locks
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import atomic_write, read_json, write_json
+from dinogrl_jax.interface.locks import lock
 from dinogrl_jax.interface.progress import Progress
 
 UNCOMPRESSED = "group_size:1,uncompressed"  # image files do not shrink, and each is read alone
@@ -33,6 +35,7 @@ class Encoding(NamedTuple):
     height: int = 0  # pixels
     width: int = 0
     quality: int = 95  # of JPEG
+    exif_rotation: bool = False  # turn frames first, as their EXIF orientation says
 
 
 class Shard(NamedTuple):
@@ -71,12 +74,27 @@ def prepare(
         "encoding": encoding._asdict(),
         "frames_per_shard": frames_per_shard,
     }
-    shards = planned_shards(sets, config.dataset, frames_per_shard)
-    folder = preparation_folder(out, about)
     root = os.path.dirname(config.root) if os.path.isfile(config.root) else config.root
+    with lock(Path(out)):
+        return write_prepared(sets, root, preparation_folder(out, about), encoding, workers, about)
+
+
+def write_prepared(
+    sets: dict[str, list[Tracklet]],
+    root: str,
+    folder: Path,
+    encoding: Encoding,
+    workers: int,
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """Write the shards of sets below `root` and what describes them, into a folder that is held.
+
+    Returns the content of prepared.json, which is `about` and more.
+    """
+    shards = planned_shards(sets, about["dataset"], about["frames_per_shard"])
     done = write_shards(shards, partial(write_shard, folder, root, encoding), workers)
     write_index(folder / prepared.INDEX_FILE, root, shards)
-    write_metadata(folder, config.dataset, shards, done)
+    write_metadata(folder, about["dataset"], shards, done)
     files = done | {prepared.INDEX_FILE: prepared.file_facts(str(folder / prepared.INDEX_FILE))}
     about |= {"files": files, "tracklets": {split: len(found) for split, found in sets.items()}}
     write_json(folder / prepared.ABOUT_FILE, about)
@@ -103,13 +121,12 @@ def planned_shards(sets: dict[str, list[Tracklet]], dataset: str, size: int) -> 
 
 
 def preparation_folder(out: str, about: dict[str, Any]) -> Path:
-    """The folder `out`: new, or that of an unfinished preparation with the same settings."""
+    """The folder `out`: empty, or that of an unfinished preparation with the same settings."""
     folder = Path(out)
     plan = folder / PLAN_FILE
-    if folder.exists() and any(folder.iterdir()):
+    if any(path.name != locks.NAME for path in folder.iterdir()):
         if not plan.is_file() or read_json(plan) != about:
             raise InputError(f"{out} is not empty and no unfinished preparation of the same kind")
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(plan, about)
     return folder
 
@@ -136,11 +153,10 @@ def write_shard(
     It is complete if there is a file `.<name>.done`, which holds the first three.
     """
     place, known = folder / shard.name, folder / f".{shard.name}.done"
-    if known.is_file() and place.is_file():
-        facts = read_json(known)
-        if place.stat().st_size == facts["bytes"]:
-            return facts, []
+    if (facts := facts_of_complete(known, place)) is not None:
+        return facts, []
     draft = folder / f".{shard.name}.draft"
+    draft.unlink(missing_ok=True)  # it may be a link, which the writer would follow
     writer, problems = ArrayRecordWriter(str(draft), UNCOMPRESSED), []
     features, count = record_features(), 0
     for tracklet in shard.tracklets:
@@ -149,8 +165,6 @@ def write_shard(
                 image = encoded_frame(frame, encoding)
             except InputError as error:
                 problems.append(str(error))
-            except OSError as error:
-                problems.append(f"{frame}: {error}")
             else:
                 name = os.path.relpath(frame, root)
                 writer.write(serialized_example(features, image, name, tracklet))
@@ -165,11 +179,26 @@ def write_shard(
     return facts, []
 
 
+def facts_of_complete(known: Path, place: Path) -> dict[str, Any] | None:
+    """What `known` says of a shard at `place`; None unless that is complete."""
+    with contextlib.suppress(InputError):
+        facts = read_json(known, {"bytes": int, "sha256": str, "frames": int})
+        if place.is_file() and place.stat().st_size == facts["bytes"]:
+            return facts
+    return None
+
+
 def encoded_frame(frame: str, encoding: Encoding) -> bytes:
-    """The bytes of the file, or of the frame encoded anew at its size in training."""
+    """The bytes of the file, or of the frame encoded anew at its size in training.
+
+    Raises InputError for what is no picture: whatever else a list names stays where it is.
+    """
     if encoding.kind == "original":
-        return frames.file_bytes(frame)
-    picture, out = transforms.image(frame, encoding.height, encoding.width), io.BytesIO()
+        content = frames.file_bytes(frame)
+        pictures.check_picture(frame, content)
+        return content
+    size, out = (encoding.height, encoding.width), io.BytesIO()
+    picture = transforms.image(frame, *size, upright=encoding.exif_rotation)
     jpeg = {"quality": encoding.quality, "subsampling": 0}
     picture.save(out, encoding.kind, **(jpeg if encoding.kind == "jpeg" else {"compress_level": 1}))
     return out.getvalue()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dinogrl_jax.data.problems import SHORT, Problem, enumeration, raise_if_any
+from dinogrl_jax.data.problems import DISCARDED, SHORT, Problem, enumeration, raise_if_any
 from dinogrl_jax.interface.errors import InputError
 
 UNKNOWN = -1  # a camera, or an identity
@@ -14,7 +14,7 @@ ROLES = ("query", "gallery", "both")  # of test tracklets; "train" is that of th
 class Tracklet(NamedTuple):
     """One person seen by one camera for a while."""
 
-    frames: tuple[str, ...]  # in order of time; `frames.decoder_input` says what a name may be
+    frames: tuple[str, ...]  # in order of time; `frames.open_frame` says what a name may be
     identity: int | str
     camera: int  # as the data set numbers it; -1 unknown
     modality: str  # "visible" or "infrared"
@@ -102,14 +102,32 @@ def without_modality(tracklets: Sequence[Tracklet]) -> dict[str, list[int | str]
 
 
 def long_enough(
-    tracklets: Sequence[Tracklet], minimum: int, left_out: list[Problem]
+    tracklets: Sequence[Tracklet],
+    minimum: int,
+    left_out: list[Problem],
+    listed: Sequence[int] | None = None,
 ) -> list[Tracklet]:
-    """The tracklets of at least `minimum` frames, and of 1; the others become problems."""
+    """The tracklets of at least `minimum` frames, and of 1; the others become problems.
+
+    listed: the frames of each before a discard list took some.
+    """
     kept = []
-    for tracklet in tracklets:
+    counts = listed or [len(tracklet.frames) for tracklet in tracklets]
+    for tracklet, count in zip(tracklets, counts, strict=True):
         if len(tracklet.frames) >= max(minimum, 1):
             kept.append(tracklet)
         else:
-            text = f"{tracklet}, is left out: {len(tracklet.frames)} frames, fewer than {minimum}"
-            left_out.append(Problem(SHORT, text, fatal=False))
+            left_out.append(left_out_problem(tracklet, count, minimum))
     return kept
+
+
+def left_out_problem(
+    tracklet: Tracklet, listed: int, minimum: int, file: str = "", line: int = 0
+) -> Problem:
+    """The note on a tracklet that is too short, or became so when frames were discarded."""
+    split = "train" if tracklet.role == "train" else "test"
+    remaining = len(tracklet.frames)
+    words = f"left out: {remaining} of {listed} frames remain, fewer than {max(minimum, 1)}"
+    text = words if line else f"{tracklet}, is {words}"
+    kind = DISCARDED if listed >= max(minimum, 1) else SHORT
+    return Problem(kind, text, file, line, False, split, tracklet.modality)

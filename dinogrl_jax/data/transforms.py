@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from dinogrl_jax.data.frames import FrameError, decoder_input
+from dinogrl_jax.data.pictures import decoded
 
 MEAN = np.array([0.485, 0.456, 0.406])  # of ImageNet, per channel
 DEVIATION = np.array([0.229, 0.224, 0.225])
@@ -89,10 +89,18 @@ def mixed_channels(t: int, modality: str, rng: np.random.Generator) -> list[int 
     return rng.integers(3, size=t).tolist() if rng.random() < 0.5 else [ALL] * t
 
 
-def fill_frame(out: Float32[np.ndarray, "h w 3"], path: str, draw: Draw = Draw()) -> None:  # noqa: B008
-    """Write the file's frame, resized to `out`, as drawn and normalised."""
+def fill_frame(
+    out: Float32[np.ndarray, "h w 3"],
+    path: str,
+    draw: Draw = Draw(),  # noqa: B008
+    upright: bool = False,
+) -> None:
+    """Write the file's frame, resized to `out`, as drawn and normalised.
+
+    upright: turn it first as its EXIF orientation says.
+    """
     h, w, _ = out.shape
-    picture = image(path, h, w, draw.channels)
+    picture = image(path, h, w, draw.channels, upright)
     if draw.down or draw.right:  # over zeros
         picture = picture.crop((draw.right, draw.down, draw.right + w, draw.down + h))
     if draw.flip:
@@ -125,12 +133,14 @@ def of_row(width: int) -> tuple[Float32[np.ndarray, " w3"], Float32[np.ndarray, 
     return np.tile(SCALE, width), np.tile(OFFSET, width)
 
 
-def image(path: str, height: int, width: int, channels: int | str = ALL) -> Image.Image:
+def image(
+    path: str, height: int, width: int, channels: int | str = ALL, upright: bool = False
+) -> Image.Image:
     """The frame in RGB, or one channel of it, resized with Pillow's antialiased bilinear filter.
 
     Raises FrameError as `decoded`.
     """
-    picture = decoded(path)
+    picture = decoded(path, upright)
     if picture.mode not in ("RGB", "L"):
         picture = picture.convert("RGB")
     if isinstance(channels, int) and picture.mode == "RGB":
@@ -138,29 +148,3 @@ def image(path: str, height: int, width: int, channels: int | str = ALL) -> Imag
     # Channels are resized independently of each other, so that of a grey file one is enough.
     picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     return picture if isinstance(channels, int) else picture.convert("RGB")
-
-
-def decoded(path: str) -> Image.Image:
-    """The frame as it is.
-
-    Raises:
-        FrameError: it is missing, no image, truncated, or deeper than 8 bits a channel.
-    """
-    try:
-        with Image.open(decoder_input(path)) as picture:
-            picture.load()
-    except FrameError:
-        raise
-    except FileNotFoundError as error:
-        reason = "does not exist, though the data set lists it"
-        raise FrameError(path, "missing frame", reason) from error
-    except UnidentifiedImageError as error:
-        raise FrameError(path, "no image", "is not an image: restore it") from error
-    except Exception as error:  # Pillow's decoders raise a dozen types for a damaged file
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        text = f"is a damaged image ({reason}): restore it"
-        raise FrameError(path, "damaged image", text) from error
-    if picture.mode.startswith(("I", "F")):
-        reason = "has more than 8 bits a channel: convert it to 8 bits"
-        raise FrameError(path, "deep image", reason)
-    return picture

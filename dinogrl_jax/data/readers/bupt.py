@@ -12,7 +12,6 @@ Source: github.com/dyhBUPT/BUPTCampus and the readers of AuxNet, VLD, M3-ReID, D
 
 import functools
 import itertools
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +19,14 @@ from typing import Any, NamedTuple
 
 from dinogrl_jax.data.problems import Problem, raise_or_warn
 from dinogrl_jax.data.readers.lines import parsed_lines
+from dinogrl_jax.data.readers.listing import without_ghosts
+from dinogrl_jax.data.readers.spelling import checked_name
 from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.files import file_words, read_json
 
 PATHS_FILE = "data_paths.json"
+MOST_PATHS = 1 << 30  # bytes of that file
 AUXILIARY_FILE = "train_auxiliary.txt"
 MODALITY = {"RGB": "visible", "IR": "infrared"}
 PAIR = "RGB/IR"
@@ -63,7 +66,7 @@ def read_splits(
         InputError: a folder or file is missing, or lines are wrong; it names all of them.
     """
     folder, files = find_layout(root, auxiliary)
-    paths = read_json_object(files[PATHS_FILE])
+    paths = read_json(files[PATHS_FILE], {}, MOST_PATHS)
     found: list[Problem] = []
     pairs = itertools.count()
 
@@ -82,7 +85,8 @@ def find_layout(root: str, auxiliary: bool) -> tuple[str, dict[str, str]]:
     """The folder of the identities' folders, and the path of each file; InputError if missing."""
     advice = "set data.root to the folder that holds DATA/ and data_paths.json"
     if not os.path.isdir(root):
-        raise InputError(f"data.root = {root!r} is not a folder: {advice}")
+        packed = f" but {kind}" if (kind := file_words(root)) else ""
+        raise InputError(f"data.root = {root!r} is not a folder{packed}: {advice}")
     root = os.path.normpath(root)
     bases = [root, os.path.dirname(os.path.abspath(root))]  # the second one if the root is DATA
     names = [PATHS_FILE, "train.txt", "query.txt", "gallery.txt", *[AUXILIARY_FILE] * auxiliary]
@@ -97,17 +101,6 @@ def find_layout(root: str, auxiliary: bool) -> tuple[str, dict[str, str]]:
         if any(path.name.isdigit() for path in Path(folder).glob("*")):
             return folder, files
     raise InputError(f"no folders like DATA/1/ in {root}: {advice}")
-
-
-def read_json_object(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            content = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {str(error)[:80]}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not an object of identities")
-    return content
 
 
 def list_tracklets(
@@ -135,6 +128,7 @@ def parse_line(text: str, paths: dict[str, Any]) -> Line:
     if len(fields) != 4:
         raise ValueError(f"{len(fields)} words, not 4 (identity modality camera track)")
     identity, modality, camera, track = fields
+    checked_name("identity", identity)
     if modality not in (*MODALITY, PAIR):
         raise ValueError(f"modality {modality[:40]!r} is none of {', '.join([*MODALITY, PAIR])}")
     if camera not in CAMERA_NUMBER:
@@ -149,6 +143,7 @@ def frame_paths(paths: dict[str, Any], keys: tuple[str, ...]) -> list[str]:
         found = found.get(key) if isinstance(found, dict) else None
     if not isinstance(found, list) or not all(isinstance(path, str) for path in found):
         raise ValueError(f"{PATHS_FILE} has no tracklet {' '.join(keys)[:80]}")
+    found = without_ghosts(found)
     if not found:
         raise ValueError(f"{PATHS_FILE} has no frames of tracklet {' '.join(keys)}")
     return found

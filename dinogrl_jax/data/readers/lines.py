@@ -7,26 +7,30 @@ from typing import Any
 
 from dinogrl_jax.data.problems import Problem
 from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.files import read_text
+
+WORD = re.compile(r"[+-]?[0-9]{1,18}")
+AS_SAVETXT = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,30})?(e[+-]?[0-9]{1,2})?", re.IGNORECASE)
 
 
 def numbered_lines(path: str) -> list[tuple[int, str]]:
-    """The lines that are not blank, each with its number in the file, from 1 on."""
-    try:
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            return [(number, line.strip()) for number, line in enumerate(file, 1) if line.strip()]
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    """The lines that are not blank, each with its number in the file, from 1 on.
+
+    Raises InputError for a file that cannot be read or is no text in UTF-8 or ASCII.
+    """
+    lines = enumerate(re.split("\r\n|\r|\n", read_text(path, errors="replace")), 1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
 def parsed_lines(
     path: str, parse: Callable[[str], Any], problems: list[Problem], kind: str
 ) -> list[tuple[int, Any]]:
-    """The number of each line and `parse` of it; None if that raises ValueError, now a problem."""
+    """The number of each line and `parse` of it; None if that raises an error, now a problem."""
     results = []
     for number, text in numbered_lines(path):
         try:
             results.append((number, parse(text)))
-        except ValueError as error:
+        except (ValueError, InputError) as error:
             problems.append(Problem(kind, str(error), path, number))
             results.append((number, None))
     if not results:
@@ -35,12 +39,21 @@ def parsed_lines(
 
 
 def integers(text: str) -> list[int]:
-    """The integers of a line, separated by spaces or commas; ValueError names any other word."""
-    words = re.findall(r"[^\s,]+", text)
-    for word in words:
-        if not re.fullmatch(r"[+-]?[0-9]+", word):
-            raise ValueError(f"{word[:40]!r} is not a whole number")
-    return [int(word) for word in words]
+    """The whole numbers of a line, separated by spaces or commas.
+
+    They may be written as numpy.savetxt does. Raises ValueError that names any other word.
+    """
+    return [integer(word) for word in re.findall(r"[^\s,]+", text)]
+
+
+def integer(word: str) -> int:
+    """The whole number that a word says; ValueError if it says none, or one of too many digits."""
+    if WORD.fullmatch(word):
+        return int(word)
+    number = float(word) if AS_SAVETXT.fullmatch(word) else 0.5
+    if not number.is_integer() or abs(number) >= 1 << 53:
+        raise ValueError(f"{word[:40]!r} is not a whole number")
+    return int(number)
 
 
 def discarded_paths(path: str, prefixes: tuple[str, ...]) -> set[str]:

@@ -1,25 +1,40 @@
 """Tracklets of any origin: a manifest of JSON lines, or a folder with a folder for each tracklet.
 
 A line of a manifest is an object with `frames` (paths relative to the manifest, in order of time)
-and `modality`, and with `identity` (a number or a name) and `camera` (a number) if they are known.
-For training and tests, `split` is "train" or "test" (the default), and `role` of a test tracklet is
-"query", "gallery" or "both" (the default).
+and `modality`, and with `identity` and `camera` (numbers or names) if they are known: `spelling`
+has their rules. For training and tests, `split` is "train" or "test" (the default), and `role` of a
+test tracklet is "query", "gallery" or "both" (the default).
 """
 
-import json
 import os
-import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from dinogrl_jax.data.problems import Problem, raise_if_any, raise_or_warn
+from dinogrl_jax.data.readers.listing import (
+    TO_FRAMES,
+    first_video,
+    folders_in,
+    images_in,
+    without_ghosts,
+)
+from dinogrl_jax.data.readers.spelling import (
+    UNKNOWN,
+    Spellings,
+    camera_of,
+    identity_of,
+)
 from dinogrl_jax.data.tracklets import MODALITIES, ROLES, Tracklet
 from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.files import open_file
+from dinogrl_jax.interface.shapes import json_value
+from dinogrl_jax.interface.text import HEAD, content_words, shortened
 
 KEYS = ("frames", "identity", "camera", "modality", "split", "role")
 SPLITS = ("train", "test")
-IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-LARGEST = 1 << 63  # numbers are stored with 64 bits
+EXAMPLE = '{"frames": [...], "modality": "visible"}'
+LONGEST_LINE = 16 << 20  # bytes
 
 
 class ListedTracklet(NamedTuple):
@@ -44,8 +59,6 @@ def read_tracklets(path: str, modality: str | None = None) -> list[ListedTrackle
     problems: list[Problem] = []
     listed = _read_lines(source, modality, problems)
     raise_if_any([f"line {problem.line}: {problem.text}" for problem in problems], path)
-    if not listed:
-        raise InputError(f"{path}: lists no tracklets")
     return listed
 
 
@@ -75,49 +88,108 @@ def read_splits(
 def _read_lines(
     source: Path, modality: str | None, problems: list[Problem], identified: bool = False
 ) -> list[ListedTracklet]:
-    try:
-        lines = source.read_bytes().split(b"\n")
-    except OSError as error:
-        raise InputError(f"{source}: cannot be read ({error.strerror})") from error
-    listed = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                found = _parse_entry(line, source.parent, modality)
-                if identified and found.tracklet.identity == -1:
-                    raise InputError("identity is missing")
-                listed.append(found)
-            except InputError as error:
-                problems.append(Problem("line", str(error), str(source), number))
+    """The tracklets of the lines that are right; InputError if the file is no manifest at all."""
+    listed, identities, cameras = [], Spellings("identity"), Cameras()
+    for number, line in _numbered_lines(source):
+        try:
+            found = _parse_entry(line, source.parent, modality)
+            if identified and found.tracklet.identity == UNKNOWN:
+                raise InputError("identity is missing")
+        except InputError as error:
+            problems.append(Problem("line", str(error), str(source), number))
+            continue
+        listed.append(found)
+        tracklet, place = found.tracklet, f"line {number}"
+        wrong = (
+            [identities.problem(tracklet.identity, place)] if tracklet.identity != UNKNOWN else []
+        )
+        wrong.append(cameras.problem(tracklet.camera, place))
+        problems += [Problem("spelling", text, str(source), number) for text in wrong if text]
+    if not listed and not problems:
+        raise InputError(f"{source}: lists no tracklets")
     return listed
+
+
+class Cameras(Spellings):
+    """The cameras of a file so far, which have all numbers or all names."""
+
+    def __init__(self) -> None:
+        super().__init__("camera")
+        self.first: tuple[int, str] | None = None
+
+    def problem(self, camera: int, place: str) -> str:
+        if camera == UNKNOWN:
+            return ""
+        self.first = self.first or (camera, place)
+        other, where = self.first
+        if type(other) is not type(camera):
+            both = f"{camera} here and {other} in {where}"
+            return f"camera is {both}: give all cameras numbers, or all of them names"
+        return super().problem(str(camera), place)
+
+
+def _numbered_lines(source: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, each with its number from 1 on."""
+    try:
+        with open_file(source) as file:
+            if words := _no_manifest(file.read(HEAD)):
+                raise InputError(f"{source} is {words}")
+            file.seek(0)
+            number = 0
+            while line := file.readline(LONGEST_LINE + 1):
+                number += 1
+                if len(line) > LONGEST_LINE:
+                    most = f"{LONGEST_LINE >> 20} MiB"
+                    raise InputError(f"{source}: line {number} is longer than {most}")
+                if line.strip():
+                    yield number, line
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no name of a file"
+        raise InputError(f"{source}: cannot be read ({reason})") from error
+
+
+def _no_manifest(head: bytes) -> str:
+    """What a file is by its first bytes, if it is no manifest; else empty."""
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        return f"one JSON array: write each of its objects on a line of its own, like {EXAMPLE}"
+    return content_words(head) if head else ""
 
 
 def _parse_entry(line: bytes, folder: Path, modality: str | None) -> ListedTracklet:
     try:
-        entry = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        text = line.decode("utf-8-sig")
+    except ValueError as error:
         raise InputError(f"is not JSON ({str(error)[:80]})") from error
+    entry = json_value(text)
     if not isinstance(entry, dict):
-        raise InputError('is not an object like {"frames": [...], "modality": "visible"}')
+        raise InputError(f"is not an object like {EXAMPLE}")
     if unknown := [key for key in entry if key not in KEYS]:
-        raise InputError(f"has the unknown key {unknown[0][:40]!r}; there are {', '.join(KEYS)}")
+        raise InputError(f"has the unknown key {shortened(unknown[0])}; there is {', '.join(KEYS)}")
     frames = entry.get("frames")
-    if not isinstance(frames, list) or not frames or not all(map(_is_name, frames)):
+    if not isinstance(frames, list) or not all(map(_is_name, frames)):
         raise InputError("frames is not a list of paths with at least one")
-    paths = tuple(os.path.join(folder, frame) for frame in frames)
-    for name, path in zip(frames, paths, strict=True):
-        if not os.path.isfile(path):
-            raise InputError(f"frame {name[:200]!r} does not exist")
+    frames = without_ghosts(frames)
+    if not frames:
+        raise InputError("frames is not a list of paths with at least one")
+    paths = tuple(_frame_path(folder, frame) for frame in frames)
     stated = entry.get("modality", modality)
     if stated not in MODALITIES:
         raise InputError(f"modality is {str(stated)[:40]!r}, neither visible nor infrared")
-    identity, camera = entry.get("identity"), entry.get("camera")
-    if not (identity is None or _is_number(identity) or _is_name(identity)):
-        raise InputError("identity is neither a whole number nor a name")
-    if not (camera is None or _is_number(camera)):
-        raise InputError("camera is no whole number")
-    identity, camera = (-1 if value is None else value for value in (identity, camera))
+    identity, camera = identity_of(entry.get("identity")), camera_of(entry.get("camera"))
     return ListedTracklet(Tracklet(paths, identity, camera, stated, _role(entry)), frames[0])
+
+
+def _frame_path(folder: Path, frame: str) -> str:
+    """The path of a frame that a line names; InputError says why there is no such file."""
+    path = os.path.join(folder, frame)
+    if os.path.isfile(path):
+        return path
+    named = f"frame {frame[:200]!r}"
+    if "\\" in frame:
+        raise InputError(f"{named} does not exist: it has Windows' backslashes, write / for each")
+    if "\0" not in frame and os.path.exists(path) and not os.path.isdir(path):
+        raise InputError(f"{named} is no file but a FIFO, a device or a socket")
+    raise InputError(f"{named} does not exist")
 
 
 def _role(entry: dict) -> str:
@@ -139,28 +211,28 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _is_number(value: object) -> bool:
-    return type(value) is int and -LARGEST <= value < LARGEST
-
-
 def _read_folder(folder: Path, modality: str | None) -> list[ListedTracklet]:
+    folders = folders_in(folder)
+    if not folders:
+        raise InputError(f"{folder}: holds no folder{_what_instead(folder)}")
     if modality is None:
         raise InputError(f"{folder}: is a folder: say its modality with --modality")
-    folders = sorted((path for path in folder.iterdir() if path.is_dir()), key=_natural_key)
     listed, problems = [], []
     for sub in folders:
-        images = (path for path in sub.iterdir() if path.suffix.lower() in IMAGES)
-        frames = [str(path) for path in sorted(images, key=_natural_key)]
+        frames = images_in(sub)
         if not frames:
-            problems.append(f"{sub.name} holds no images")
+            video = first_video(sub)
+            more = f" but the video {shortened(video)}: {TO_FRAMES}" if video else ""
+            problems.append(f"{sub.name} holds no images{more}")
         listed.append(ListedTracklet(Tracklet(tuple(frames), -1, -1, modality, "both"), sub.name))
     raise_if_any(problems, str(folder))
-    if not listed:
-        raise InputError(f"{folder}: holds no folder: each tracklet needs one of its own")
     return listed
 
 
-def _natural_key(path: Path) -> list:
-    """A key that sorts F9 before F10."""
-    words = re.split(r"(\d+)", path.name)
-    return [int(word) if i % 2 else word for i, word in enumerate(words)]
+def _what_instead(folder: Path) -> str:
+    """What a folder holds in the place of a folder for each tracklet, and what to do."""
+    if video := first_video(folder):
+        return f" but the video {shortened(video)}: {TO_FRAMES}, a folder for each"
+    if images_in(folder):
+        return " but frames: each tracklet needs a folder of its own; give the folder above"
+    return ": each tracklet needs one of its own"

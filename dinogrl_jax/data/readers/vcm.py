@@ -19,10 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dinogrl_jax.data.problems import SHORT, Problem, enumeration, raise_or_warn
+from dinogrl_jax.data.problems import Problem, enumeration, raise_or_warn
 from dinogrl_jax.data.readers.lines import discarded_paths, integers, parsed_lines
-from dinogrl_jax.data.tracklets import Tracklet
+from dinogrl_jax.data.readers.listing import folders_in
+from dinogrl_jax.data.readers.spelling import LARGEST, LARGEST_CAMERA
+from dinogrl_jax.data.tracklets import Tracklet, left_out_problem
 from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.files import file_words
 
 NAME_FILES = {"train": "train_name.txt", "test": "test_name.txt"}
 ROW_FILES = {"train": "track_train_info.txt", "test": "track_test_info.txt"}
@@ -108,8 +111,6 @@ def read_splits(
         row_tracklets(layout, split, rows[split], queries, discard, minimum, left_out)
         for split, discard in (("train", discard_train), ("test", discard_test))
     )
-    if problems is None:  # short tracklets are nothing to warn of
-        left_out = [problem for problem in left_out if problem.fatal]
     raise_or_warn(left_out, layout.info, problems)
     return train, test
 
@@ -133,13 +134,12 @@ def row_tracklets(
         paths = [frame.path for frame in row.frames if frame]
         seen.update(gone.intersection(paths))
         kept = tuple(f"{folder}/{path}" for path in paths if path not in gone)
+        role = "both" if row.owner.modality == "visible" or index in queries else "gallery"
+        tracklet = Tracklet(kept, *row.owner, "train" if split == "train" else role)
         if len(kept) >= minimum:
-            role = "both" if row.owner.modality == "visible" or index in queries else "gallery"
-            role = "train" if split == "train" else role
-            tracklets.append(Tracklet(kept, *row.owner, role))
+            tracklets.append(tracklet)
         else:
-            text = f"left out: {len(kept)} of {len(paths)} frames remain, fewer than {minimum}"
-            problems.append(Problem(SHORT, text, file, number, fatal=False))
+            problems.append(left_out_problem(tracklet, len(paths), minimum, file, number))
     if discard and not seen:
         example = f"{split.title()}/0001/ir/D2/1.jpg"
         text = f"{discard}: no line names a {split} frame, as {example} would"
@@ -155,7 +155,8 @@ def find_layout(root: str) -> Layout:
     advice = "set data.root to the folder that holds info/, Train/ and Test/"
     root = os.path.normpath(root) if root else root
     if not os.path.isdir(root):
-        raise InputError(f"data.root = {root!r} is not a folder: {advice}")
+        packed = f" but {kind}" if (kind := file_words(root)) else ""
+        raise InputError(f"data.root = {root!r} is not a folder{packed}: {advice}")
     bases = [root, os.path.join(root, "data")]
     candidates = [f"{base}{info}" for base in bases for info in ("/info", "/Info", "")]
     files = [*NAME_FILES.values(), *ROW_FILES.values(), QUERY_FILE]
@@ -166,9 +167,12 @@ def find_layout(root: str) -> Layout:
     info = min(candidates, key=lambda folder: len(missing[folder]))
     if names := missing[info]:
         where = f"{root} or its info/, Info/ or data/" if len(names) == len(files) else info
+        for inner in folders_in(Path(root)):
+            if any((inner / place / files[0]).is_file() for place in ("info", "Info", "")):
+                advice = f"set data.root to {inner}, which has it"
         raise InputError(f"no {', '.join(names)} in {where}: {advice}")
     for base in bases:
-        split_roots = {split: os.path.join(base, split.title()) for split in ("train", "test")}
+        split_roots = {split: split_folder(base, split) for split in ("train", "test")}
         if any(os.path.isdir(folder) for folder in split_roots.values()):
             return Layout(info, split_roots)
     for base in bases:
@@ -177,11 +181,19 @@ def find_layout(root: str) -> Layout:
     raise InputError(f"neither Train/ and Test/ nor folders like 0001/ in {root}: {advice}")
 
 
+def split_folder(base: str, split: str) -> str:
+    """The folder of a split, Train or train."""
+    small = os.path.join(base, split)
+    return small if os.path.isdir(small) else os.path.join(base, split.title())
+
+
 def checked_owner(identity: int, modality: int, camera: int) -> Owner:
     if modality not in MODALITY:
         raise ValueError(f"modality {modality} is neither 1 (infrared) nor 2 (visible)")
-    if camera < 1:
-        raise ValueError(f"camera {camera} is not a camera's number: they start at 1")
+    if not 1 <= camera < LARGEST_CAMERA:
+        raise ValueError(f"camera {str(camera)[:40]} is not a camera's number: they start at 1")
+    if not 0 <= identity < LARGEST:
+        raise ValueError(f"identity {str(identity)[:40]} is not a person's number")
     return Owner(identity, camera, MODALITY[modality])
 
 
@@ -252,5 +264,11 @@ def missing_folder_problems(folder: str, rows: Rows) -> list[Problem]:
     """A problem if identities have no folder; this finds a wrong root without 460,000 look-ups."""
     frames = (frame for _, row in rows if row for frame in row.frames if frame)
     wanted = {frame.path.partition("/")[0] for frame in frames}
-    missing = sorted(wanted - {path.name for path in Path(folder).glob("*/")})
-    return [Problem("folder", f"{folder} has no folder {enumeration(missing)}")] if missing else []
+    there = {path.name for path in Path(folder).glob("*/")}
+    missing = sorted(wanted - there)
+    if not missing:
+        return []
+    others = {name.lstrip("0"): name for name in there - wanted}
+    renamed = [f"{others[x.lstrip('0')]} for {x}" for x in missing if x.lstrip("0") in others]
+    hint = f": rename {enumeration(renamed)}" if renamed else ""
+    return [Problem("folder", f"{folder} has no folder {enumeration(missing)}{hint}")]

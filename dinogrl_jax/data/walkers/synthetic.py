@@ -7,7 +7,6 @@ tracklet (`Nuisance.redrawn`), so colour does not help within one modality eithe
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import groupby
@@ -29,6 +28,7 @@ from dinogrl_jax.data.walkers.cameras import (
 from dinogrl_jax.data.walkers.people import person_in_mood, random_person
 from dinogrl_jax.data.walkers.render import render_passage
 from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.files import draft_of, read_json
 from dinogrl_jax.interface.progress import Progress
 
 FORMAT = 2  # to be raised when the same settings make other frames
@@ -106,15 +106,11 @@ def generate(
     )
     check_settings(settings)
     root = Path(root).absolute()
-    if root.exists():
+    if os.path.lexists(root):
         raise InputError(f"{root} exists already; delete it or choose another folder")
-    draft = root.with_name(f".{root.name}.{os.getpid()}")
-    try:
+    with draft_of(root) as draft:
         draft.mkdir(parents=True)
         write_data_set(draft, settings, workers)
-        draft.rename(root)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def check_generated(root: str | Path, settings: Mapping[str, Any]) -> None:
@@ -124,14 +120,14 @@ def check_generated(root: str | Path, settings: Mapping[str, Any]) -> None:
     """
     path = Path(root) / "generator.json"
     try:
-        made = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        made = read_json(path, {})
+    except InputError as error:
         raise InputError(f"{path} cannot be read; {root} is no generated data set") from error
     for key, value in {"format": FORMAT, "nuisance": NUISANCE, **settings}.items():
         value = value._asdict() if isinstance(value, Nuisance) else value
         if made.get(key) != value:
             raise InputError(
-                f"{path}: {key} is {made.get(key)!r}, not {value!r}; "
+                f"{path}: {key} is {repr(made.get(key))[:60]}, not {value!r}; "
                 "delete the folder or choose another"
             )
 

@@ -1,0 +1,1 @@
+"""Whether a data set can be used, and all that is wrong with it."""

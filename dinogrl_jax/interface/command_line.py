@@ -20,6 +20,7 @@ from dinogrl_jax.interface.checks import (
     declaration_of,
     expanded,
     looked_up,
+    nearest,
     set_at,
     shown,
     type_problem,
@@ -118,6 +119,11 @@ def parse_flags(words: Sequence[str]) -> None:
     """Read absl's flags; InputError for one that is not there, and for a word that is none."""
     try:
         rest = flags.FLAGS([sys.argv[0], *words])
+    except flags.UnrecognizedFlagError as error:
+        known = dict(flat(next(iter(DECLARED.values()), {})))
+        near = nearest(error.flagname, list(known)) if "." in error.flagname else ""
+        text = f"{error}; settings are --config.{near or 'section.key'}=value"
+        raise InputError(f"command line: {text}; --help lists what there is") from error
     except flags.Error as error:
         text = " ".join(str(error).split())
         raise InputError(f"command line: {text}; --help lists what there is") from error

@@ -35,7 +35,7 @@ def read_config(name: str) -> ConfigDict:
         try:
             get_config = runpy.run_path(str(path))["get_config"]
             config = get_config(*argument)
-        except Exception as error:  # of anybody's code
+        except (Exception, SystemExit) as error:  # of anybody's code
             raise InputError(f"{path}: {reason(error, path)}") from error
     if not isinstance(config, ConfigDict):
         raise InputError(f"{path}: get_config() returns no ConfigDict: return default(METHOD)")
@@ -95,7 +95,7 @@ def importable(path: Path) -> Iterator[None]:
         sys.path[:] = before
 
 
-def reason(error: Exception, path: Path) -> str:
+def reason(error: BaseException, path: Path) -> str:
     """What somebody's code raised, in one line, with the last line of its file."""
     if isinstance(error, KeyError) and error.args == ("get_config",):
         return "has no get_config()"

@@ -15,7 +15,7 @@ from dinogrl_jax.devices import sharding
 from dinogrl_jax.interface.checks import DECLARED, completed
 from dinogrl_jax.interface.errors import InputError, lookup
 from dinogrl_jax.interface.files import read_json, write_json
-from dinogrl_jax.interface.settings import flat
+from dinogrl_jax.interface.settings import at, flat
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.start import starting_variables
 from dinogrl_jax.training.state import Setup, State, initial_state, restored_state, state_shapes
@@ -99,14 +99,12 @@ def compared_files(
     Of a file that is no longer there the path counts, as of a model that may have trained on.
     """
     same, other, now = [], [], files_by_content(config)
-    for name, path in files_by_content(trained).items():
-        moved, file = now.get(name) != path, Path(now.get(name, ""))
-        if name not in now or name not in digests or not file.exists():
-            continue
-        if digests[name] == content_digest(now[name]):
-            same.append(name)
-        elif not moved and file.is_file():
-            other.append(f"{name}: the content of {path} is another")
+    for name in files_by_content(trained).keys() & now.keys() & digests.keys():
+        with contextlib.suppress(InputError):
+            if content_digest(now[name]) == digests[name]:
+                same.append(name)
+            elif at(trained, name) == now[name] and Path(now[name]).is_file():
+                other.append(f"{name}: the content of {now[name]} is another")
     return same, other
 
 

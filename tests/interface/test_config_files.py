@@ -61,6 +61,7 @@ def test_a_home(tmp_path, monkeypatch):
             "line 2: ValueError: two lines",
         ),
         ("get_config = 3\n", "TypeError"),
+        ("raise SystemExit(0)\n", "line 1: SystemExit"),
         ("\0", "c.py: "),
     ],
 )

@@ -46,6 +46,8 @@ def test_a_section_alone(done, refused):
     [
         ((), "say which configuration"),
         (("--nonsense",), "nonsense"),
+        (("--wordkir", "x"), "Did you mean: workdir"),
+        (("--data.rot=x",), "settings are --config.data.root=value"),
         (("word",), "'word' is no flag"),
         (("--config",), "--config"),
         (("--config.seed=1",), "say which, --config FILE"),

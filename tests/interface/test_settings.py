@@ -1,18 +1,21 @@
 """Settings are looked up before anything is written: names, types, ranges, sizes that fit."""
 
 import itertools
+import sys
 
 import pytest
 import small
+from absl import flags
 from ml_collections import ConfigDict
 
 from dinogrl_jax import config as settings
 from dinogrl_jax import methods
 from dinogrl_jax.data import pipeline
+from dinogrl_jax.interface import command_line
 from dinogrl_jax.interface.checks import DECLARED, looked_up, nearest
-from dinogrl_jax.interface.command_line import changed
+from dinogrl_jax.interface.command_line import changed, parsed
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.interface.settings import Setting, declared, flat
+from dinogrl_jax.interface.settings import PATH, Setting, declared, flat
 from dinogrl_jax.retrieval.tables import DIRECTIONS, FIGURES
 from dinogrl_jax.training import guard
 
@@ -167,6 +170,19 @@ def test_a_setting_that_is_lacking_has_its_default():
     assert "hosts" not in config
 
 
+def test_paths_begin_at_home(monkeypatch):
+    """Kind I: a ~ that the shell has left becomes no folder."""
+    monkeypatch.setenv("HOME", "/at/home")
+    config = small.get_config()
+    paths = [name for name, one in flat(DECLARED[config.method]) if PATH in one.ranges]
+    assert {"data.root", "data.discard_train", "data.discard_test", "pretrained.model"} <= {*paths}
+    made = looked_up(changed(config, dict.fromkeys(paths, "~/some/place")))
+    assert {dict(flat(made))[name] for name in paths} == {"/at/home/some/place"}
+    monkeypatch.setattr(sys, "argv", ["train.py", *CONFIG, "--workdir=~/runs/x"])
+    assert command_line.config_and_workdir()[1] == "/at/home/runs/x"
+    flags.FLAGS.unparse_flags()
+
+
 def test_published_and_small_configurations_are_right():
     for name in methods.METHODS:
         for config in (methods.default(name), small.get_config(name)):
@@ -221,8 +237,6 @@ def test_a_method_states_values_alone_where_the_meaning_is_known():
     ],
 )
 def test_texts_and_their_values(text, default, value):
-    from dinogrl_jax.interface.command_line import parsed
-
     found = parsed(text, default)
     assert found == value and type(found) is type(value)
 

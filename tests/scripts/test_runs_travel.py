@@ -52,6 +52,24 @@ def test_starting_weights_may_lie_elsewhere(run, config, tmp_path):
     run_folder(moved, other)  # which a run with a checkpoint does not need
 
 
+def test_a_model_that_was_the_start_may_train_on_or_go(config, tmp_path):
+    (tmp_path / "start").mkdir()
+    variables = {"params": {"x": np.ones(3, np.float32)}}
+    checkpoint.write_checkpoint(tmp_path / "start", variables, metadata(config))
+    config = with_settings(config, **{"pretrained.model": str(tmp_path / "start")})
+    run_folder(tmp_path / "run", config)
+    checkpoint.write_checkpoint(tmp_path / "run/checkpoints", variables, metadata(config))
+    variables["params"]["x"] += 1
+    checkpoint.write_checkpoint(tmp_path / "start", variables, metadata(config, step=9))
+    run_folder(tmp_path / "run", config)
+    (tmp_path / "start").rename(tmp_path / "moved")
+    other = with_settings(config, **{"pretrained.model": str(tmp_path / "moved")})
+    with pytest.raises(InputError, match="pretrained.model: "):
+        run_folder(tmp_path / "run", other)
+    (tmp_path / "start").mkdir()
+    run_folder(tmp_path / "run", config)
+
+
 def test_other_starting_weights_are_refused(run, config, tmp_path):
     (tmp_path / "other.pth").write_bytes(b"others")
     other = with_settings(config, **{"pretrained.model": str(tmp_path / "other.pth")})

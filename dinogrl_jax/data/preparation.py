@@ -255,7 +255,7 @@ def write_metadata(
         data_dir=str(folder), dataset_name=dataset, filetype_suffix="array_record"
     )
     splits = []
-    for split in ("train", "test"):
+    for split in dict.fromkeys(shard.split for shard in shards):  # an empty one has no entry
         own = [done[shard.name] for shard in shards if shard.split == split]
         lengths = [facts["frames"] for facts in own]
         size = sum(facts["bytes"] for facts in own)

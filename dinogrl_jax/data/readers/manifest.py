@@ -34,6 +34,7 @@ from dinogrl_jax.interface.text import HEAD, content_words, shortened
 KEYS = ("frames", "identity", "camera", "modality", "split", "role")
 SPLITS = ("train", "test")
 EXAMPLE = '{"frames": [...], "modality": "visible"}'
+BOM = b"\xef\xbb\xbf"  # with which Windows marks UTF-8
 LONGEST_LINE = 16 << 20  # bytes
 
 
@@ -141,7 +142,7 @@ def _numbered_lines(source: Path) -> Iterator[tuple[int, bytes]]:
                 if len(line) > LONGEST_LINE:
                     most = f"{LONGEST_LINE >> 20} MiB"
                     raise InputError(f"{source}: line {number} is longer than {most}")
-                if line.strip():
+                if line.removeprefix(BOM).strip():
                     yield number, line
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no name of a file"
@@ -150,7 +151,7 @@ def _numbered_lines(source: Path) -> Iterator[tuple[int, bytes]]:
 
 def _no_manifest(head: bytes) -> str:
     """What a file is by its first bytes, if it is no manifest; else empty."""
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+    if head.removeprefix(BOM).lstrip().startswith(b"["):
         return f"one JSON array: write each of its objects on a line of its own, like {EXAMPLE}"
     return content_words(head) if head else ""
 
@@ -231,8 +232,8 @@ def _read_folder(folder: Path, modality: str | None) -> list[ListedTracklet]:
 
 def _what_instead(folder: Path) -> str:
     """What a folder holds in the place of a folder for each tracklet, and what to do."""
-    if video := first_video(folder):
-        return f" but the video {shortened(video)}: {TO_FRAMES}, a folder for each"
     if images_in(folder):
         return " but frames: each tracklet needs a folder of its own; give the folder above"
+    if video := first_video(folder):
+        return f" but the video {shortened(video)}: {TO_FRAMES}, a folder for each"
     return ": each tracklet needs one of its own"

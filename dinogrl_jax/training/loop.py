@@ -12,14 +12,16 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax import methods
 from dinogrl_jax.data import datasets, tracklets
+from dinogrl_jax.data.checks import usable
 from dinogrl_jax.data.pipeline import Batches, sweep_batches, training_batches
+from dinogrl_jax.data.problems import Notes
 from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.devices import hosts, memory, sharding
 from dinogrl_jax.interface.files import write_json
 from dinogrl_jax.interface.locks import lock
 from dinogrl_jax.interface.progress import recorded
 from dinogrl_jax.methods.contract import Clips, Facts
-from dinogrl_jax.retrieval import embedding
+from dinogrl_jax.retrieval import embedding, protocols
 from dinogrl_jax.retrieval.pictures import make_pictures, picture_of_modalities
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.guard import Guard
@@ -45,7 +47,7 @@ def train(config: ConfigDict, folder: str | Path) -> dict | None:
     Raises InputError for settings, data and files that cannot be used.
     """
     method = methods.named(config.method)
-    train_set, test_set = datasets.read(config.data)
+    train_set, test_set, lines = usable_sets(config)
     if method.NEEDS_CAMERAS:
         tracklets.check_cameras(train_set, method.TITLE)
     label_of = tracklets.labels(train_set)
@@ -60,7 +62,21 @@ def train(config: ConfigDict, folder: str | Path) -> dict | None:
             stack.enter_context(lock(path))
             stack.enter_context(recorded(path / "log.txt"))
         stack.enter_context(memory.shortage_named(WHERE_MEMORY_GOES))
+        print(*lines, sep="\n")
         return trained(setup, train_set, label_of, test_set, path)
+
+
+def usable_sets(config: ConfigDict) -> tuple[list[Tracklet], list[Tracklet], list[str]]:
+    """Training and test tracklets, and lines on what is left out of them and on what is odd.
+
+    Raises InputError where training with them, or its first evaluation, would not work.
+    """
+    left_out, e = Notes(), config.evaluation
+    train_set, test_set = datasets.read(config.data, left_out)
+    filtered = protocols.filters_cameras(e.protocol, e.camera_filter)
+    asked = usable.demands(config, filtered, protocols.PROTOCOLS[e.protocol].visible_multiple)
+    root = config.data.root
+    return train_set, test_set, usable.check_usable(train_set, test_set, asked, left_out, root)
 
 
 def trained(

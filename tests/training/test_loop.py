@@ -82,7 +82,8 @@ def manifest(tmp_path_factory):
         for number in range(4 * IDENTITIES):
             name = f"{split}{number}.png"
             Image.fromarray(rng.integers(0, 256, (8, 4, 3), np.uint8)).save(folder / name)
-            line = {"frames": [name, name], "identity": number % IDENTITIES, "split": split}
+            identity = number % IDENTITIES + (100 if split == "test" else 0)
+            line = {"frames": [name, name], "identity": identity, "split": split}
             modality = ("visible", "infrared")[number // IDENTITIES % 2]
             lines.append(line | {"camera": number, "modality": modality})
     (folder / "people.jsonl").write_text("\n".join(map(json.dumps, lines)))

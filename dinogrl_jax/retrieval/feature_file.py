@@ -1,8 +1,11 @@
 """Files of descriptors: an .npz, which scripts/extract.py or anyone else wrote."""
 
+import hashlib
+import io
+import math
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,12 +13,29 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from dinogrl_jax.data.readers.manifest import ListedTracklet
+from dinogrl_jax.data.readers.spelling import (
+    LONGEST,
+    UNKNOWN,
+    UNKNOWN_WORDS,
+    NamedCamera,
+    Spellings,
+)
 from dinogrl_jax.interface.errors import InputError, errors_naming
-from dinogrl_jax.interface.files import atomic_write
+from dinogrl_jax.interface.files import atomic_write, open_file
+from dinogrl_jax.interface.text import content_words, printable
 from dinogrl_jax.retrieval.gallery import check_columns
 
 COLUMNS = ("identity", "camera", "modality", "role", "path")
 HALVES = ("embedding_first", "embedding_second")
+NUMBERS, TEXT = "iufb", "US"  # NumPy's kinds of types
+KINDS = dict.fromkeys(("embedding", *HALVES), NUMBERS) | {
+    **{"identity": NUMBERS + TEXT, "camera": NUMBERS + TEXT},
+    **dict.fromkeys(("modality", "role", "path"), TEXT),
+}
+LONGEST_PATH = 4096  # letters
+MOST_ROWS = 100_000_000
+# An array that is compressed more than this is no descriptors, but a file made to fill memory.
+MOST_COMPRESSED, UNSUSPICIOUS = 200, 256 << 20  # times, and bytes up to which nobody asks
 
 
 class Features(NamedTuple):
@@ -69,9 +89,6 @@ def write_features(path: str, /, **arrays: np.ndarray) -> None:
 
 
 def _features_of(arrays: dict[str, np.ndarray]) -> Features:
-    for name in ("embedding", "identity", "modality"):
-        if name not in arrays:
-            raise InputError(f"has no array {name!r}; there is {', '.join(arrays)}")
     embedding = arrays["embedding"]
     if embedding.ndim not in (2, 3) or embedding.dtype.kind != "f" or not embedding.size:
         raise InputError(
@@ -83,7 +100,9 @@ def _features_of(arrays: dict[str, np.ndarray]) -> Features:
     columns = {name: known[name] for name in COLUMNS if name in known}
     check_columns(count, **columns)
     columns = {name: _as_text(column, name != "camera") for name, column in columns.items()}
-    names = _identity_names(columns.pop("identity"))
+    names = _identity_names(columns.pop("identity"), columns["path"])
+    if columns.get("camera", names).dtype.kind == "U":
+        _check_spellings("camera", columns.get("camera", names), columns["path"])
     numbers = np.unique(names, return_inverse=True)[1]
     numbers = np.where(names == "", count + np.arange(count), numbers)  # unknown: one each
     halves = _checked_halves(arrays, embedding.shape)
@@ -91,44 +110,134 @@ def _features_of(arrays: dict[str, np.ndarray]) -> Features:
 
 
 def _load_arrays(path: str) -> dict[str, np.ndarray]:
-    """The arrays of the file; nothing in it is unpickled."""
+    """The arrays that are used, by name; no other is read, and nothing is unpickled."""
     if os.path.isdir(path):
         raise InputError("is a folder, not an .npz of features")
+    head = b""
     try:
-        file = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or "it is no .npz"
+        with open_file(path) as file:
+            head = file.read(512)
+            if head.startswith(b"\x93NUMPY"):
+                raise InputError("holds one array without a name: save it with np.savez")
+            with zipfile.ZipFile(file) as archive:
+                return dict(_read_arrays(archive))
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # zipfile raises half a dozen types for a damaged file
+        words = content_words(head)
+        reason = "it is no .npz" + (f" but {words}" if words and "archive" not in words else "")
         raise InputError(f"cannot be read ({reason})") from error
-    if isinstance(file, np.ndarray):
-        raise InputError("holds one array without a name: save it with np.savez")
-    with file:
-        return {name: _load_array(file, name) for name in file.files}
 
 
-def _load_array(file, name: str) -> np.ndarray:
-    try:
-        return file[name]
-    except ValueError as error:
+def _read_arrays(archive: zipfile.ZipFile) -> Iterator[tuple[str, np.ndarray]]:
+    """The names and the arrays of a features file that are used, each once."""
+    members = [(info.filename.removesuffix(".npy"), info) for info in archive.infolist()]
+    known = [(name, info) for name, info in members if name in KINDS]
+    if len({name for name, _ in known}) < len(known):
+        raise InputError("holds an array twice")
+    if missing := {"embedding", "identity", "modality"} - {name for name, _ in known}:
+        there = ", ".join(printable(name)[:40] for name, _ in members[:20])
+        raise InputError(f"has no array {min(missing)!r}; there is {there}")
+    for name, info in known:
+        try:
+            with archive.open(info) as file:
+                yield name, _read_array(file, name, info)
+        except InputError:
+            raise
+        except Exception as error:  # zlib, zipfile and numpy raise a dozen types
+            reason = str(error).partition("\n")[0][:120] or type(error).__name__
+            raise InputError(f"{name} is damaged ({reason})") from error
+
+
+class _Header(NamedTuple):
+    """What an array says of itself before its values."""
+
+    shape: tuple[int, ...]
+    columns_first: bool
+    dtype: np.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _read_array(file, name: str, info: zipfile.ZipInfo) -> np.ndarray:
+    """An array of the archive; memory is made for it once its header was found right."""
+    begun = io.BytesIO(file.read(1 << 16))
+    header = _read_header(begun)
+    _check_header(header, name, info)
+    if begun.tell() + header.nbytes != info.file_size:
+        raise ValueError("its size is not what it says")
+    content, first = bytearray(header.nbytes), begun.read()
+    content[: len(first)] = first
+    at, view = len(first), memoryview(content)
+    while at < header.nbytes:
+        if not (count := file.readinto(view[at:])):
+            raise EOFError("it ends early")
+        at += count
+    if file.read(1):  # at the end the checksum is compared
+        raise ValueError("it is longer than it says")
+    array = np.frombuffer(content, header.dtype)
+    shape = header.shape
+    return array.reshape(shape[::-1]).T if header.columns_first else array.reshape(shape)
+
+
+def _read_header(begun: io.BytesIO) -> _Header:
+    if np.lib.format.read_magic(begun) == (1, 0):
+        return _Header(*np.lib.format.read_array_header_1_0(begun))
+    return _Header(*np.lib.format.read_array_header_2_0(begun))
+
+
+def _check_header(header: _Header, name: str, info: zipfile.ZipInfo) -> None:
+    """Raise InputError for an array that is none of a features file or would fill the memory."""
+    shape, kind = header.shape, header.dtype.kind
+    if kind == "O":
         raise InputError(
             f"{name} holds Python objects, as rows of different widths or mixed types make them; "
             "save numbers or text of one shape"
-        ) from error
-    except (zipfile.BadZipFile, EOFError, OSError, MemoryError) as error:
-        raise InputError(f"{name} is damaged ({error})") from error
+        )
+    if kind not in KINDS[name] and header.nbytes:
+        what = "numbers" if KINDS[name] == NUMBERS else "text"
+        raise InputError(f"{name} is {header.dtype}: save {what}")
+    longest = LONGEST_PATH if name == "path" else LONGEST
+    if kind in TEXT and header.dtype.itemsize > longest * (4 if kind == "U" else 1):
+        raise InputError(f"{name} has texts of more than {longest} letters")
+    if len(shape) > 3 or (shape and shape[0] > MOST_ROWS):
+        raise InputError(f"{name} has shape {shape}, which is no list of tracklets")
+    if header.nbytes > max(UNSUSPICIOUS, MOST_COMPRESSED * info.compress_size):
+        size = f"{header.nbytes / 2**30:.1f} GiB of {info.compress_size} bytes"
+        raise InputError(f"{name} would take {size}: save it without so many equal values")
 
 
 def _as_text(column: np.ndarray, numbers: bool) -> np.ndarray:
-    """Bytes as text, and `numbers` too."""
+    """Bytes as text, and `numbers` too; whole ones of floating point are written as such."""
     if column.dtype.kind == "S":
         return np.char.decode(column, "utf-8", "replace")
+    if numbers and column.dtype.kind == "f":
+        whole = (f"{x + 0.0:.0f}" if x == np.round(x) else str(x) for x in column.tolist())
+        return np.array([*whole], "U")
     return column.astype(str) if numbers and column.dtype.kind in "iub" else column
 
 
-def _identity_names(identity: np.ndarray) -> Shaped[np.ndarray, " n"]:
-    """Identities as text; "" for −1, empty text and NaN."""
-    if identity.dtype.kind == "f":
-        identity = np.array([f"{x:.0f}" if x == x and x == round(x) else str(x) for x in identity])
-    return np.where(np.isin(identity, ("-1", "nan")), "", identity)
+def _identity_names(identity: np.ndarray, path: np.ndarray) -> Shaped[np.ndarray, " n"]:
+    """Identities as text; "" for those that are unknown: −1, empty text and NaN.
+
+    Raises InputError for one name in two spellings, as in a manifest.
+    """
+    names = np.where(np.isin(np.char.lower(np.char.strip(identity)), UNKNOWN_WORDS), "", identity)
+    _check_spellings("identity", names, path)
+    return names
+
+
+def _check_spellings(what: str, column: np.ndarray, path: np.ndarray) -> None:
+    spellings = Spellings(what)
+    names, first = np.unique(column, return_index=True)
+    for name, row in zip(names.tolist(), first.tolist(), strict=True):
+        place = f"tracklet {row}{_path_suffix(path[row])}"
+        if name != "" and (text := spellings.problem(name, place)):
+            raise InputError(f"{place}: {text}")
 
 
 def _checked_halves(arrays: dict, shape: tuple[int, ...]) -> tuple | None:
@@ -156,33 +265,42 @@ def _check_duplicates(features: Features) -> None:
     """
     embedding = features.embedding.reshape(len(features.embedding), -1)
     camera = features.camera if features.camera is not None else np.zeros(len(embedding), int)
-    keys = features.names, camera.astype(str), features.modality, features.path, embedding[:, 0]
-    seen: dict[tuple, list[int]] = {}
+    keys = features.names, camera.astype(str), features.modality, features.path
+    seen: dict[tuple, dict[str, int]] = {}  # by what makes them the same: roles, and their rows
     for row, key in enumerate(zip(*(x.tolist() for x in keys), strict=True)):
-        for other in seen.setdefault(key, []):
-            roles = {str(features.role[row]), str(features.role[other])}
-            if roles != {"query", "gallery"} and np.array_equal(embedding[row], embedding[other]):
+        # + 0 makes 0 of −0, which equals it
+        content = hashlib.blake2b(np.ascontiguousarray(embedding[row] + 0), digest_size=16)
+        roles = seen.setdefault((*key, content.digest()), {})
+        role = str(features.role[row])
+        for other in roles:
+            if {role, other} != {"query", "gallery"}:
                 raise InputError(
-                    f"tracklets {other} and {row}{_path_suffix(key[3])} are the same; remove one, "
-                    "or its rank counts twice"
+                    f"tracklets {roles[other]} and {row}{_path_suffix(key[3])} are the same; "
+                    "remove one, or its rank counts twice"
                 )
-        seen[key].append(row)
+        roles[role] = row
 
 
 def _path_suffix(path: str) -> str:
-    return f" ({str(path)!r})" if path else ""
+    return f" ({printable(repr(str(path)[:200]))})" if path else ""
 
 
 def tracklet_columns(listed: Sequence[ListedTracklet]) -> dict[str, Shaped[np.ndarray, " n"]]:
     """identity, camera, modality, role and path of each tracklet.
 
-    Identities are int64; if any has a name, all are text, and "" is unknown.
+    Identities and cameras are int64; if any has a name, all are text, and "" is unknown.
     """
-    identities = [tracklet.identity for tracklet, _ in listed]
-    if any(isinstance(identity, str) for identity in identities):
-        identities = ["" if identity == -1 else str(identity) for identity in identities]
+    tracklets = [tracklet for tracklet, _ in listed]
     columns = {
-        name: np.array([getattr(tracklet, name) for tracklet, _ in listed])
-        for name in ("camera", "modality", "role")
+        "identity": _numbers_or_text([one.identity for one in tracklets], str),
+        "camera": _numbers_or_text([one.camera for one in tracklets], NamedCamera),
     }
-    return {"identity": np.array(identities), **columns, "path": np.array([p for _, p in listed])}
+    for name in ("modality", "role"):
+        columns[name] = np.array([getattr(tracklet, name) for tracklet in tracklets])
+    return {**columns, "path": np.array([p for _, p in listed])}
+
+
+def _numbers_or_text(values: Sequence[int | str], text: type) -> Shaped[np.ndarray, " n"]:
+    if any(isinstance(value, text) for value in values):
+        return np.array(["" if value == UNKNOWN else str(value) for value in values])
+    return np.array(values)

@@ -15,6 +15,7 @@ from dinogrl_jax.retrieval.directions import Direction
 from dinogrl_jax.retrieval.gallery import comparable_sets, distances_in_blocks, junk_mask
 from dinogrl_jax.retrieval.metrics import result_from_matrix
 
+MOST_CAMERAS = 64  # in a matrix
 LIMIT = 25_000_000  # pairs: 100 MB of distances; HITSZ-VCM fits completely
 BLOCK = 2048  # rows and columns of distances that are computed at once
 
@@ -60,9 +61,14 @@ class Verification(NamedTuple):
 
 
 def verification(found: Sequence[Pairs]) -> Verification:
-    """The distances of all pairs that count, in all given directions."""
+    """The distances of all pairs that count, in all given directions, where they are numbers.
+
+    Those of huge values are not: their squares have no place in float32.
+    """
     counted = np.concatenate([p.distance[p.counted] for p in found])
     same = np.concatenate([p.same[p.counted] for p in found])
+    finite = np.isfinite(counted)
+    counted, same = counted[finite], same[finite]
     return Verification(np.sort(counted[same]), np.sort(counted[~same]))
 
 
@@ -108,9 +114,14 @@ class CameraMatrix(NamedTuple):
 
 
 def camera_matrix(p: Pairs, camera: Sequence[str]) -> CameraMatrix:
-    """The matrix; `camera` is the name of the camera of each row of the descriptors."""
+    """The matrix; `camera` is the name of the camera of each row of the descriptors.
+
+    It has no rows where there are more cameras than it can show.
+    """
     of_query, of_gallery = (np.array([camera[row] for row in r]) for r in (p.query, p.gallery))
     rows, columns = (sorted(set(x.tolist()), key=_natural_key) for x in (of_query, of_gallery))
+    if max(len(rows), len(columns)) > MOST_CAMERAS:
+        return CameraMatrix(np.zeros((0, 0)), np.zeros((0, 0), int), [], [])
     mean = np.full((len(rows), len(columns)), np.nan)
     count = np.zeros(mean.shape, int)
     for j, b in enumerate(columns):
@@ -126,5 +137,5 @@ def camera_matrix(p: Pairs, camera: Sequence[str]) -> CameraMatrix:
 
 
 def _natural_key(name: str) -> tuple:
-    digits = "".join(c for c in name if c.isdecimal())
+    digits = "".join(c for c in name if c.isdecimal())[:18]
     return (int(digits) if digits else -1, name)

@@ -12,6 +12,7 @@ from dinogrl_jax.retrieval.directions import Direction
 IDENTITIES = 12  # as many as colours can tell apart
 EACH = 40  # tracklets of an identity at most
 PERPLEXITY = 20
+LARGE = 1e6  # distances beyond are scaled, so that their squares are numbers
 
 
 class Projection(NamedTuple):
@@ -38,6 +39,11 @@ def tsne_projection(
     name = "euclidean" if name == "dot" else name
     distance = np.array(distances.distance_matrix(name, embedding, embedding), np.float64).clip(0)
     np.fill_diagonal(distance, 0)
+    largest = distance.max()
+    if not 0 < largest < np.inf:  # all alike, or too far for float32: there is nothing to see
+        return None
+    if largest > LARGE:
+        distance /= largest
     perplexity = min(PERPLEXITY, (len(places) - 1) / 3)
     tsne = TSNE(metric="precomputed", init="random", perplexity=perplexity, random_state=0)
     numbers = np.unique(names[places], return_inverse=True)[1]

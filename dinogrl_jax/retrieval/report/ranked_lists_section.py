@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from dinogrl_jax.data.frames import decoder_input
+from dinogrl_jax.data.pictures import decoded
 from dinogrl_jax.data.sampling import uniform
+from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval.report.charts import bar_chart
 from dinogrl_jax.retrieval.report.page import Html, element, figure, section
 from dinogrl_jax.retrieval.report.ranked_lists import RankedList, part_labels
@@ -17,6 +18,7 @@ from dinogrl_jax.retrieval.report.subjects import Subject
 
 QUERY_FRAMES = 3
 HEIGHT = 112  # pixels of a frame; larger ones are made smaller
+WIDEST = 4 * HEIGHT
 QUALITY = 78  # of JPEG
 
 
@@ -94,12 +96,13 @@ def _pictures_by_row(shown: Sequence[RankedList], subject: Subject) -> dict[str,
 def _frame_image(frame: str) -> Html | None:
     """A small picture of a frame, or None if the frame cannot be read."""
     try:
-        with Image.open(decoder_input(frame)) as image:
-            picture = image.convert("RGB")
-    except Exception:  # a frame must not stop the report; decoders raise a dozen types
+        picture = decoded(frame).convert("RGB")
+    except (InputError, OSError, ValueError):  # a frame must not stop the report
         return None
     width = max(1, round(picture.width * HEIGHT / picture.height))
-    return _jpeg_element(picture.resize((width, HEIGHT)) if picture.height > HEIGHT else picture)
+    size = min(width, WIDEST), HEIGHT
+    large = picture.height > HEIGHT or picture.width > WIDEST
+    return _jpeg_element(picture.resize(size) if large else picture)
 
 
 def _jpeg_element(picture: Image.Image) -> Html:

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from dinogrl_jax.retrieval import scoring
 from dinogrl_jax.retrieval.metrics import Result
 from dinogrl_jax.retrieval.report.charts import Axis, histogram_chart, line_chart, scatter_chart
 from dinogrl_jax.retrieval.report.page import Html, element, figure, join, section, table
 from dinogrl_jax.retrieval.report.pairs import (
+    MOST_CAMERAS,
     CameraMatrix,
     Pairs,
     Verification,
@@ -71,10 +73,8 @@ def verification_section(v: Verification, found: Sequence[Pairs], about: str) ->
     title = "Same or different person"
     if not len(v.same) or not len(v.different):
         return section(title, element("p", "There are no pairs of both kinds."))
-    edges = np.linspace(min(v.same[0], v.different[0]), max(v.same[-1], v.different[-1]), BINS + 1)
-    if edges[0] == edges[-1]:
-        edges = edges + np.linspace(-0.5, 0.5, BINS + 1)
-    series = {"same": v.same, "different": v.different}
+    series = {"same": v.same.astype(np.float64), "different": v.different.astype(np.float64)}
+    edges = bin_edges(min(x[0] for x in series.values()), max(x[-1] for x in series.values()))
     shares = {name: np.histogram(x, edges)[0] / len(x) for name, x in series.items()}
     lowest = max(1 / len(v.different), 1e-5)
     x = Axis("false accepts", min(lowest, 0.5), 1, log=True, percent=True)
@@ -97,6 +97,14 @@ def verification_section(v: Verification, found: Sequence[Pairs], about: str) ->
     )
 
 
+def bin_edges(low: float, high: float) -> Float[np.ndarray, " n1"]:
+    """The edges of a histogram's bins, lowest value to highest; they are apart if these agree."""
+    room = 1e-6 * max(abs(low), abs(high), 1e-300)
+    if high - low < room:
+        low, high = low - max(room, 0.5), high + max(room, 0.5)
+    return np.linspace(low, high, BINS + 1)
+
+
 def threshold_table(v: Verification) -> Html:
     rows = []
     for share in FALSE_ACCEPTS:
@@ -111,6 +119,10 @@ def cameras_section(matrices: Mapping[str, CameraMatrix]) -> Html:
     """mAP from each camera to each camera, shaded."""
     blocks = []
     for name, m in matrices.items():
+        if not m.query_cameras:
+            many = element("p", f"There are more than {MOST_CAMERAS} cameras.")
+            blocks.append(element("div", element("h3", direction_words(name)), many))
+            continue
         rows = [
             [own, *map(_shaded_cell, m.mAP[i].tolist(), m.queries[i].tolist())]
             for i, own in enumerate(m.query_cameras)

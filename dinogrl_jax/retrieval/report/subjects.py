@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from dinogrl_jax.data.readers.manifest import IMAGES
+from dinogrl_jax.data.readers.listing import images_in
 from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.retrieval.feature_file import Features
 
@@ -53,14 +53,21 @@ def subject_of_features(features: Features, folder: str) -> Subject:
 
 
 def _frames_below(folder: str, path: str) -> Sequence[str]:
-    root = os.path.realpath(folder)
-    if not path or "\0" in path:
+    """The frame, or the frames in the folder, that a path names; none that lies outside `folder`.
+
+    A link counts as what it leads to.
+    """
+    try:
+        root = os.path.realpath(folder)
+        place = os.path.realpath(os.path.join(root, path))
+        if not path or not _is_below(root, place):
+            return ()
+        found = images_in(place) if os.path.isdir(place) else [place]
+        resolved = map(os.path.realpath, found)
+        return [frame for frame in resolved if _is_below(root, frame) and os.path.isfile(frame)]
+    except (OSError, ValueError):  # no name that a file can have, or a folder that is not readable
         return ()
-    place = os.path.realpath(os.path.join(root, path))
-    if os.path.commonpath([root, place]) != root:
-        return ()
-    if not os.path.isdir(place):
-        return (place,) if os.path.isfile(place) else ()
-    names = [name for name in os.listdir(place) if name.lower().endswith(IMAGES)]
-    # sorts F9 before F10
-    return [os.path.join(place, name) for name in sorted(names, key=lambda x: (len(x), x))]
+
+
+def _is_below(root: str, place: str) -> bool:
+    return os.path.commonpath([root, place]) == root

@@ -10,19 +10,22 @@ Nothing is written where anything does not fit, and nothing is overwritten.
 
 import argparse
 import contextlib
-import runpy
 from pathlib import Path
 from types import ModuleType
 
 from ml_collections import ConfigDict
 
 from dinogrl_jax import methods
+from dinogrl_jax.interface.arguments import Parser, path
+from dinogrl_jax.interface.command_line import WHICH
+from dinogrl_jax.interface.config_files import read_config
 from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import new_folder
 from dinogrl_jax.methods import METHODS
 from dinogrl_jax.methods.released import released_model, released_states
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.start import starting_variables_of_file
+from dinogrl_jax.training.stored import stored_model
 from dinogrl_jax.weights import torch_files
 from dinogrl_jax.weights.conversion import Report, report_lines
 
@@ -38,29 +41,29 @@ def starting_names() -> dict[str, str]:
 
 def options_from_command_line() -> argparse.Namespace:
     """The options; those of released files are in `files`, by name."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     way = parser.add_mutually_exclusive_group(required=True)
     files = {name: m.released_files(methods.default(name)) for name, m in METHODS.items()}
     models = (name for name in METHODS if files[name])
     way.add_argument("--from", dest="source", choices=(*models, *starting_names()))
     way.add_argument("--to", choices=("torch",))
-    parser.add_argument("file", nargs="?", help=f"of --from {', '.join(starting_names())}")
+    names = ", ".join(starting_names())
+    help_of_file = f"file, folder or index of weights of --from {names}, in any usual spelling"
+    parser.add_argument("file", nargs="?", type=path, help=help_of_file)
     released: dict[str, list[str]] = {}  # the option's name → what it names
     for name, of_method in files.items():
         for option, file in of_method.items():
             released.setdefault(option, []).append(f"{file.name} of --from {name}")
     for name, titles in released.items():
-        meaning = {"metavar": "FILE", "help": ", ".join(titles)}
+        meaning = {"metavar": "FILE", "type": path, "help": ", ".join(titles)}
         parser.add_argument(f"--{name}", dest=f"file_{name}", **meaning)
-    parser.add_argument("--checkpoint", help="folder of a run or of a converted model")
-    parser.add_argument("--which", default="best", help="best, last or a step; default best")
+    parser.add_argument("--checkpoint", type=path, help="run, converted model, or step of one")
+    parser.add_argument("--which", default=WHICH, help=f"best, last or a step; default {WHICH}")
     parser.add_argument("--config", help="configuration file; default the method as published")
-    parser.add_argument("--out", required=True, help="folder to make")
+    parser.add_argument("--out", required=True, type=path, help="folder to make")
     options = parser.parse_args()
-    paths = {name: getattr(options, f"file_{name}") for name in released}
-    options.files = {name: path for name, path in paths.items() if path}
+    given = {name: getattr(options, f"file_{name}") for name in released}
+    options.files = {name: place for name, place in given.items() if place}
     return options
 
 
@@ -108,8 +111,8 @@ def write_torch(options: argparse.Namespace, folder: Path) -> list[Report]:
     """Write the PyTorch files of a checkpoint."""
     if not options.checkpoint:
         raise InputError("--to torch needs --checkpoint DIR")
-    with contextlib.closing(checkpoint.checkpoints_of(options.checkpoint)) as manager:
-        trained = checkpoint.model_metadata(manager, options.which)
+    manager, trained, _ = stored_model(options.checkpoint, options.which)
+    with contextlib.closing(manager):
         method = methods.named(trained.config.method)
         variables = checkpoint.stored_variables(method, manager, trained.step)
     states = released_states(method, variables, trained.config)
@@ -118,14 +121,11 @@ def write_torch(options: argparse.Namespace, folder: Path) -> list[Report]:
     return [report for _, report in states.values()]
 
 
-def configured_method(path: str | None, default: str) -> tuple[ModuleType, ConfigDict]:
+def configured_method(name: str | None, default: str) -> tuple[ModuleType, ConfigDict]:
     """The method and the configuration of a file; without one those of a method as published."""
-    if path is None:
+    if name is None:
         return methods.named(default), methods.default(default)
-    try:
-        config = runpy.run_path(path)["get_config"]()
-    except (OSError, KeyError, SyntaxError) as error:
-        raise InputError(f"{path}: is not a configuration file ({error})") from error
+    config = read_config(name)
     return methods.named(config.method), config
 
 

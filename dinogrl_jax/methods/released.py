@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods.contract import Facts, ReleasedFile, Variables
 from dinogrl_jax.methods.variables import initial_variables, variable_shapes
-from dinogrl_jax.weights import torch_files
+from dinogrl_jax.weights import spellings, torch_files
 from dinogrl_jax.weights.conversion import Report, to_state, to_variables
 from dinogrl_jax.weights.rules import rule_collections
 
@@ -28,7 +28,11 @@ def released_model(
 
     Raises InputError where a file is missing or too many, or does not fit the configuration.
     """
-    states = {name: torch_files.read(path) for name, path in paths.items()}
+    rules = {name: file.rules for name, file in method.released_files(config).items()}
+    states = {
+        name: spellings.without_prefix(torch_files.read(path), rules.get(name, ()))
+        for name, path in paths.items()
+    }
     try:
         facts = method.released_facts(states, config)
     except InputError as error:

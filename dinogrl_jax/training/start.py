@@ -20,8 +20,18 @@ from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.methods.contract import Facts, StartingWeights
 from dinogrl_jax.methods.variables import initial_variables, variable_shapes
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.weights import torch_files
-from dinogrl_jax.weights.conversion import Report, to_variables
+from dinogrl_jax.training.stored import stored_model
+from dinogrl_jax.weights import foreign, spellings
+from dinogrl_jax.weights.conversion import (
+    MISSING,
+    NO_RULE,
+    ConversionError,
+    Report,
+    check_finite,
+    to_variables,
+)
+from dinogrl_jax.weights.folders import weights_in_folder
+from dinogrl_jax.weights.published import RESNETS, resnet_settings
 from dinogrl_jax.weights.rules import Rule, rule_collections
 
 ANY_FACTS = Facts(identities=1, cameras=(0,))  # where no shape that counts depends on them
@@ -55,20 +65,30 @@ def with_published_weights(
         place, title = config.pretrained[name], weights.title
         used = _places(weights, variables["params"])
         if used and place:
-            if Path(place).is_dir():
+            beside = ""
+            if _is_converted(place):
                 found = _starting_variables_of_folder(method, name, place, config)
             else:
-                found, _, _ = starting_variables_of_file(method, name, place, config, adapts=False)
+                given = method, name, place, config
+                found, _, report = starting_variables_of_file(*given, adapts=False)
+                count = len(report.beside)
+                beside = f"; {count} tensors beside them are left out" if count else ""
             if _shapes(found) != _shapes(_variables_alone(weights, variables)):
                 raise InputError(f"{place}: was made with other sizes in config.model")
             variables = _with_weights(variables, found, used, place)
-            lines.append(f"{title}: weights of {place}")
+            lines.append(f"{title}: weights of {place}{beside}")
         elif used:
             take = f"--config.pretrained.{name}=FILE takes {weights.source}"
             lines.append(f"{title}: random weights; {take}")
         elif place:
             lines.append(f"{title}: the model has none, config.pretrained.{name} is not used")
     return dict(variables), lines
+
+
+def _is_converted(place: str) -> bool:
+    """Whether a place is a folder of scripts/convert.py's, and not one of files of weights."""
+    with errors_naming(place):
+        return Path(place).is_dir() and weights_in_folder(Path(place)) is None
 
 
 def with_trained_model(
@@ -82,8 +102,8 @@ def with_trained_model(
     others = [name for name, path in config.pretrained.items() if path and name != "model"]
     if others:
         raise InputError(f"pretrained.model has all weights: leave pretrained.{others[0]} empty")
-    with contextlib.closing(checkpoint.checkpoints_of(place)) as manager:
-        metadata = checkpoint.model_metadata(manager, "best")
+    manager, metadata, _ = stored_model(place, "best")
+    with contextlib.closing(manager):
         if metadata.config.method != config.method:
             other = metadata.config.method
             raise InputError(f"{place}: is a model of {other}, not of {config.method}")
@@ -101,6 +121,7 @@ def with_trained_model(
     for path in sorted((own.keys() | found.keys()) - kept):
         if path not in own or path not in found or own[path].shape != found[path].shape:
             raise InputError(f"{place}: has another {path} than config.model: set its sizes")
+    check_finite({path: found[path] for path in own.keys() - kept}, place)
     merged = {path: value if path in kept else found[path] for path, value in own.items()}
     return unflatten_dict(merged, sep="/"), lines
 
@@ -124,10 +145,11 @@ def starting_variables_of_file(
     """
     asked, config = config, config.copy_and_resolve_references()
     config.pretrained[name] = str(path)
-    weights, state = method.starting_weights(config)[name], torch_files.read(path)
+    weights = method.starting_weights(config)[name]
+    state, beside = spellings.read(path, weights.rules)
     if weights.recognised:
         with errors_naming(path):
-            _section(weights, config).update(weights.recognised(state))
+            _section(weights, config).update(_recognised_settings(weights, state))
     if not adapts:
         _check_settings(weights, config, asked, path)
     weights, targets = method.starting_weights(config)[name], _shapes_alone(method, name, config)
@@ -142,8 +164,53 @@ def starting_variables_of_file(
         and all(place.partition("/")[2].startswith(absent) for place in rule.paths)
     ]
     used = {key: x for key, x in state.items() if all(r.match_key(key) is None for r in unused)}
-    variables, report = to_variables(used, weights.rules, targets, source_name=str(path))
-    return variables, config, report
+    try:
+        variables, report = to_variables(used, weights.rules, targets, source_name=str(path))
+    except ConversionError as error:
+        raise _explained(error, state, path, config, adapts) from None
+    return variables, config, report._replace(beside=beside)
+
+
+def _recognised_settings(weights: StartingWeights, state: Mapping) -> dict:
+    """The settings that a state dict decides; InputError says whose it is where it is another's."""
+    try:
+        return weights.recognised(state)
+    except InputError as error:
+        owner = foreign.owner_of(state)
+        raise InputError(f"{error}; it holds {owner}" if owner else str(error)) from error
+
+
+def _explained(
+    error: ConversionError, state: Mapping, path: str, config: ConfigDict, adapts: bool
+) -> InputError:
+    """The error of a conversion with what the file holds instead: one line, where settings help."""
+    for name, section in config.model.items():
+        if isinstance(section, ConfigDict) and (other := _other_resnet(state, section)):
+            has = ", ".join(f"{key} {section[key]}" for key in other)
+            found = RESNETS.get(other.get("stages"), "another ResNet")
+            flags = _flags(f"model.{name}", other, "" if adapts else "--config.")
+            where = "in the file of --config " if adapts else ""
+            return InputError(f"{path}: is {found}, not the configured {has}: {where}set {flags}")
+    if any(reason in (NO_RULE, MISSING) for _, reason in error.problems):
+        return ConversionError(str(path), error.problems, foreign.owner_of(state))
+    return error
+
+
+def _other_resnet(state: Mapping, section: ConfigDict) -> dict:
+    """The settings in which a ResNet of a state dict is not the one of a section of them."""
+    try:
+        theirs = resnet_settings(state)
+    except InputError:
+        return {}
+    if not all(key in section for key in theirs):
+        return {}
+    return {key: value for key, value in theirs.items() if section[key] != value}
+
+
+def _flags(section: str, settings: Mapping, option: str = "--config.") -> str:
+    """The options of a script that set these settings of a section."""
+    flags = (f"{section}.{key}={str(value).replace(' ', '')}" for key, value in settings.items())
+    return " ".join(option + flag for flag in flags)
 
 
 def _starting_variables_of_folder(
@@ -158,7 +225,10 @@ def _starting_variables_of_folder(
             raise InputError(f"{folder}: is not a folder that convert.py --from {name} made")
         _check_settings(method.starting_weights(config)[name], made, config, folder)
         shapes = _shapes_alone(method, name, made)
-        return jax.device_get(checkpoint.restored(manager, step, variables=shapes)["variables"])
+        variables = checkpoint.restored(manager, step, variables=shapes)["variables"]
+    variables = jax.device_get(variables)
+    check_finite(variables, folder)
+    return variables
 
 
 def _check_settings(
@@ -172,12 +242,9 @@ def _check_settings(
     differing = {key: value for key, value in sizes_first if own[key] != value}
     if differing.keys() - set(weights.advised):
         has = ", ".join(f"{key} {own[key]}" for key in differing)
-        settings = " ".join(
-            f"--config.{weights.section}.{key}={str(value).replace(' ', '')}"
-            for key, value in differing.items()
-        )
+        flags = _flags(weights.section, differing)
         raise InputError(
-            f"{place}: is another {weights.title} than the configured {has}: set {settings}"
+            f"{place}: is another {weights.title} than the configured {has}: set {flags}"
         )
 
 

@@ -13,8 +13,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.weights.rules import Dropped, Layout, Rule, fields_of_name, filled_template
-from dinogrl_jax.weights.torch_pickle import printable
+from dinogrl_jax.weights.torch_types import printable
 
+NO_RULE, MISSING = "no rule takes it", "is missing"
 LONGEST_LIST = 30  # reasons in a message; the others are counted
 
 
@@ -32,15 +33,17 @@ class Report(NamedTuple):
 
     name: str
     moves: list[Move]
+    beside: Sequence[str] = ()  # names in the file of what is no part of the model
 
 
 class ConversionError(InputError):
     """Everything that is wrong with a conversion; `problems` are pairs of key or path and reason.
 
-    The message has one line for all keys of one reason, the first behind the name.
+    The message has one line for all keys of one reason, the first behind the name. found: what the
+    file holds instead, if that is known.
     """
 
-    def __init__(self, name: str, problems: Sequence[tuple[str, str]]):
+    def __init__(self, name: str, problems: Sequence[tuple[str, str]], found: str | None = None):
         self.problems = tuple(dict.fromkeys(problems))
         first = {reason: where for where, reason in reversed(self.problems)}
         lines = []
@@ -49,7 +52,8 @@ class ConversionError(InputError):
             lines.append(f"{printable(first[reason])}{others}: {reason}")
         if len(lines) > LONGEST_LIST:
             lines[LONGEST_LIST:] = [f"and {len(lines) - LONGEST_LIST} more reasons"]
-        super().__init__(f"{name}: cannot be converted: " + "\n  ".join(lines))
+        found = f"it holds {found}; " if found else ""
+        super().__init__(f"{name}: cannot be converted: {found}" + "\n  ".join(lines))
 
 
 class _Problem(Exception):
@@ -69,10 +73,10 @@ def to_variables(
     weights were saved as float64. The arrays own their memory.
 
     Raises ConversionError for a key without exactly one rule, a target that is not filled exactly
-    once, another shape or dtype: for all of them together.
+    once, another shape or dtype, values that are NaN or infinite: for all of them together.
     """
     targets = flatten_dict(target_shapes, sep="/")
-    values, moves, problems = {}, [], []
+    values, moves, problems, not_finite = {}, [], [], {}
     for key, array in state.items():
         try:
             rule, fields = _single_rule((rule, rule.match_key(key)) for rule in rules)
@@ -86,12 +90,15 @@ def to_variables(
                 if path in values:
                     raise _Problem(f"another key fills {path} as well")
                 values[path] = _converted(array, rule.layout, targets[path])
+                not_finite[key] = count_not_finite(values[path])
                 moves.append(Move(rule, key, path, array.size))
         except _Problem as problem:
             problems.append((key, str(problem)))
     refused = {key for key, _ in problems}
     missing = [_reason_of_missing(path, rules) for path in targets if path not in values]
     problems += [(where, reason) for where, reason in missing if where not in refused]
+    if count := sum(not_finite.values()):
+        problems += [(key, reason_of(count)) for key, there in not_finite.items() if there]
     if problems:
         raise ConversionError(source_name, problems)
     every = flatten_dict(target_shapes, keep_empty_nodes=True, sep="/")  # {} stays where it is
@@ -131,6 +138,30 @@ def to_state(
     return state, Report(name, moves)
 
 
+def check_finite(variables: Mapping, source_name: str) -> None:
+    """Raise InputError where variables are NaN or infinite: the first by name, and how many are."""
+    counts = {
+        path: count_not_finite(np.asarray(value))
+        for path, value in flatten_dict(variables, sep="/").items()
+    }
+    wrong = [path for path, count in counts.items() if count]
+    if wrong:
+        others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        reason = reason_of(sum(counts.values()))
+        raise InputError(f"{source_name}: {wrong[0]}{others}: {reason}")
+
+
+def count_not_finite(array: np.ndarray) -> int:
+    """How many values are NaN or infinite."""
+    return array.size - int(np.count_nonzero(np.isfinite(array)))
+
+
+def reason_of(not_finite: int) -> str:
+    """Why weights with so many values that are NaN or infinite are refused."""
+    values = "value is" if not_finite == 1 else "values are"
+    return f"{not_finite:,} {values} NaN or infinite, as of a training that diverged"
+
+
 def report_lines(report: Report) -> list[str]:
     """What went where: a line with the totals, then one for each rule."""
     groups: dict[Rule | Dropped, list[Move]] = {}
@@ -144,13 +175,20 @@ def report_lines(report: Report) -> list[str]:
         place = f"{rule.layout.name:8}  {' and '.join(rule.paths)}" if moves[0].path else "dropped"
         size = sum(move.size for move in moves)
         lines.append(f"{len(moves):5} {size:12,}  {rule.key:{width}}  {place}")
-    return lines
+    return lines + [line_of_beside(report)] * bool(report.beside)
+
+
+def line_of_beside(report: Report) -> str:
+    """How many tensors of the file are left out as no part of the model, and the first of them."""
+    first = ", ".join(printable(name) for name in report.beside[:4])
+    more = ", …" if len(report.beside) > 4 else ""
+    return f"{len(report.beside):5} beside the model, left out: {first}{more}"
 
 
 def _single_rule(matches: Iterable[tuple]) -> tuple[Rule | Dropped, dict[str, str]]:
     found = [(rule, fields) for rule, fields in matches if fields is not None]
     if not found:
-        raise _Problem("no rule takes it")
+        raise _Problem(NO_RULE)
     if len(found) > 1:
         raise _Problem("several rules take it: " + ", ".join(rule.key for rule, _ in found))
     return found[0]
@@ -186,7 +224,7 @@ def _in_torch_layout(layout: Layout, array: np.ndarray) -> np.ndarray:
 def _reason_of_missing(path: str, rules: Sequence[Rule | Dropped]) -> tuple[str, str]:
     for rule in rules:
         if isinstance(rule, Rule) and (fields := rule.match_path(path)) is not None:
-            return filled_template(rule.key, fields), "is missing"
+            return filled_template(rule.key, fields), MISSING
     return path, "no rule fills it"
 
 

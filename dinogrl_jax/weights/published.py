@@ -4,6 +4,8 @@ The paths are those of a model by itself; `rules.under` places them in a larger 
 """
 
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 
@@ -85,6 +87,8 @@ def dinov2_settings(state: Mapping[str, np.ndarray]) -> dict:
 
     Raises InputError where the weights are not DINOv2's.
     """
+    if "blocks.0.norm1.weight" in state and "blocks.0.ls1.gamma" not in state:
+        raise InputError("holds no DINOv2: its blocks have no layer scale (blocks.0.ls1.gamma)")
     try:
         embedding = state["cls_token"].shape[2]
         grid = math.isqrt(state["pos_embed"].shape[1] - 1)
@@ -106,3 +110,19 @@ def dinov2_settings(state: Mapping[str, np.ndarray]) -> dict:
         "offset": 0.0 if registers else 0.1,
         "taps": tuple(sorted({max(len(blocks) * i // 4, 1) - 1 for i in (1, 2, 3, 4)})),
     }
+
+
+RESNETS = {(3, 4, 6, 3): "ResNet-50", (3, 4, 23, 3): "ResNet-101", (3, 8, 36, 3): "ResNet-152"}
+
+
+def resnet_settings(state: Mapping[str, np.ndarray]) -> dict:
+    """The settings of the ResNet with bottlenecks whose weights these are: stages and width.
+
+    Raises InputError where the weights are not those of one.
+    """
+    keys = (re.fullmatch(r"layer([1-9])\.([0-9]{1,3})\.conv3\.weight", key) for key in state)
+    blocks = Counter(int(key[1]) for key in keys if key)
+    stem = state.get("conv1.weight")
+    if sorted(blocks) != list(range(1, len(blocks) + 1)) or not blocks or np.ndim(stem) != 4:
+        raise InputError("holds no ResNet with bottlenecks (conv1, layer1.0.conv3)")
+    return {"stages": tuple(blocks[stage] for stage in sorted(blocks)), "width": len(stem)}

@@ -127,16 +127,29 @@ def fields_of_name(template: str, name: str, *others: str) -> dict[str, str] | N
     return match and match.groupdict()
 
 
+def pattern_of_any(rules: Iterable[Rule]) -> re.Pattern:
+    """An expression for the keys of all rules together."""
+    return re.compile(
+        "|".join(_expression(rule.key, rule.paths, f"_{n}") for n, rule in enumerate(rules))
+    )
+
+
 @cache
 def _pattern(template: str, *others: str) -> re.Pattern:
+    return re.compile(_expression(template, others))
+
+
+def _expression(template: str, others: tuple[str, ...], suffix: str = "") -> str:
+    """The expression for names of a template; suffix: of the names of its groups."""
     expressions = _fields(*others, template)
     text, *rest = FIELD.split(template)
     pattern, seen = re.escape(text), set()
     for name, text in zip(rest[::3], rest[2::3], strict=True):
-        field = f"(?P={name})" if name in seen else f"(?P<{name}>{expressions[name]})"
+        group = f"{name}{suffix}"
+        field = f"(?P={group})" if name in seen else f"(?P<{group}>{expressions[name]})"
         pattern += field + re.escape(text)
         seen.add(name)
-    return re.compile(pattern)
+    return pattern
 
 
 def _fields(*templates: str) -> dict[str, str]:

@@ -194,10 +194,10 @@ def test_dtypes(source, target, accepted):
 
 
 def test_float64_that_was_float32_is_taken():
-    values = np.append(random((7,)), [np.nan, np.inf]).astype(np.float64)
+    values = np.append(random((7,)), [np.finfo(np.float32).max, 0]).astype(np.float64)
     shapes = {"params": {"a": leaf(9)}}
     variables, _ = to_variables({"a": values}, [Rule("a", "params/a")], shapes, source_name="f")
-    assert np.array_equal(variables["params"]["a"], values, equal_nan=True)
+    assert np.array_equal(variables["params"]["a"], values)
     assert problems({"a": values * 1e300}, [Rule("a", "params/a")], shapes)
 
 

@@ -1,5 +1,8 @@
 """Published weights of DINOv2, ResNet-50 and the mask branch, at the start of a training."""
 
+import argparse
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,3 +156,69 @@ def test_base_weights_for_a_small_configuration(config, files, tmp_path):
         )
     with pytest.raises(InputError, match="mask_branch.pth: cannot be converted"):
         starting_variables_of_file(dinogrl, "resnet50", files["mask_branch"], config)
+
+
+def test_weights_in_folders_and_beside_other_things(config, variables, files, tmp_path):
+    (tmp_path / "hub").mkdir()
+    shutil.copy(files["dinov2"], tmp_path / "hub" / "pytorch_model.bin")
+    (tmp_path / "hub" / "config.json").write_text("{}")
+    state = torch.load(files["resnet50"], weights_only=True)
+    wrapped = {f"backbone.{key}": value for key, value in state.items()}
+    wrapped |= {"heads.weight": torch.ones(3), "pixel_mean": torch.ones(3)}
+    torch.save({"model": wrapped, "args": argparse.Namespace(lr=1)}, tmp_path / "reid.pth")
+    places = {"dinov2": str(tmp_path / "hub"), "resnet50": str(tmp_path / "reid.pth")}
+    config = with_weights(config, {**files, **places})
+    started = initial_variables(small.model(config), config)
+    made, lines = with_published_weights(dinogrl, started, config)
+    check_weights(made, variables, started)
+    assert lines[1].endswith("reid.pth; 2 tensors beside them are left out")
+    arguments = ("--config", small.PATH, "--out", tmp_path / "made")
+    done = script("convert.py", "--from", "resnet50", places["resnet50"], *arguments)
+    assert done.status == 0, done.errors
+    assert "2 beside the model, left out: model.heads.weight, model.pixel_mean" in done.output
+
+
+def test_another_resnet_names_its_settings(config, files, tmp_path):
+    stages, width = config.model.resnet.stages, config.model.resnet.width
+    state = torch.load(files["resnet50"], weights_only=True)
+    block = f"layer1.{stages[0]}."
+    more = {key.replace("layer1.0.", block): x for key, x in state.items() if "layer1.0." in key}
+    torch.save({**state, **more}, tmp_path / "more.pth")
+    line = f"more.pth: is another ResNet, not the configured stages {stages}: "
+    other = str((stages[0] + 1, *stages[1:])).replace(" ", "")
+    flag = f"set --config.model.resnet.stages={other}"
+    with pytest.raises(InputError) as caught:
+        given = with_weights(config, {**files, "resnet50": str(tmp_path / "more.pth")})
+        with_published_weights(dinogrl, initial_variables(small.model(config), config), given)
+    assert str(caught.value).endswith(line + flag)
+    deep = {
+        f"layer{stage}.{i}.conv3.weight": np.ones(1, np.float32)
+        for stage, blocks in enumerate((3, 4, 23, 3), start=1)
+        for i in range(blocks)
+    }
+    path = str(tmp_path / "resnet101.pth")
+    torch_files.write(path, {**deep, "conv1.weight": np.ones((width, 3, 7, 7), np.float32)})
+    with pytest.raises(InputError) as caught:
+        starting_variables_of_file(dinogrl, "resnet50", path, config)
+    assert str(caught.value) == (
+        f"{path}: is ResNet-101, not the configured stages {stages}: in the file of --config set "
+        "model.resnet.stages=(3,4,23,3)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "weights", "owner"),
+    [
+        (["visual.transformer.resblocks.0.ln_1.weight"], "resnet50", "OpenAI's CLIP"),
+        (["embeddings.register_tokens", "layer.0.attention.q_proj.weight"], "dinov2", "DINOv3"),
+        (["layer1.0.conv1.weight", "layer1.0.conv2.weight"], "resnet50", "ResNet-18"),
+        (["blocks.0.norm1.weight", "blocks.0.attn.qkv.weight"], "dinov2", "layer scale"),
+    ],
+)
+def test_weights_of_another_model_say_whose_they_are(names, weights, owner, config, tmp_path):
+    path = str(tmp_path / "foreign.pth")
+    torch_files.write(path, {name: np.ones(2, np.float32) for name in names})
+    with pytest.raises(InputError) as caught:
+        starting_variables_of_file(dinogrl, weights, path, config)
+    first = str(caught.value).splitlines()[0]
+    assert first.startswith(f"{path}: ") and owner in first

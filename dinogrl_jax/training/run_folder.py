@@ -31,6 +31,8 @@ SCORING = (
     "evaluation.protocol",
 )
 
+BEFORE = ("log.txt",)  # what a run may write before its config.json
+
 
 def run_folder(folder: str | Path, config: ConfigDict) -> tuple[Path, ocp.CheckpointManager]:
     """The folder of a run, made if need be, and the manager of its checkpoints.
@@ -47,7 +49,7 @@ def run_folder(folder: str | Path, config: ConfigDict) -> tuple[Path, ocp.Checkp
         if has_checkpoint(path):
             same, other = compared_files(config, trained, digests)
             check_same(config, trained, folder, (*FREE_ON_RESUME, *same), other)
-    elif path.exists() and any(not x.name.startswith(".") for x in path.iterdir()):
+    elif path.exists() and any(x.name not in BEFORE and x.name[0] != "." for x in path.iterdir()):
         # hidden: a lock, and drafts of a run that was killed while it wrote its first file
         raise InputError(f"{path} is not empty and holds no run: choose another --workdir")
     if not has_checkpoint(path):

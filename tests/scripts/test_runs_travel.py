@@ -97,6 +97,16 @@ def test_a_folder_without_a_checkpoint_takes_a_corrected_command(config, tmp_pat
     assert read_config(str(tmp_path / "run")) == corrected
 
 
+def test_a_log_alone_is_no_other_work(config, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/log.txt").write_text("training would work")
+    run_folder(tmp_path / "run", config)
+    (tmp_path / "run/config.json").unlink()
+    (tmp_path / "run/thesis.tex").touch()
+    with pytest.raises(InputError, match="not empty and holds no run"):
+        run_folder(tmp_path / "run", config)
+
+
 def test_a_refusal_lists_every_difference_and_what_is_free(run, config):
     changed = {"seed": 9, "data.frames": 7, "optimizer.learning_rate": 0.5, "data.height": 32}
     changed |= {"data.width": 16, "train.steps_per_epoch": 3, "augment.flip": 0.25}

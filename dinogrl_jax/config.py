@@ -20,10 +20,10 @@ from dinogrl_jax.interface.settings import (
     below,
     below_setting,
     between,
-    defaults,
+    default_values,
     divides,
     each,
-    flat,
+    leaves,
     matches,
     name_in,
     names_in,
@@ -260,7 +260,7 @@ KNOWN = {
 
 def shared() -> dict:
     """The values of the settings that every method has; a method changes them and adds its own."""
-    return defaults(SETTINGS)
+    return default_values(SETTINGS)
 
 
 def merged(settings: Mapping, changes: Mapping) -> dict:
@@ -279,11 +279,11 @@ def differences(
 
     free: names, or patterns of them like "evaluation.*".
     """
-    flats = [dict(flat(config)) for config in (old, new)]
+    flats = [dict(leaves(config)) for config in (old, new)]
     names = sorted(flats[0].keys() | flats[1].keys())
     pairs = ((name, flats[0].get(name), flats[1].get(name)) for name in names)
-    return [f"{name}: {a} → {b}" for name, a, b in pairs if a != b and not fits(name, free)]
+    return [f"{name}: {a} → {b}" for name, a, b in pairs if a != b and not is_among(name, free)]
 
 
-def fits(name: str, patterns: Sequence[str]) -> bool:
+def is_among(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)

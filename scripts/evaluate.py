@@ -24,7 +24,7 @@ from dinogrl_jax.config import FREE_AT_EVALUATION
 from dinogrl_jax.data import datasets
 from dinogrl_jax.devices import compiling, memory, sharding
 from dinogrl_jax.interface import command_line
-from dinogrl_jax.interface.checks import expanded
+from dinogrl_jax.interface.checks import expanded_path
 from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import write_json
 from dinogrl_jax.methods.contract import Picture
@@ -74,9 +74,9 @@ def of_features(path: str) -> Found:
     how = scoring_options("vcm", "protocol", "part_euclidean")
     features = feature_file.read_features(path)
     found = scoring.evaluation_of(features.embedding, features.label_columns, how, features.halves)
-    frames = expanded(FRAMES.value, "--frames") or str(Path(path).parent)
+    frames = expanded_path(FRAMES.value, "--frames") or str(Path(path).parent)
     subject = subjects.subject_of_features(features, frames)
-    out = Path(expanded(OUT.value, "--out") or Path(path).with_suffix(""))
+    out = Path(expanded_path(OUT.value, "--out") or Path(path).with_suffix(""))
     return found, subject, {"features": Path(path).name}, out / "results.json"
 
 
@@ -105,14 +105,14 @@ def of_checkpoint(config: ConfigDict, folder: str) -> Found:
         pictures={x.caption or name: shown(x) for name, x in method.pictures(config).items()},
     )
     about = {"checkpoint": WHICH.value, "step": trained.step}
-    out = expanded(OUT.value, "--out")
+    out = expanded_path(OUT.value, "--out")
     file = Path(out, "results.json") if out else place / "evaluation.json"
     return found, subject, about, file
 
 
 def config_of_model() -> ConfigDict | None:
     """The settings of the model in --workdir, if that is given."""
-    folder = expanded(command_line.WORKDIR.value, "--workdir")
+    folder = expanded_path(command_line.WORKDIR.value, "--workdir")
     return stored_model(folder, WHICH.value).metadata.config if folder else None
 
 
@@ -128,7 +128,7 @@ def main() -> None:
     memory.keep_freed()
     compiling.keep_compiled()
     if FEATURES.value:
-        found, subject, about, file = of_features(expanded(FEATURES.value, "--features"))
+        found, subject, about, file = of_features(expanded_path(FEATURES.value, "--features"))
     else:
         found, subject, about, file = of_checkpoint(config, command_line.workdir_of(config))
     results = {**scoring.direction_figures(found), **scoring.evaluation_facts(found), **about}

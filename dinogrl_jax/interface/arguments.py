@@ -2,7 +2,7 @@
 
 import argparse
 
-from dinogrl_jax.interface.checks import expanded
+from dinogrl_jax.interface.checks import expanded_path
 from dinogrl_jax.interface.errors import InputError
 
 
@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
 
 def path(text: str) -> str:
     """The type of an option that names a file or a folder: `~` is the home."""
-    return expanded(text, "path")
+    return expanded_path(text, "path")
 
 
 def whole_number(least: int):

@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dinogrl_jax.interface.errors import InputError, lookup
-from dinogrl_jax.interface.settings import PATH, Declaration, Setting, at, flat
+from dinogrl_jax.interface.settings import PATH, Declaration, Setting, leaves, value_at
 
 DECLARED: dict[str, Declaration] = {}  # by the name of the method
 MOST = 10  # problems in a line
@@ -32,15 +32,15 @@ def declaration_of(config: ConfigDict) -> Declaration:
     return lookup(DECLARED, str(config.get("method", "")), "method")
 
 
-def looked_up(config: ConfigDict) -> ConfigDict:
+def checked_config(config: ConfigDict) -> ConfigDict:
     """The configuration, complete, with `~` replaced in paths.
 
     Raises InputError that names every setting which is unknown, of a wrong type or out of range.
     """
     declaration = declaration_of(config)
     check_names(config, declaration)
-    config = completed(config, declaration)
-    settings = dict(flat(declaration))
+    config = complete_config(config, declaration)
+    settings = dict(leaves(declaration))
     for problems in (
         type_problems(settings, config),
         range_problems(settings, config, relates=False),
@@ -49,15 +49,15 @@ def looked_up(config: ConfigDict) -> ConfigDict:
         refuse(list(problems))
     for name, setting in settings.items():
         if PATH in setting.ranges:
-            set_at(config, name, expanded(at(config, name), name))
+            set_value(config, name, expanded_path(value_at(config, name), name))
     return config
 
 
-def completed(config: ConfigDict, declaration: Declaration) -> ConfigDict:
+def complete_config(config: ConfigDict, declaration: Declaration) -> ConfigDict:
     """A copy with the defaults of settings that it lacks, as one of an earlier version may."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
-        for name, setting in flat(declaration):
+        for name, setting in leaves(declaration):
             *sections, last = name.split(".")
             within = config
             for key in sections:
@@ -71,8 +71,8 @@ def completed(config: ConfigDict, declaration: Declaration) -> ConfigDict:
 
 def check_names(config: ConfigDict, declaration: Declaration) -> None:
     """Raise InputError for settings that are not there, with those that may have been meant."""
-    known = dict(flat(declaration))
-    refuse([unknown(name, known) for name, _ in flat(config) if name not in known])
+    known = dict(leaves(declaration))
+    refuse([unknown(name, known) for name, _ in leaves(config) if name not in known])
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
@@ -100,8 +100,8 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 def type_problems(settings: Mapping[str, Setting], config: ConfigDict) -> Iterator[str]:
     for name, setting in settings.items():
-        if problem := type_problem(at(config, name), setting.default):
-            yield f"{name} = {shown(at(config, name))}: it has to be {problem}"
+        if problem := type_problem(value_at(config, name), setting.default):
+            yield f"{name} = {value_text(value_at(config, name))}: it has to be {problem}"
 
 
 def type_problem(value: Any, default: Any) -> str:
@@ -126,10 +126,10 @@ def range_problems(
 ) -> Iterator[str]:
     """One for each setting that is out of a range: those that relate it to others, or the rest."""
     for name, setting in settings.items():
-        value = at(config, name)
+        value = value_at(config, name)
         for one in setting.ranges:
             if one.relates == relates and not one.holds(value, config):
-                yield f"{name} = {shown(value)}: it has to {one.text(config)}"
+                yield f"{name} = {value_text(value)}: it has to {one.text(config)}"
                 break
 
 
@@ -139,7 +139,7 @@ def refuse(problems: Sequence[str]) -> None:
         raise InputError("; ".join([*problems[:MOST], *more]))
 
 
-def shown(value: Any) -> str:
+def value_text(value: Any) -> str:
     text = "a number of more than 40 digits" if is_huge(value) else " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:80]}…"
 
@@ -149,12 +149,12 @@ def is_huge(value: Any) -> bool:
     return isinstance(value, int) and abs(value) >= 10**40
 
 
-def set_at(config: ConfigDict, name: str, value: Any) -> None:
+def set_value(config: ConfigDict, name: str, value: Any) -> None:
     section, _, key = name.rpartition(".")
-    (at(config, section) if section else config)[key] = value
+    (value_at(config, section) if section else config)[key] = value
 
 
-def expanded(path: str, name: str) -> str:
+def expanded_path(path: str, name: str) -> str:
     """A path with `~` as the home; InputError where nobody has it, and for an address."""
     if not PATH.holds(path, None):
         raise InputError(f"{name} = {path!r}: it has to be a path of this machine")

@@ -16,19 +16,19 @@ from dinogrl_jax.interface import usage
 from dinogrl_jax.interface.checks import (
     DECLARED,
     check_names,
-    completed,
+    checked_config,
+    complete_config,
     declaration_of,
-    expanded,
-    looked_up,
+    expanded_path,
     nearest,
-    set_at,
-    shown,
+    set_value,
     type_problem,
     unknown,
+    value_text,
 )
 from dinogrl_jax.interface.config_files import CONFIGS, read_config, run_of
 from dinogrl_jax.interface.errors import InputError, errors_naming
-from dinogrl_jax.interface.settings import defaults, flat
+from dinogrl_jax.interface.settings import default_values, leaves
 
 CONFIG = flags.DEFINE_string(
     "config", "", "a file with get_config(), or a run's config.json, whose settings are taken"
@@ -63,7 +63,7 @@ def workdir_of(config: ConfigDict | None) -> str:
             "command line: say which configuration, e.g. --config configs/vcm.py; "
             "--help lists flags and settings"
         )
-    return expanded(WORKDIR.value, "--workdir") or run_of(CONFIG.value)
+    return expanded_path(WORKDIR.value, "--workdir") or run_of(CONFIG.value)
 
 
 def config_from_flags(
@@ -76,14 +76,14 @@ def config_from_flags(
     Prints the help and exits where that is asked for. Raises InputError for unknown flags and
     settings, and for settings of a wrong type or out of range.
     """
-    given = divided(sys.argv[1:])
+    given = given_words(sys.argv[1:])
     parse_flags(given.flags)
     config = read_config(CONFIG.value) if CONFIG.value else otherwise()
     if config is not None:
         declaration = declaration_of(config)
         with errors_naming(CONFIG.value or WORKDIR.value):
             check_names(config, declaration)
-        config = changed(completed(config, declaration), given.changes)
+        config = changed_config(complete_config(config, declaration), given.changes)
     if given.help or given.section:
         print_help(config, given.section)
         sys.exit(0)
@@ -92,10 +92,10 @@ def config_from_flags(
         raise InputError(
             f"command line: --config.{name} changes a configuration: say which, --config FILE"
         )
-    return config if config is None else looked_up(config)
+    return config if config is None else checked_config(config)
 
 
-def divided(words: Sequence[str]) -> Given:
+def given_words(words: Sequence[str]) -> Given:
     """Flags and settings apart. A setting's value may be the next word."""
     others, changes, asked, section, words = [], {}, False, "", list(words)
     while words:
@@ -120,7 +120,7 @@ def parse_flags(words: Sequence[str]) -> None:
     try:
         rest = flags.FLAGS([sys.argv[0], *words])
     except flags.UnrecognizedFlagError as error:
-        known = dict(flat(next(iter(DECLARED.values()), {})))
+        known = dict(leaves(next(iter(DECLARED.values()), {})))
         near = nearest(error.flagname, list(known)) if "." in error.flagname else ""
         text = f"{error}; settings are --config.{near or 'section.key'}=value"
         raise InputError(f"command line: {text}; --help lists what there is") from error
@@ -134,23 +134,23 @@ def parse_flags(words: Sequence[str]) -> None:
         )
 
 
-def changed(config: ConfigDict, changes: Mapping[str, str | None]) -> ConfigDict:
+def changed_config(config: ConfigDict, changes: Mapping[str, str | None]) -> ConfigDict:
     """A complete configuration with the settings of a command line."""
-    known = dict(flat(declaration_of(config)))
+    known = dict(leaves(declaration_of(config)))
     for name, text in changes.items():
         if name not in known:
             raise InputError(f"command line: --config.{unknown(name, known)}")
         default = known[name].default
-        value = parsed(text, default)
+        value = value_of_text(text, default)
         if problem := type_problem(value, default):
-            said = shown(text).strip("'\"")
+            said = value_text(text).strip("'\"")
             raise InputError(f"command line: --config.{name}={said}: it has to be {problem}")
         with config.ignore_type():
-            set_at(config, name, value)
+            set_value(config, name, value)
     return config
 
 
-def parsed(text: str | None, default: Any) -> Any:
+def value_of_text(text: str | None, default: Any) -> Any:
     """The value that a text means, of the type of a default; the text itself where it means none.
 
     A number may have underscores, and a tuple needs no parentheses.
@@ -163,13 +163,13 @@ def parsed(text: str | None, default: Any) -> Any:
         return text
     try:
         if isinstance(default, tuple):
-            return parsed_tuple(text, default)
+            return tuple_of_text(text, default)
         return type(default)(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
-def parsed_tuple(text: str, default: tuple) -> tuple:
+def tuple_of_text(text: str, default: tuple) -> tuple:
     if default and isinstance(default[0], str) and not re.search("['\"(]", text):
         return tuple(text.split(",")) if text else ()
     value = ast.literal_eval(text) if text else ()
@@ -180,7 +180,7 @@ def print_help(config: ConfigDict | None, section: str) -> None:
     whose = CONFIG.value or WORKDIR.value
     if config is None:
         name = next(iter(DECLARED))
-        config = ConfigDict({**defaults(DECLARED[name]), "method": name})
+        config = ConfigDict({**default_values(DECLARED[name]), "method": name})
         whose = f"the method {name} (of {CONFIGS})"
     declaration = declaration_of(config)
     if section:

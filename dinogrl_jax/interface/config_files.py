@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dinogrl_jax.interface.checks import expanded
+from dinogrl_jax.interface.checks import expanded_path
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import read_json
 
@@ -44,14 +44,14 @@ def read_config(name: str) -> ConfigDict:
 
 def config_path(name: str) -> tuple[Path, list[str]]:
     """Where a configuration is, and what its function is called with."""
-    path = Path(expanded(name, "--config"))
+    path = Path(expanded_path(name, "--config"))
     if path.is_dir():
         path /= STORED
     if path.is_file():
         return path, []
     file, colon, argument = name.rpartition(":")
-    if colon and Path(expanded(file, "--config")).is_file():
-        return Path(expanded(file, "--config")), [argument]
+    if colon and Path(expanded_path(file, "--config")).is_file():
+        return Path(expanded_path(file, "--config")), [argument]
     for folder in (Path("configs"), ROOT / "configs"):
         if path.name == name and (folder / name).with_suffix(".py").is_file():
             return (folder / name).with_suffix(".py"), []

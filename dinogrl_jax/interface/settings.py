@@ -50,13 +50,13 @@ def below(high: int | float) -> Range:
 
 
 def one_of(*names: str) -> Range:
-    return Range(lambda value, _: value in names, lambda _: f"be {listed(names)}")
+    return Range(lambda value, _: value in names, lambda _: f"be {alternatives(names)}")
 
 
 def name_in(table: str) -> Range:
     """Of a table that a room above has: "data.datasets.DATASETS". Who adds an entry is done."""
     return Range(
-        lambda value, _: value in table_at(table), lambda _: f"be {listed(table_at(table))}"
+        lambda value, _: value in table_at(table), lambda _: f"be {alternatives(table_at(table))}"
     )
 
 
@@ -64,7 +64,7 @@ def names_in(table: str, *alone: str) -> Range:
     """Names of a table with commas between them, or one of some other words."""
     return Range(
         lambda value, _: value in alone or set(value.split(",")) <= set(table_at(table)),
-        lambda _: f"be {listed(alone)}, or of these, with commas: {', '.join(table_at(table))}",
+        lambda _: f"be {alternatives(alone)}, or with commas of {', '.join(table_at(table))}",
     )
 
 
@@ -84,24 +84,24 @@ def each(one: Range) -> Range:
 def divides(name: str) -> Range:
     """The value of another setting."""
     return Range(
-        lambda value, config: at(config, name) % value == 0,
-        lambda config: f"divide {with_value(name, config)}",
+        lambda value, config: value_at(config, name) % value == 0,
+        lambda config: f"divide {name_with_value(name, config)}",
         relates=True,
     )
 
 
 def multiple_of(name: str) -> Range:
     return Range(
-        lambda value, config: value % at(config, name) == 0,
-        lambda config: f"be a multiple of {with_value(name, config)}",
+        lambda value, config: value % value_at(config, name) == 0,
+        lambda config: f"be a multiple of {name_with_value(name, config)}",
         relates=True,
     )
 
 
 def below_setting(name: str) -> Range:
     return Range(
-        lambda value, config: value < at(config, name),
-        lambda config: f"be less than {with_value(name, config)}",
+        lambda value, config: value < value_at(config, name),
+        lambda config: f"be less than {name_with_value(name, config)}",
         relates=True,
     )
 
@@ -119,15 +119,15 @@ NOT_EMPTY = obvious(Range(lambda value, _: len(value) > 0, lambda _: "have at le
 PATH = obvious(matches(r"(?!\w+://).*", "be a path of this machine"))  # no address; ~ is the home
 
 
-def at(config: ConfigDict, name: str) -> Any:
+def value_at(config: ConfigDict, name: str) -> Any:
     """The setting of a name with dots."""
     for key in name.split("."):
         config = config[key]
     return config
 
 
-def with_value(name: str, config: ConfigDict | None) -> str:
-    return name if config is None else f"{name}, {at(config, name)}"
+def name_with_value(name: str, config: ConfigDict | None) -> str:
+    return name if config is None else f"{name}, {value_at(config, name)}"
 
 
 def table_at(place: str) -> Mapping[str, Any]:
@@ -135,29 +135,31 @@ def table_at(place: str) -> Mapping[str, Any]:
     return getattr(importlib.import_module(f"dinogrl_jax.{module}"), name)
 
 
-def listed(names: Any) -> str:
+def alternatives(names: Any) -> str:
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def flat(tree: Mapping | ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping | ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The leaves of a declaration or a configuration by their names with dots."""
     for key, value in tree.items():
         if isinstance(value, Mapping | ConfigDict):
-            yield from flat(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def defaults(declaration: Declaration) -> dict[str, Any]:
+def default_values(declaration: Declaration) -> dict[str, Any]:
     """The values that settings have unless somebody changes them."""
     return {
-        key: defaults(value) if isinstance(value, Mapping) else value.default
+        key: default_values(value) if isinstance(value, Mapping) else value.default
         for key, value in declaration.items()
     }
 
 
-def declared(shared: Declaration, own: Mapping[str, Any], known: Declaration) -> dict[str, Any]:
+def merged_declaration(
+    shared: Declaration, own: Mapping[str, Any], known: Declaration
+) -> dict[str, Any]:
     """Shared settings with those of a method.
 
     own: sections with settings, and with plain values: these have the meaning and the ranges that
@@ -166,7 +168,7 @@ def declared(shared: Declaration, own: Mapping[str, Any], known: Declaration) ->
     merged = dict(shared)
     for key, value in own.items():
         if isinstance(value, Mapping):
-            merged[key] = declared(shared.get(key, {}), value, known.get(key, {}))
+            merged[key] = merged_declaration(shared.get(key, {}), value, known.get(key, {}))
         elif isinstance(value, Setting):
             merged[key] = value
         else:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from absl import flags
 from ml_collections import ConfigDict
 
-from dinogrl_jax.interface.checks import at, shown
+from dinogrl_jax.interface.checks import value_text
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.interface.settings import Declaration, flat
+from dinogrl_jax.interface.settings import Declaration, leaves, value_at
 
 INDENT, MEANING = "  ", 34  # the column in which meanings begin
 
@@ -38,7 +38,7 @@ def section_text(section: str, declaration: Declaration, config: ConfigDict) -> 
     """The settings of a section and of those within it; InputError where it is none."""
     lines = list(section_lines(declaration, config, section))
     if not lines:
-        sections = dict.fromkeys(name.rpartition(".")[0] for name, _ in flat(declaration))
+        sections = dict.fromkeys(name.rpartition(".")[0] for name, _ in leaves(declaration))
         raise InputError(
             f"command line: --help-section {section}: there is {', '.join(filter(None, sections))}"
         )
@@ -47,7 +47,7 @@ def section_text(section: str, declaration: Declaration, config: ConfigDict) -> 
 
 def section_lines(declaration: Declaration, config: ConfigDict, within: str) -> Iterator[str]:
     before = None
-    for name, setting in flat(declaration):
+    for name, setting in leaves(declaration):
         section = name.rpartition(".")[0]
         if within and not f"{section}.".startswith(f"{within}."):
             continue
@@ -58,7 +58,8 @@ def section_lines(declaration: Declaration, config: ConfigDict, within: str) -> 
         allowed = "; ".join(filter(None, ranges))
         meaning = f"{setting.meaning} ({allowed})" if allowed else setting.meaning
         indent = INDENT if section else ""
-        yield from row(f"{indent}{name.rpartition('.')[2]} = {shown(at(config, name))}", meaning)
+        value = value_text(value_at(config, name))
+        yield from row(f"{indent}{name.rpartition('.')[2]} = {value}", meaning)
 
 
 def flag_lines() -> Iterator[str]:

@@ -25,12 +25,12 @@ def named(name: str) -> ModuleType:
 def declaration(name: str) -> settings.Declaration:
     """The settings of a method: the shared ones and its own, with meanings and ranges."""
     own = {"method": name, **named(name).settings()}
-    return settings.declared(config.SETTINGS, own, config.KNOWN)
+    return settings.merged_declaration(config.SETTINGS, own, config.KNOWN)
 
 
 def default(name: str) -> ConfigDict:
     """The configuration of a method as published."""
-    return ConfigDict(settings.defaults(declaration(name)))
+    return ConfigDict(settings.default_values(declaration(name)))
 
 
 checks.DECLARED.update({name: declaration(name) for name in METHODS})

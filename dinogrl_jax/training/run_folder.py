@@ -10,12 +10,12 @@ from pathlib import Path
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from dinogrl_jax.config import BY_CONTENT, FREE_ON_RESUME, differences, fits, restored
+from dinogrl_jax.config import BY_CONTENT, FREE_ON_RESUME, differences, is_among, restored
 from dinogrl_jax.devices import sharding
-from dinogrl_jax.interface.checks import DECLARED, completed
+from dinogrl_jax.interface.checks import DECLARED, complete_config
 from dinogrl_jax.interface.errors import InputError, lookup
 from dinogrl_jax.interface.files import read_json, write_json
-from dinogrl_jax.interface.settings import at, flat
+from dinogrl_jax.interface.settings import leaves, value_at
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.start import starting_variables
 from dinogrl_jax.training.state import Setup, State, initial_state, restored_state, state_shapes
@@ -79,7 +79,7 @@ def saved_config(folder: Path) -> ConfigDict:
     if not isinstance(content.get("config"), dict):
         raise InputError(f"{folder}/config.json has lost its settings: restore it")
     config = restored(content["config"])
-    return completed(config, DECLARED.get(config.get("method"), {}))
+    return complete_config(config, DECLARED.get(config.get("method"), {}))
 
 
 def saved_digests(folder: Path) -> dict[str, str]:
@@ -90,7 +90,7 @@ def saved_digests(folder: Path) -> dict[str, str]:
 
 def files_by_content(config: ConfigDict) -> dict[str, str]:
     """The files that decide a training by what is in them, by setting."""
-    return {name: path for name, path in flat(config) if fits(name, BY_CONTENT) and path}
+    return {name: path for name, path in leaves(config) if is_among(name, BY_CONTENT) and path}
 
 
 def compared_files(
@@ -105,7 +105,7 @@ def compared_files(
         with contextlib.suppress(InputError):
             if content_digest(now[name]) == digests[name]:
                 same.append(name)
-            elif at(trained, name) == now[name] and Path(now[name]).is_file():
+            elif value_at(trained, name) == now[name] and Path(now[name]).is_file():
                 other.append(f"{name}: the content of {now[name]} is another")
     return same, other
 
@@ -177,16 +177,16 @@ def saved_state(
     shapes = state_shapes(method, model, config)
     items = {"variables": shapes.variables, "training": shapes.training}
     items = checkpoint.restored(manager, step, **sharding.shapes(items, mesh))
-    return restored_state(**items, step=step, setup=setup), continued(found, config)
+    return restored_state(**items, step=step, setup=setup), continued_metadata(found, config)
 
 
-def continued(found: checkpoint.Metadata, config: ConfigDict) -> checkpoint.Metadata:
+def continued_metadata(found: checkpoint.Metadata, config: ConfigDict) -> checkpoint.Metadata:
     """What a checkpoint says, for a run with the settings of this start, which may differ.
 
     Where figures are of another kind now, none counts: says so.
     """
     changed = differences(found.config, config, free=())
-    if scoring := [text for text in changed if fits(text.partition(":")[0], SCORING)]:
+    if scoring := [text for text in changed if is_among(text.partition(":")[0], SCORING)]:
         print(f"the best checkpoint is chosen anew: {'; '.join(scoring)}")
         found = found._replace(figures=None, best=None)
     return found._replace(config=config)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import orbax.checkpoint as ocp
 
-from dinogrl_jax.interface.checks import DECLARED, completed
+from dinogrl_jax.interface.checks import DECLARED, complete_config
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import read_json
 from dinogrl_jax.training import checkpoint
@@ -26,16 +26,16 @@ def stored_model(place: str | Path, which: str) -> StoredModel:
 
     Raises InputError where no whole model lies there.
     """
-    manager, which = opened(place, which)
+    manager, which = manager_and_step(place, which)
     folder = Path(manager.directory)
     inside = folder.name == "checkpoints" and (folder.parent / "config.json").exists()
     metadata = checkpoint.model_metadata(manager, which)
     declaration = DECLARED.get(metadata.config.get("method"), {})
-    metadata = metadata._replace(config=completed(metadata.config, declaration))
+    metadata = metadata._replace(config=complete_config(metadata.config, declaration))
     return StoredModel(manager, metadata, folder.parent if inside else folder)
 
 
-def opened(place: str | Path, which: str) -> tuple[ocp.CheckpointManager, str]:
+def manager_and_step(place: str | Path, which: str) -> tuple[ocp.CheckpointManager, str]:
     """The checkpoints in or around a folder, and which of them is meant."""
     path = Path(place).absolute()
     if not (path / "metadata").is_dir():
@@ -52,7 +52,7 @@ def content_digest(place: str) -> str:
     """
     path = Path(place)
     if path.is_dir():
-        manager, which = opened(path, "best")
+        manager, which = manager_and_step(path, "best")
         with contextlib.closing(manager):
             step = checkpoint.chosen_step(manager, which)
             content = read_json(Path(manager.directory, str(step), "metadata", "metadata"))

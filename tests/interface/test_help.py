@@ -10,7 +10,7 @@ from commands import ROOT
 from dinogrl_jax.interface.arguments import Parser, path, whole_number
 from dinogrl_jax.interface.checks import DECLARED
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.interface.settings import flat
+from dinogrl_jax.interface.settings import leaves
 
 CONFIG = ("--config", small.PATH)
 
@@ -21,7 +21,7 @@ def test_help_has_flags_and_every_setting_with_its_meaning(word, done):
     assert (status, errors) == (0, "")
     text = " ".join(output.split())
     assert "--workdir" in text and "--help-section" in text
-    for name, setting in flat(next(iter(DECLARED.values()))):
+    for name, setting in leaves(next(iter(DECLARED.values()))):
         assert f"{name.rpartition('.')[2]} = " in text, name
         assert " ".join(setting.meaning.split()) in text, name
 

@@ -12,10 +12,10 @@ from dinogrl_jax import config as settings
 from dinogrl_jax import methods
 from dinogrl_jax.data import pipeline
 from dinogrl_jax.interface import command_line
-from dinogrl_jax.interface.checks import DECLARED, looked_up, nearest
-from dinogrl_jax.interface.command_line import changed, parsed
+from dinogrl_jax.interface.checks import DECLARED, checked_config, nearest
+from dinogrl_jax.interface.command_line import changed_config, value_of_text
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.interface.settings import PATH, Setting, declared, flat
+from dinogrl_jax.interface.settings import PATH, Setting, leaves, merged_declaration
 from dinogrl_jax.retrieval.tables import DIRECTIONS, FIGURES
 from dinogrl_jax.training import guard
 
@@ -109,7 +109,8 @@ REFUSED = [  # setting, text on the command line, what the line says
 
 @pytest.mark.parametrize(("name", "text", "said"), REFUSED)
 def test_an_odd_value_is_one_line_and_nothing_is_written(name, text, said, refused):
-    if name.partition(".")[0] in ("loss", "augment") and name not in dict(flat(small.get_config())):
+    own = name.startswith(("loss.", "augment."))
+    if own and name not in dict(leaves(small.get_config())):
         pytest.skip("a setting that the method does not have")
     assert said in refused("train", *CONFIG, f"--config.{name}={text}")
 
@@ -120,11 +121,10 @@ ODD = ("nan", "-1", "1e400", "9" * 20, "", "x", "()", "('a',)", "[" * 200, "\x1b
 @pytest.mark.parametrize("text", ODD)
 def test_any_text_for_any_setting_is_taken_or_refused_in_one_line(text):
     config = small.get_config()
-    for name, setting in flat(DECLARED[config.method]):
+    for name, setting in leaves(DECLARED[config.method]):
         try:
-            value = dict(
-                flat(looked_up(changed(config.copy_and_resolve_references(), {name: text})))
-            )
+            made = changed_config(config.copy_and_resolve_references(), {name: text})
+            value = dict(leaves(checked_config(made)))
         except InputError as error:
             assert name in str(error) and str(error).isprintable()
         else:
@@ -135,7 +135,7 @@ def test_all_problems_are_named_at_once():
     config = small.get_config()
     config.data.height, config.data.frames, config.seed = 0, -1, -2
     with pytest.raises(InputError, match="seed = -2: .*; data.height = 0: .*; data.frames = -1: "):
-        looked_up(config)
+        checked_config(config)
 
 
 def test_a_file_with_wrong_settings_is_refused(refused, tmp_path):
@@ -164,7 +164,7 @@ def test_a_setting_that_is_lacking_has_its_default():
     config = small.get_config()
     del config.train.log_every
     del config.hosts
-    made = looked_up(config)
+    made = checked_config(config)
     assert made.train.log_every == settings.shared()["train"]["log_every"]
     assert made.hosts.to_dict() == settings.shared()["hosts"]
     assert "hosts" not in config
@@ -174,10 +174,10 @@ def test_paths_begin_at_home(monkeypatch):
     """Kind I: a ~ that the shell has left becomes no folder."""
     monkeypatch.setenv("HOME", "/at/home")
     config = small.get_config()
-    paths = [name for name, one in flat(DECLARED[config.method]) if PATH in one.ranges]
+    paths = [name for name, one in leaves(DECLARED[config.method]) if PATH in one.ranges]
     assert {"data.root", "data.discard_train", "data.discard_test", "pretrained.model"} <= {*paths}
-    made = looked_up(changed(config, dict.fromkeys(paths, "~/some/place")))
-    assert {dict(flat(made))[name] for name in paths} == {"/at/home/some/place"}
+    made = checked_config(changed_config(config, dict.fromkeys(paths, "~/some/place")))
+    assert {dict(leaves(made))[name] for name in paths} == {"/at/home/some/place"}
     monkeypatch.setattr(sys, "argv", ["train.py", *CONFIG, "--workdir=~/runs/x"])
     assert command_line.config_and_workdir()[1] == "/at/home/runs/x"
     flags.FLAGS.unparse_flags()
@@ -186,18 +186,18 @@ def test_paths_begin_at_home(monkeypatch):
 def test_published_and_small_configurations_are_right():
     for name in methods.METHODS:
         for config in (methods.default(name), small.get_config(name)):
-            assert looked_up(config) == config
+            assert checked_config(config) == config
 
 
 def test_every_setting_has_a_meaning():
     for declaration in DECLARED.values():
-        for name, setting in flat(declaration):
+        for name, setting in leaves(declaration):
             assert setting.meaning or name.startswith(("augment.", "loss.", "model.")), name
 
 
 def test_names_are_those_of_the_tables_that_act_on_them():
     def names(name):
-        (one,) = dict(flat(settings.SETTINGS))[name].ranges
+        (one,) = dict(leaves(settings.SETTINGS))[name].ranges
         return one
 
     for name, table in {
@@ -211,7 +211,7 @@ def test_names_are_those_of_the_tables_that_act_on_them():
 
 def test_a_method_states_values_alone_where_the_meaning_is_known():
     own = {"augment": {"flip": 0.25}, "model": {"size": Setting(3, "of it"), "plain": 2}}
-    made = dict(flat(declared(settings.SETTINGS, own, settings.KNOWN)))
+    made = dict(leaves(merged_declaration(settings.SETTINGS, own, settings.KNOWN)))
     assert (made["augment.flip"].default, made["augment.flip"].meaning) == (
         0.25,
         settings.KNOWN["augment"]["flip"].meaning,
@@ -237,12 +237,12 @@ def test_a_method_states_values_alone_where_the_meaning_is_known():
     ],
 )
 def test_texts_and_their_values(text, default, value):
-    found = parsed(text, default)
+    found = value_of_text(text, default)
     assert found == value and type(found) is type(value)
 
 
 def test_what_was_meant():
-    known = [name for name, _ in flat(settings.SETTINGS)]
+    known = [name for name, _ in leaves(settings.SETTINGS)]
     assert nearest("evaluation.protocoll", known) == "evaluation.protocol"
     assert nearest("data.ipb", known) == "data.identities_per_batch"
     assert nearest("zzz", known) == ""

@@ -5,11 +5,11 @@ import pytest
 import small
 
 from dinogrl_jax.config import FREE_AT_EVALUATION, FREE_ON_RESUME, differences
-from dinogrl_jax.interface.checks import set_at
+from dinogrl_jax.interface.checks import set_value
 from dinogrl_jax.interface.config_files import read_config
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.training.run_folder import continued, run_folder
+from dinogrl_jax.training.run_folder import continued_metadata, run_folder
 
 
 def metadata(config, **changed) -> checkpoint.Metadata:
@@ -37,7 +37,7 @@ def run(config, tmp_path):
 def with_settings(config, **changed):
     other = config.copy_and_resolve_references()
     for name, value in changed.items():
-        set_at(other, name, value)
+        set_value(other, name, value)
     return other
 
 
@@ -152,7 +152,7 @@ def test_an_evaluation_may_change_all_but_the_model():
 def test_figures_of_another_kind_do_not_compete(config, capsys):
     found = metadata(config, figures={"some": 1}, best={"step": 2, "score": 0.9})
     same = with_settings(config, **{"train.log_every": 3, "data.root": "/x"})
-    assert continued(found, same) == found._replace(config=same)
+    assert continued_metadata(found, same) == found._replace(config=same)
     other = with_settings(config, **{"evaluation.distance": "dot"})
-    assert continued(found, other) == metadata(other)
+    assert continued_metadata(found, other) == metadata(other)
     assert "is chosen anew: evaluation.distance: " in capsys.readouterr().out

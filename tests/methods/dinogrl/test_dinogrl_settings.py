@@ -3,8 +3,8 @@
 import pytest
 import small
 
-from dinogrl_jax.interface.checks import looked_up
-from dinogrl_jax.interface.command_line import changed
+from dinogrl_jax.interface.checks import checked_config
+from dinogrl_jax.interface.command_line import changed_config
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods import default
 from dinogrl_jax.methods.dinogrl.settings import map_rows
@@ -54,7 +54,7 @@ REFUSED = [
 @pytest.mark.parametrize(("given", "said"), REFUSED)
 def test_odd_sizes_are_named_with_what_they_have_to_fit(given, said):
     with pytest.raises(InputError) as caught:
-        looked_up(changed(CONFIG.copy_and_resolve_references(), given))
+        checked_config(changed_config(CONFIG.copy_and_resolve_references(), given))
     assert said in str(caught.value)
 
 
@@ -67,7 +67,7 @@ def test_odd_sizes_are_named_with_what_they_have_to_fit(given, said):
     ],
 )
 def test_what_fits_is_taken(given):
-    looked_up(changed(CONFIG.copy_and_resolve_references(), given))
+    checked_config(changed_config(CONFIG.copy_and_resolve_references(), given))
 
 
 @pytest.mark.parametrize("stages", [(1,), (1, 1, 1)])

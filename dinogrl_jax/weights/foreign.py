@@ -32,10 +32,7 @@ FORMATS = [  # what a file begins with → what it is, {} for what the expressio
 
 OWNERS = [  # a key that only these models have → whose it is; the first that fits
     (r"(^|\.)_flat_param\b", "flat shards of FSDP: gather its full state dict"),
-    (
-        r"rope_embed\.|storage_tokens$|layer\.\d+\.attention\.q_proj",
-        "DINOv3",
-    ),
+    (r"rope_embed\.|storage_tokens$|layer\.\d+\.attention\.q_proj", "DINOv3"),
     (r"attnpool\.|visual\.transformer\.resblocks", "OpenAI's CLIP"),
     (r"vision_model\.encoder\.layers\.\d", "a vision model of Hugging Face (CLIP, SigLIP)"),
     (r"relative_position_bias_table$", "Swin"),

@@ -92,7 +92,22 @@ RESNET_OF_HUGGING_FACE = Spelling(
         },
     },
 )
-SPELLINGS = (AS_PUBLISHED, CHUNKS, TIMM, DINOV2_OF_HUGGING_FACE, RESNET_OF_HUGGING_FACE)
+RESNET_IN_SEQUENCE = Spelling(  # nn.Sequential(*resnet.children())
+    "4.0.conv1.weight",
+    {
+        **{f"{n + 3}.{{b:[0-9]+}}.{{rest:.+}}": f"layer{n}.{{b}}.{{rest}}" for n in (1, 2, 3, 4)},
+        "0.weight": "conv1.weight",
+        "1.{w}": "bn1.{w}",
+    },
+)
+SPELLINGS = (
+    AS_PUBLISHED,
+    CHUNKS,
+    TIMM,
+    DINOV2_OF_HUGGING_FACE,
+    RESNET_OF_HUGGING_FACE,
+    RESNET_IN_SEQUENCE,
+)
 
 
 class Found(NamedTuple):

@@ -11,7 +11,6 @@ from dinogrl_jax.weights.torch_types import (
     ONLY_TENSORS,
     Nothing,
     Tensor,
-    foreign_name,
     printable,
 )
 
@@ -43,10 +42,11 @@ def single_state_dict(tree: object) -> dict[str, object]:
         if NO_NAME in tree:
             raise InputError(f"has a dictionary whose keys are no names; {ONLY_TENSORS}")
         if len(inner) != 1:
-            raise InputError(f"{without_state_dict(tree)}; {ONLY_TENSORS}")
+            raise InputError(without_state_dict(tree))
         tree = tree[inner[0]]
     if isinstance(tree, Nothing):
-        raise InputError(f"holds no dictionary of tensors: {foreign_name(tree)}; {ONLY_TENSORS}")
+        what = f"but a pickled {printable(tree.name)}"
+        raise InputError(f"holds no dictionary of tensors {what}; {ONLY_TENSORS}")
     raise InputError(f"holds no dictionary of tensors; {ONLY_TENSORS}")
 
 
@@ -68,7 +68,7 @@ def named_tensors(tree: object) -> dict[str, object]:
     for _ in range(DEEPEST):
         levels = [x for prefix, value in levels for x in _entries(prefix, value, found, seen)]
     if not found:
-        raise InputError(f"{without_state_dict(tree)}; {ONLY_TENSORS}")
+        raise InputError(without_state_dict(tree))
     return found
 
 
@@ -117,9 +117,11 @@ def _check_names(state: dict) -> None:
 
 
 def without_state_dict(tree: dict) -> str:
-    """What a dictionary without tensors holds instead."""
+    """What a dictionary without tensors holds instead, and what to do."""
     objects = {key: item.name for key, item in tree.items() if isinstance(item, Nothing)}
     if any(name.startswith("numpy") for name in objects.values()):
-        return "holds arrays of NumPy: save {name: torch.from_numpy(array)}"
-    listed = [f"{key} (a {objects[key]})" if key in objects else str(key) for key in list(tree)[:8]]
-    return f"holds no state dict, or several, among: {', '.join(map(printable, listed))}"
+        return "holds arrays of NumPy: save {name: torch.from_numpy(array)} of them"
+    names = [key for key in tree if key is not NO_NAME][:8]
+    listed = [f"{key} (a {objects[key]})" if key in objects else str(key) for key in names]
+    among = ", ".join(map(printable, listed))
+    return f"holds no state dict, or several, among: {among}; {ONLY_TENSORS}"

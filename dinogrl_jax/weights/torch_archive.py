@@ -3,7 +3,6 @@
 The records of an archive must lie inside the file, uncompressed and apart.
 """
 
-import io
 import struct
 import zipfile
 import zlib
@@ -45,7 +44,7 @@ def opened_archive(path: Path, data: np.ndarray) -> Content:
     def bytes_of(storage: Storage) -> np.ndarray:
         return _checked_bytes(records, f"data/{storage.name}")
 
-    tree, _ = torch_pickle.load(io.BytesIO(description.tobytes()))
+    tree, _ = torch_pickle.load(torch_pickle.Stream(description.tobytes()))
     return described_content(tree, bytes_of, data.size)
 
 
@@ -54,7 +53,7 @@ def opened_legacy(data: np.ndarray) -> Content:
 
     Raises InputError for a file that is damaged or not little-endian.
     """
-    stream = io.BytesIO(data[:LARGEST_HEADER].tobytes())
+    stream = torch_pickle.Stream(data[:LARGEST_HEADER].tobytes())
     for wanted in (MAGIC, 1001):
         if torch_pickle.load(stream)[0] != wanted:
             raise InputError("is in no format of PyTorch that is known")

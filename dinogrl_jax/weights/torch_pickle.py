@@ -13,6 +13,7 @@ import numpy as np
 
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.weights.torch_types import (
+    ONLY_TENSORS,
     TYPES,
     Nothing,
     Storage,
@@ -20,6 +21,20 @@ from dinogrl_jax.weights.torch_types import (
     foreign_name,
     printable,
 )
+
+MOST_READS = 2_000_000  # of pieces; a tensor takes about 50
+
+
+class Stream(io.BytesIO):
+    """Pickles that may be read in MOST_READS pieces: a list of one byte takes 56 in memory."""
+
+    left = MOST_READS
+
+    def read(self, *size):
+        self.left -= 1
+        if self.left < 0:
+            raise InputError(f"data.pkl holds too many objects; {ONLY_TENSORS}")
+        return super().read(*size)
 
 
 class _NoName:
@@ -29,7 +44,7 @@ class _NoName:
 NO_NAME = _NoName()
 
 
-def load(stream: io.BytesIO) -> tuple[object, dict[str, Storage]]:
+def load(stream: Stream) -> tuple[object, dict[str, Storage]]:
     """The next pickled object of a stream, and the storages of its tensors by name.
 
     It has Tensor for tensors and Nothing for whatever is of other classes.
@@ -132,7 +147,7 @@ class Unpickler(pickle._Unpickler):
         for code in (ord(getattr(pickle, name)) for name in OPCODES.split())
     }
 
-    def __init__(self, stream: io.BytesIO):
+    def __init__(self, stream: Stream):
         super().__init__(stream, encoding="latin1")  # of the strings of Python 2
         self.storages: dict[str, Storage] = {}
 

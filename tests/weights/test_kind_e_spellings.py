@@ -247,6 +247,16 @@ def test_a_resnet_by_hugging_faces_names(found):
     assert beside == ["classifier.1.weight"]
 
 
+def test_a_resnet_in_a_sequence(found):
+    names = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+    expected = resnet((1, 2, 5, 1))
+    parts = {key: key.partition(".") for key in expected}
+    sequence = {f"features.{names[p[0]]}.{p[2]}": expected[key] for key, p in parts.items()}
+    state, beside = found({**sequence, "classifier.0.weight": np.ones(3)}, RESNET)
+    assert_same(state, expected)
+    assert beside == ["classifier.0.weight"]
+
+
 def test_a_model_that_is_there_twice_is_refused(found):
     twice = {**behind("visible.", resnet()), **behind("infrared.", copy_of(resnet()))}
     with pytest.raises(

@@ -103,6 +103,7 @@ TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n"
         (P + b"}(X\x01\x00\x00\x00aNX\x01\x00\x00\x00aNu.", "a: is there twice"),
         (P + b"}X\x01\x00\x00\x00a" + TENSOR + b"(NNNNNNtRs.", "a: has no storage"),
         (P + b"N" * (1 << 24) + b".", "data.pkl has"),
+        (P + b"]" * 2_000_001 + b".", "too many objects"),  # 64 bytes of memory for one of the file
         (b"", "damaged"),
         (b".", "damaged"),
     ],

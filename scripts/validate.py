@@ -27,8 +27,9 @@ from dinogrl_jax.retrieval.protocols import filters_cameras, protocol_rule
 
 # What the configurations of a data set change, for a command that names none.
 CHANGES = {"bupt": {"data.minimum_frames": 1, "evaluation.protocol": "bupt-full"}}
-DATA = ("dataset", "root", "discard_train", "discard_test", "minimum_frames")
+OPTIONS = ("dataset", "root", "discard_train", "discard_test", "minimum_frames", "identities")
 SWITCHES = ("auxiliary", "fake_infrared", "exif_rotation")
+SETTINGS = {"identities": "identities_per_batch"}  # of options with other names
 
 
 def flags() -> tuple[argparse.Namespace, ConfigDict]:
@@ -56,11 +57,10 @@ def flags() -> tuple[argparse.Namespace, ConfigDict]:
     if len(settings) < len(rest):
         parser.error(f"unknown: {' '.join(word for word in rest if word not in settings)}")
     config = configuration(options.config, options.dataset, settings)
-    for name in (*DATA, *SWITCHES):
-        if getattr(options, name) is not None:
-            config.data[name] = getattr(options, name)
-    if options.identities is not None:
-        config.data.identities_per_batch = options.identities
+    with config.unlocked():
+        for option in (*OPTIONS, *SWITCHES):
+            if (value := getattr(options, option)) is not None:
+                config.data[SETTINGS.get(option, option)] = value
     return options, config
 
 
@@ -83,6 +83,8 @@ def configuration(file: str | None, dataset: str | None, settings: list[str]) ->
 
 def main() -> int:
     options, config = flags()
+    if not config.data.root:
+        raise InputError("command line: say where the data set lies, --root DIR")
     evaluation = config.evaluation
     filtered = filters_cameras(evaluation.protocol, evaluation.camera_filter)
     multiple = protocol_rule(evaluation.protocol).visible_multiple

@@ -87,8 +87,10 @@ def with_published_weights(
 
 def _is_converted(place: str) -> bool:
     """Whether a place is a folder of scripts/convert.py's, and not one of files of weights."""
+    folder = Path(place)
     with errors_naming(place):
-        return Path(place).is_dir() and weights_in_folder(Path(place)) is None
+        has_steps = any(folder.glob("*/metadata"))
+        return folder.is_dir() and (has_steps or weights_in_folder(folder) is None)
 
 
 def with_trained_model(

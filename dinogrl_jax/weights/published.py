@@ -87,7 +87,7 @@ def dinov2_settings(state: Mapping[str, np.ndarray]) -> dict:
 
     Raises InputError where the weights are not DINOv2's.
     """
-    if "blocks.0.norm1.weight" in state and "blocks.0.ls1.gamma" not in state:
+    if "blocks.0.attn.qkv.weight" in state and "blocks.0.ls1.gamma" not in state:
         raise InputError("holds no DINOv2: its blocks have no layer scale (blocks.0.ls1.gamma)")
     try:
         embedding = state["cls_token"].shape[2]

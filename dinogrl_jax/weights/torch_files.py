@@ -4,7 +4,9 @@ A file is taken to be hostile: its pickle can only describe tensors (`torch_pick
 looked at only when they are asked for. `spellings.read` finds a certain model in a file.
 """
 
+import math
 import os
+import pickle
 import re
 import struct
 import zipfile
@@ -16,11 +18,11 @@ import numpy as np
 
 from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.interface.files import atomic_write
-from dinogrl_jax.weights import folders, foreign, torch_pickled
+from dinogrl_jax.weights import folders, foreign
 from dinogrl_jax.weights.safetensors_files import opened_safetensors
 from dinogrl_jax.weights.state_dicts import MOST_TENSORS, single_state_dict
 from dinogrl_jax.weights.torch_archive import MAGIC, opened_archive, opened_legacy
-from dinogrl_jax.weights.torch_types import TYPES, Content, printable
+from dinogrl_jax.weights.torch_types import TYPES, Content, Type, printable
 
 PREFIXES = re.compile(r"(?:(?:module|_orig_mod)\.)*")  # DistributedDataParallel, torch.compile
 LEGACY = MAGIC.to_bytes(10, "little")  # within the first 32 bytes
@@ -128,7 +130,7 @@ def write(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
             raise InputError(f"{path}: {printable(key)}: PyTorch has no type {array.dtype}")
         tensors[key] = kind, tuple(array.shape)
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
-        _write_record(archive, file, "data.pkl", torch_pickled.dumps(tensors))
+        _write_record(archive, file, "data.pkl", _pickled_state(tensors))
         _write_record(archive, file, "byteorder", b"little")
         for index, (key, array) in enumerate(state.items()):
             flat = np.ascontiguousarray(array, tensors[key][0].numpy).reshape(-1)
@@ -143,3 +145,47 @@ def _write_record(archive: zipfile.ZipFile, file: BinaryIO, name: str, payload) 
     entry.extra = struct.pack("<2sH", b"FB", padding) + bytes(padding)
     with archive.open(entry, "w", force_zip64=True) as record:
         record.write(payload)
+
+
+def _pickled_state(tensors: dict[str, tuple[Type, tuple[int, ...]]]) -> bytes:
+    """The pickle of an OrderedDict of contiguous tensors; the n-th one has storage n to itself."""
+    items = b"".join(
+        _pickled(key) + _pickled_tensor(str(index), *tensor)
+        for index, (key, tensor) in enumerate(tensors.items())
+    )
+    return pickle.PROTO + b"\x02" + ORDERED_DICT + b"(" + items + pickle.SETITEMS + pickle.STOP
+
+
+def _pickled_tensor(name: str, kind: Type, shape: tuple[int, ...]) -> bytes:
+    bytes_or_entries = math.prod(shape) * (1 if kind.storage else kind.numpy.itemsize)
+    owner = ("torch", kind.storage) if kind.storage else ("torch.storage", "UntypedStorage")
+    storage = _pickled(("storage", _pickled_global(*owner), name, "cpu", bytes_or_entries))
+    strides = tuple(math.prod(max(n, 1) for n in shape[i + 1 :]) for i in range(len(shape)))
+    arguments = (storage + pickle.BINPERSID, 0, shape, strides, False, ORDERED_DICT)
+    if not kind.storage:
+        arguments = (*arguments, _pickled_global("torch", kind.torch))
+    function = f"_rebuild_tensor_v{2 if kind.storage else 3}"
+    return _pickled_global("torch._utils", function) + _pickled(arguments) + pickle.REDUCE
+
+
+def _pickled(value: object) -> bytes:
+    match value:
+        case bytes():  # pickled already
+            return value
+        case bool():
+            return pickle.NEWTRUE if value else pickle.NEWFALSE
+        case int():
+            return pickle.LONG1 + b"\x08" + value.to_bytes(8, "little", signed=True)
+        case str():
+            text = value.encode("utf-8", "surrogatepass")
+            return pickle.BINUNICODE + len(text).to_bytes(4, "little") + text
+        case tuple():
+            return pickle.MARK + b"".join(map(_pickled, value)) + pickle.TUPLE
+    raise TypeError(type(value))
+
+
+def _pickled_global(module: str, name: str) -> bytes:
+    return pickle.GLOBAL + f"{module}\n{name}\n".encode()
+
+
+ORDERED_DICT = _pickled_global("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE

@@ -218,6 +218,13 @@ def test_dinov2_by_timms_names(sizes, found):
     assert not beside and dinov2_settings(state)["mlp"] == ("swiglu" if sizes else "gelu")
 
 
+@pytest.mark.parametrize("spelt", [lambda s: s, hugging_face, lambda s: behind("vit.", s)])
+def test_a_transformer_without_layer_scale_is_no_dinov2(spelt, found):
+    state = {key: value for key, value in dinov2().items() if "gamma" not in key}
+    with pytest.raises(InputError, match="its blocks have no layer scale"):
+        dinov2_settings(found(spelt(state), dinov2_rules(4)).state)
+
+
 def test_timms_class_token_has_its_position_in_itself(found):
     published = dinov2(registers=3)
     state, _ = found(timm(published), dinov2_rules(4))

@@ -7,6 +7,7 @@ Pillow hands PostScript to Ghostscript, whatever the name of the file says.
 import contextlib
 import functools
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from dinogrl_jax.data.frames import FrameError, open_frame
 from dinogrl_jax.data.readers.listing import missing_words
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.interface.text import HEAD, content_words
+from dinogrl_jax.interface.text import HEAD, content_words, printable
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 50_000_000  # of a picture; a frame of 1920×1080 has 2 million
@@ -29,6 +30,8 @@ TURNS = {  # EXIF's orientation → what shows the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+logger = logging.getLogger(__name__)
+warned: list[str] = []  # of turned pictures, in this process
 # Pillow's own limits are above this module's, which says more.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -40,9 +43,24 @@ def decoded(frame: str, upright: bool = False) -> Image.Image:
     """
     with opened(frame) as picture:
         picture.load()
-        turn = TURNS.get(orientation(picture)) if upright else None
+        turn = TURNS.get(orientation(picture))
     check_depth(frame, picture)
-    return picture if turn is None else picture.transpose(turn)
+    if turn is None:
+        return picture
+    if upright:
+        return picture.transpose(turn)
+    warn_once(
+        f"{frame} is stored turned, as more may be, and is read so: data.exif_rotation=True turns "
+        "frames as viewers do"
+    )
+    return picture
+
+
+def warn_once(text: str) -> None:
+    """Log a warning of this kind, the first time in a process."""
+    if not warned:
+        warned.append(text)
+        logger.warning("%s", printable(text))
 
 
 @contextlib.contextmanager

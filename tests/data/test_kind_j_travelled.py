@@ -123,6 +123,19 @@ def test_the_setting_reaches_batches_and_shards(config, tmp_path):
         first_frame()
 
 
+def test_a_turned_picture_is_warned_of_once_where_nobody_turns_it(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(pictures, "warned", [])
+    exif = Image.Exif()
+    exif[pictures.ORIENTATION] = 8
+    for name in ("1.jpg", "2.jpg"):
+        saved(tmp_path / name, exif=exif)
+        pictures.decoded(str(tmp_path / name), upright=True)
+    assert not caplog.text
+    for name in ("1.jpg", "2.jpg"):
+        pictures.decoded(str(tmp_path / name))
+    assert "1.jpg is stored turned" in caplog.text and "2.jpg" not in caplog.text
+
+
 @pytest.mark.parametrize("name", ["0.tif", "0.gif", "0.webp"])
 def test_pictures_of_many_pages_are_noted(name, tmp_path):
     path = written(tmp_path, lines(), lambda line: {**line, "frames": [name, *line["frames"][1:]]})

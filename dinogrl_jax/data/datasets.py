@@ -61,7 +61,11 @@ def synthetic_walkers(config: ConfigDict, problems: Problems) -> Sets:
     settings = config.synthetic.to_dict()
     if not Path(config.root).exists():
         print(f"generating walking people in {config.root}")
-        synthetic.generate(config.root, **settings)
+        try:
+            synthetic.generate(config.root, **settings)
+        except InputError:
+            if not Path(config.root).exists():  # else another experiment has made it meanwhile
+                raise
     if are_refused(problems):
         synthetic.check_generated(config.root, settings)
     return hitsz_vcm(config, problems)

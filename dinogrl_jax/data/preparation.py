@@ -3,7 +3,7 @@
 import contextlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,6 +157,34 @@ def write_shard(
         return facts, []
     draft = folder / f".{shard.name}.draft"
     draft.unlink(missing_ok=True)  # it may be a link, which the writer would follow
+    with errors_of_writing(place, draft):
+        count, problems = write_records(draft, root, encoding, shard)
+    if problems:
+        draft.unlink()
+        return {}, problems
+    draft.replace(place)
+    facts = prepared.file_facts(str(place)) | {"frames": count}
+    write_json(known, facts)
+    return facts, []
+
+
+@contextlib.contextmanager
+def errors_of_writing(place: Path, draft: Path) -> Iterator[None]:
+    """InputError in the place of what array_record raises where it cannot write."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        draft.unlink(missing_ok=True)
+        reason = str(error).partition(";")[0][:80]
+        raise InputError(
+            f"{place} cannot be written ({reason}): make room, the same command then continues"
+        ) from error
+
+
+def write_records(
+    draft: Path, root: str, encoding: Encoding, shard: Shard
+) -> tuple[int, list[str]]:
+    """Write the frames of a shard; how many there are, and the unreadable ones."""
     writer, problems = ArrayRecordWriter(str(draft), UNCOMPRESSED), []
     features, count = record_features(), 0
     for tracklet in shard.tracklets:
@@ -170,13 +198,7 @@ def write_shard(
                 writer.write(serialized_example(features, image, name, tracklet))
                 count += 1
     writer.close()
-    if problems:
-        draft.unlink()
-        return {}, problems
-    draft.replace(place)
-    facts = prepared.file_facts(str(place)) | {"frames": count}
-    write_json(known, facts)
-    return facts, []
+    return count, problems
 
 
 def facts_of_complete(known: Path, place: Path) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ infrared reflectances are drawn independently of colours, and both are partly dr
 tracklet (`Nuisance.redrawn`), so colour does not help within one modality either.
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -108,9 +109,14 @@ def generate(
     root = Path(root).absolute()
     if os.path.lexists(root):
         raise InputError(f"{root} exists already; delete it or choose another folder")
-    with draft_of(root) as draft:
-        draft.mkdir(parents=True)
-        write_data_set(draft, settings, workers)
+    try:
+        with draft_of(root) as draft:
+            draft.mkdir(parents=True)
+            write_data_set(draft, settings, workers)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        raise InputError(f"{root} exists by now: another process has made it") from error
 
 
 def check_generated(root: str | Path, settings: Mapping[str, Any]) -> None:

@@ -1,11 +1,16 @@
 import hashlib
+import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
+from dinogrl_jax.config import shared
+from dinogrl_jax.data import datasets
 from dinogrl_jax.data.walkers import cameras, people, synthetic
 from dinogrl_jax.interface.errors import InputError
 
@@ -264,3 +269,25 @@ def test_check_refuses_what_was_not_generated(tmp_path):
 def test_contact_sheet_shows_a_row_per_person():
     sheet = synthetic.contact_sheet(seed=0, identities=2, frames=3, height=32, width=16)
     assert sheet.size == (4 * (3 * 16 + 4), 2 * 32)
+
+
+def test_two_that_generate_one_data_set_at_once(tmp_path, monkeypatch):
+    size = {"train_identities": 1, "test_identities": 1, "tracklets_per_identity": 2}
+    size |= {"seed": 0, "frames_per_tracklet": 1, "height": 16, "width": 8}
+    root, write = tmp_path / "people", synthetic.write_data_set
+
+    def overtaken(draft, settings, workers):
+        write(draft, settings, workers)
+        if not root.exists():
+            shutil.copytree(draft, root)
+
+    monkeypatch.setattr(synthetic, "write_data_set", overtaken)
+    with pytest.raises(InputError, match="people exists by now: another process has made it"):
+        synthetic.generate(root, **size, workers=0)
+    assert os.listdir(tmp_path) == ["people"]
+    shutil.rmtree(root)
+    config = ConfigDict(shared())
+    config.data.update(dataset="synthetic", root=str(root), minimum_frames=1)
+    config.data.synthetic = ConfigDict(size)
+    train, test = datasets.read(config.data)
+    assert len(train) == len(test) == 4 and os.listdir(tmp_path) == ["people"]

@@ -224,8 +224,8 @@ BAD = [
     (line(0, identity=True), "identity is neither"),
     (line(0, identity=[1]), "identity is neither"),
     (line(0, identity=10**30), "identity is neither"),
-    (line(0, camera="D3"), "camera is no whole number"),
-    (line(0, camera=1e3), "camera is no whole number"),
+    (line(0, camera="D3"), "give all cameras numbers, or all of them names"),
+    (line(0, camera=1.5), "camera is"),
     (line(0, idenity=3), "unknown key 'idenity'"),
 ]
 

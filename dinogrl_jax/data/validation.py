@@ -10,12 +10,8 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax.data import datasets, published_sizes
 from dinogrl_jax.data.checks.frame_files import frame_problems, repeated_frame_problems
-from dinogrl_jax.data.checks.usable import (
-    Demands,
-    demands_of_data,
-    left_out_lines,
-    usable_problems,
-)
+from dinogrl_jax.data.checks.left_out import left_out_lines
+from dinogrl_jax.data.checks.usable import Demands, demands_of_data, usable_problems
 from dinogrl_jax.data.problems import DISCARDED, SHORT, Problem
 from dinogrl_jax.data.tracklets import MODALITIES, Tracklet, queries_and_gallery
 from dinogrl_jax.interface.errors import InputError

@@ -11,7 +11,14 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from dinogrl_jax.data import sampling
-from dinogrl_jax.data.problems import DISCARDED, SHORT, Problem, raise_if_any
+from dinogrl_jax.data.checks.left_out import (
+    SETTINGS,
+    SPLITS,
+    counted_lines,
+    left_out_lines,
+    repeating_lines,
+)
+from dinogrl_jax.data.problems import SHORT, Problem, raise_if_any
 from dinogrl_jax.data.readers.spelling import Spellings, shortened_value
 from dinogrl_jax.data.tracklets import (
     MODALITIES,
@@ -21,9 +28,6 @@ from dinogrl_jax.data.tracklets import (
     queries_and_gallery,
     without_modality,
 )
-
-SPLITS = {"train": "training", "test": "test"}
-SETTINGS = {SHORT: "data.minimum_frames", DISCARDED: "data.discard_train and discard_test"}
 
 
 class Demands(NamedTuple):
@@ -234,35 +238,3 @@ def shared_identity_problems(
     for identity in sorted(both, key=str):
         text = f"identity {shortened_value(identity)} is in the training and in the test set"
         yield Problem("identity in both sets", f"{text}: figures mean nothing, rename or remove it")
-
-
-def repeating_lines(tracklets: Sequence[Tracklet], frames: int) -> list[str]:
-    """How many tracklets repeat frames to fill a clip, if any do."""
-    count = sum(len(tracklet.frames) < frames for tracklet in tracklets)
-    return [f"{count} tracklets have fewer than data.frames = {frames} frames, and repeat them"][
-        : bool(count)
-    ]
-
-
-def left_out_lines(left_out: Sequence[Problem], minimum_frames: int) -> list[str]:
-    """For each rule how many tracklets it left out, by split and modality."""
-    lines = []
-    for kind, setting in SETTINGS.items():
-        gone = [problem for problem in left_out if problem.kind == kind]
-        counts = Counter((problem.split, problem.modality) for problem in gone)
-        words = [
-            f"{count} {SPLITS.get(split, '')} {modality}".replace("  ", " ")
-            for (split, modality), count in sorted(counts.items(), reverse=True)
-        ]
-        if words:
-            rule = f"{setting} = {minimum_frames}" if kind == SHORT else setting
-            lines.append(f"{rule} leaves out {len(gone)} tracklets: {', '.join(words)}")
-    return lines
-
-
-def counted_lines(problems: Sequence[Problem]) -> list[str]:
-    """A line for each kind of problem: how many, and the first."""
-    kinds: dict[str, list[Problem]] = {}
-    for problem in problems:
-        kinds.setdefault(problem.kind, []).append(problem)
-    return [f"{kind}: {len(found)}, first {found[0]}" for kind, found in kinds.items()]

@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from dinogrl_jax.interface import arrays
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval import feature_file
 
@@ -106,7 +107,7 @@ def test_what_an_array_says_is_looked_at_before_it_is_read(words, tmp_path):
 
 
 def test_what_compresses_too_well_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_file, "UNSUSPICIOUS", 1 << 16)
+    monkeypatch.setattr(arrays, "UNSUSPICIOUS", 1 << 16)
     path = with_array(tmp_path, "embedding", bytes(12 << 18), (12, 1 << 16), "<f4")
     with pytest.raises(InputError, match="embedding would take"):
         feature_file.read_features(path)

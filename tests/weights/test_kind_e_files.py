@@ -187,7 +187,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 88283
         (b"\n <html lang='en'>" + b"x" * 9000, "is a web page, not the weights"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code>", "is an XML answer of a server"),
         (b'{"error": "Repository not found"}', "is JSON"),
-        (gzip.compress(b"weights"), "is compressed: unpack it"),
+        (gzip.compress(b"weights", mtime=0), "is compressed: unpack it"),
         (b"\x89HDF\r\n\x1a\n" + bytes(50), "is HDF5"),
         (b"\x93NUMPY\x01\x00" + bytes(50), "is an array of NumPy"),
         (pickle.dumps({"a": 1}, 4), "is a pickle that torch.save did not write"),

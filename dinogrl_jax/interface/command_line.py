@@ -80,10 +80,7 @@ def config_from_flags(
     parse_flags(given.flags)
     config = read_config(CONFIG.value) if CONFIG.value else otherwise()
     if config is not None:
-        declaration = declaration_of(config)
-        with errors_naming(CONFIG.value or WORKDIR.value):
-            check_names(config, declaration)
-        config = changed_config(complete_config(config, declaration), given.changes)
+        config = changed_config(config, given.changes, CONFIG.value or WORKDIR.value)
     if given.help or given.section:
         print_help(config, given.section)
         sys.exit(0)
@@ -93,6 +90,14 @@ def config_from_flags(
             f"command line: --config.{name} changes a configuration: say which, --config FILE"
         )
     return config if config is None else checked_config(config)
+
+
+def config_of(name: str, words: Sequence[str]) -> ConfigDict:
+    """The configuration of a file, looked up, with the settings of words --config.key=value.
+
+    For scripts that read their other flags themselves. Raises InputError as `config_from_flags`.
+    """
+    return checked_config(changed_config(read_config(name), given_words(words).changes, name))
 
 
 def given_words(words: Sequence[str]) -> Given:
@@ -134,9 +139,14 @@ def parse_flags(words: Sequence[str]) -> None:
         )
 
 
-def changed_config(config: ConfigDict, changes: Mapping[str, str | None]) -> ConfigDict:
-    """A complete configuration with the settings of a command line."""
-    known = dict(leaves(declaration_of(config)))
+def changed_config(
+    config: ConfigDict, changes: Mapping[str, str | None], source: str = "settings"
+) -> ConfigDict:
+    """A configuration, complete, with the settings of a command line; source: where it is from."""
+    declaration = declaration_of(config)
+    with errors_naming(source):
+        check_names(config, declaration)
+    config, known = complete_config(config, declaration), dict(leaves(declaration))
     for name, text in changes.items():
         if name not in known:
             raise InputError(f"command line: --config.{unknown(name, known)}")

@@ -5,6 +5,7 @@ import json
 import pytest
 import small
 
+from dinogrl_jax.interface.command_line import config_of
 from dinogrl_jax.interface.config_files import read_config, run_of
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.training.run_folder import run_folder
@@ -33,6 +34,14 @@ def test_a_run_is_a_configuration(tmp_path):
         assert read_config(str(name)) == config
         assert run_of(str(name)) == str(tmp_path / "run")
     assert run_of(small.PATH) == "runs/small"
+
+
+def test_a_file_with_changes():
+    made = config_of(small.PATH, ["--config.seed=3", "--config.data.root=~/x"])
+    assert made.seed == 3 and made.data.root.endswith("/x") and made.data.root[0] != "~"
+    for words in (["--config.sed=3"], ["--config.seed=-3"]):
+        with pytest.raises(InputError, match="seed"):
+            config_of(small.PATH, words)
 
 
 def test_an_argument_behind_a_colon(tmp_path):

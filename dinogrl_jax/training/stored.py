@@ -11,6 +11,7 @@ from dinogrl_jax.interface.checks import DECLARED, complete_config
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import read_json
 from dinogrl_jax.training import checkpoint
+from dinogrl_jax.weights import folders
 
 
 class StoredModel(NamedTuple):
@@ -46,19 +47,34 @@ def manager_and_step(place: str | Path, which: str) -> tuple[ocp.CheckpointManag
 
 
 def content_digest(place: str) -> str:
-    """SHA-256 of a file, or of the fingerprints of a stored model's weights.
+    """SHA-256 of a file, of a folder's files, or of the fingerprints of a stored model's weights.
 
-    Raises InputError where neither is there.
+    Raises InputError where none of them is there.
     """
     path = Path(place)
+    if files := files_in_folder(path):
+        return hashlib.sha256("".join(map(file_digest, files)).encode()).hexdigest()
     if path.is_dir():
         manager, which = manager_and_step(path, "best")
         with contextlib.closing(manager):
             step = checkpoint.chosen_step(manager, which)
             content = read_json(Path(manager.directory, str(step), "metadata", "metadata"))
         return checkpoint.digest(content["content"]["fingerprints"]["variables"])
+    return file_digest(path)
+
+
+def files_in_folder(path: Path) -> list[Path]:
+    """Of a folder of published weights, or of its index; none where it is neither."""
+    if path.name.endswith(folders.INDEX):
+        return folders.files_of_weights(path)
+    stored = not path.is_dir() or any(path.glob("*/metadata"))
+    return folders.files_of_weights(path) if not stored and folders.weights_in_folder(path) else []
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file; InputError where it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"{place}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error

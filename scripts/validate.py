@@ -12,8 +12,7 @@ line.
 import argparse
 from pathlib import Path
 
-from absl import flags as absl_flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from dinogrl_jax.config import shared
 from dinogrl_jax.data.checks.frame_files import FRAME_CHECKS
@@ -21,6 +20,7 @@ from dinogrl_jax.data.checks.usable import demands
 from dinogrl_jax.data.datasets import DATASETS
 from dinogrl_jax.data.problems import MAX_SHOWN
 from dinogrl_jax.data.validation import validate
+from dinogrl_jax.interface.command_line import config_of
 from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import write_json
 from dinogrl_jax.retrieval.protocols import filters_cameras, protocol_rule
@@ -72,13 +72,7 @@ def configuration(file: str | None, dataset: str | None, settings: list[str]) ->
         config = ConfigDict(shared())
         config.update_from_flattened_dict(CHANGES.get(dataset, {}))
         return config
-    values = absl_flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    try:
-        values(["validate.py", f"--config={file}", *settings])
-        return values.config
-    except (absl_flags.Error, AttributeError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"command line: {' '.join(str(error).split())}") from error
+    return config_of(file, settings)
 
 
 def main() -> int:

@@ -183,10 +183,9 @@ def test_frames_that_a_list_discards_are_counted_apart(tree, tmp_path):
 def test_the_script_asks_with_the_settings_of_a_configuration(tmp_path):
     root = written(tmp_path, lines(), short_ones)
     (tmp_path / "c.py").write_text(
-        "from ml_collections import ConfigDict\n"
-        "from dinogrl_jax.config import shared\n"
+        "from dinogrl_jax.methods import default\n"
         "def get_config():\n"
-        "    config = ConfigDict(shared())\n"
+        "    config = default('dinogrl')\n"
         "    config.data.dataset, config.data.identities_per_batch = 'manifest', 2\n"
         "    config.evaluation.camera_filter = 'off'\n"
         "    return config\n"

@@ -3,10 +3,10 @@
     python tests/scale.py 1:1,4:2,1:1=FOLDER [ADDRESS COUNT INDEX]
 
 trains on one device, then on four of which two share a copy, and prints for each mesh the losses,
-the figures of an embedding and what the devices send each other, as a line of JSON; what
-tests/training/test_scale.py compares. With a FOLDER, the run saves there after ten steps, or continues what
-another has saved. In float64: in float32 a difference of rounding grows tenfold in five steps, and
-hides mistakes.
+the figures of an embedding and what the devices send each other, as a line of JSON, which
+tests/training/test_scale.py compares. With a FOLDER, the run saves there after ten steps, or goes
+on with what another has saved. In float64: in float32 a difference of rounding grows tenfold in
+five steps, and hides mistakes.
 """
 
 import json

@@ -85,7 +85,7 @@ def started_together(environment: Mapping[str, str]) -> int:
 
 def _count(environment: Mapping[str, str], name: str) -> int:
     text = environment.get(name, "")
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isdecimal() else 0
 
 
 def _checked_address(config: ConfigDict) -> tuple[str, int]:
@@ -93,7 +93,7 @@ def _checked_address(config: ConfigDict) -> tuple[str, int]:
     if not 0 <= config.index < config.count:
         raise InputError(f"hosts.index = {config.index}: it has to be in 0…{config.count - 1}")
     host, _, port = config.coordinator.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise InputError(
             f"hosts.coordinator = {config.coordinator!r}: it has to be host:port, of the process "
             "with index 0, with a port up to 65535"

@@ -270,7 +270,7 @@ def chosen_step(manager: ocp.CheckpointManager, which: str) -> int:
         return best["step"] if best else last
     if which == "last":
         return last
-    if which.isdigit() and int(which) in manager.all_steps():
+    if which.isdecimal() and int(which) in manager.all_steps():
         return int(which)
     steps = ", ".join(str(step) for step in sorted(manager.all_steps()))
     raise InputError(f"{manager.directory}: no checkpoint {which!r}; there is best, last, {steps}")

@@ -17,6 +17,7 @@ from dinogrl_jax.data.pipeline import Batches, sweep_batches, training_batches
 from dinogrl_jax.data.problems import Notes
 from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.devices import hosts, memory, sharding
+from dinogrl_jax.interface.checks import checked_config
 from dinogrl_jax.interface.files import write_json
 from dinogrl_jax.interface.locks import lock
 from dinogrl_jax.interface.progress import recorded
@@ -46,24 +47,23 @@ def train(config: ConfigDict, folder: str | Path) -> dict | None:
 
     Raises InputError for settings, data and files that cannot be used.
     """
+    config = checked_config(config)
     method = methods.named(config.method)
+    mesh = sharding.device_mesh(config.mesh.fsdp)
+    sharding.check_batch(config, mesh)
     train_set, test_set, lines = usable_sets(config)
     if method.NEEDS_CAMERAS:
         tracklets.check_cameras(train_set, method.TITLE)
     label_of = tracklets.labels(train_set)
     facts = Facts(len(label_of), tracklets.cameras(train_set))
-    embedding.direction_and_figure(config.evaluation.best)
-    mesh = sharding.device_mesh(config.mesh.fsdp)
-    sharding.check_batch(config, mesh)
     setup = Setup(method, method.Model(config, facts), config, mesh)
-    path = Path(folder).absolute()
+    path = Path(folder).expanduser().absolute()
     with contextlib.ExitStack() as stack:
         if hosts.first():
             stack.enter_context(lock(path))
             stack.enter_context(recorded(path / "log.txt"))
         stack.enter_context(memory.shortage_named(WHERE_MEMORY_GOES))
-        print(*lines, sep="\n")
-        return trained(setup, train_set, label_of, test_set, path)
+        return trained(setup, train_set, label_of, test_set, path, lines)
 
 
 def usable_sets(config: ConfigDict) -> tuple[list[Tracklet], list[Tracklet], list[str]]:
@@ -85,10 +85,13 @@ def trained(
     label_of: Mapping[int | str, int],
     test_set: Sequence[Tracklet],
     folder: Path,
+    lines: Sequence[str],
 ) -> dict | None:
-    """The training itself, in a folder that is held, as `train`."""
+    """The training itself, in a folder that is held, as `train`; lines: to say first."""
     config, mesh = setup.config, setup.mesh
     path, manager = run_folder(folder, config)
+    for line in lines:
+        print(line)
     metadata = checkpoint.Metadata(config, list(label_of), list(tracklets.cameras(train_set)))
     state, metadata = state_to_train(setup, metadata, manager)
     memory.give_back()

@@ -92,7 +92,7 @@ def test_another_batch_is_not_compared(found):
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("--compare", "{}/none.json"), "none.json cannot be read as JSON"),
+        (("--compare", "{}/none.json"), "none.json cannot be read"),
         (("--compare", "{}/list.json"), "list.json was not written by --out"),
         (("--out", "{}/none/found.json"), "there is no folder"),
     ],

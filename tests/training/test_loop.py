@@ -17,6 +17,7 @@ from kill import saved
 from PIL import Image
 
 from dinogrl_jax import methods
+from dinogrl_jax.interface.checks import DECLARED
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.locks import lock
 from dinogrl_jax.methods.contract import Group, Made, Sweep, no_sweep
@@ -94,6 +95,7 @@ def manifest(tmp_path_factory):
 def config(manifest, monkeypatch):
     """Four epochs of two steps; an evaluation and a checkpoint after every second epoch."""
     monkeypatch.setitem(methods.METHODS, "colour", COLOUR)
+    monkeypatch.setitem(DECLARED, "colour", methods.declaration("colour"))
     monkeypatch.setattr(COLOUR, "signalled_at", None)
     made = methods.default("colour")
     made.data.update(dataset="manifest", root=str(manifest), height=8, width=4, workers=0)
@@ -240,6 +242,23 @@ def test_an_error_is_in_the_log(config, tmp_path, monkeypatch):
         loop.train(config, tmp_path / "run")
     last = (tmp_path / "run" / "log.txt").read_text().splitlines()[-1]
     assert last.endswith("error: the test set is broken")
+
+
+def test_what_cannot_be_trained_with_is_refused_before_anything_is_written(config, tmp_path):
+    """Kind A, and settings in a notebook: each one line, and no folder."""
+    for name, value, said in [
+        ("data.frames", -1, "data.frames = -1"),
+        ("mesh.fsdp", 3, "mesh.fsdp = 3"),
+        ("evaluation.camera_filter", "of", "evaluation.camera_filter = 'of'"),
+        ("data.identities_per_batch", 4, "fewer than a batch's 4"),
+        ("data.minimum_frames", 3, "data.minimum_frames = 3"),
+    ]:
+        changed = config.copy_and_resolve_references()
+        changed.update_from_flattened_dict({name: value})
+        with pytest.raises(InputError, match=re.escape(said)) as caught:
+            loop.train(changed, tmp_path / "run")
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "run").exists()
 
 
 def test_a_method_without_passes_trains_alike(config, tmp_path, monkeypatch):

@@ -115,6 +115,7 @@ DATA = {
         "in training, at one that cannot be read; a neighbour stands in and is counted",
         one_of("stop", "neighbour"),
     ),
+    "exif_rotation": Setting(False, "turn frames as their EXIF orientation says, as viewers do"),
     "workers": Setting(
         2, "loader processes; 0 loads in threads of the training process", between(0, 1024)
     ),

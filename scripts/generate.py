@@ -6,18 +6,19 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax.config import shared
 from dinogrl_jax.data.walkers.synthetic import contact_sheet, generate
+from dinogrl_jax.interface.arguments import Parser, path, whole_number
 from dinogrl_jax.interface.errors import run
 
 
 def flags() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", required=True, help="folder to make; it must not exist")
+    parser = Parser(__doc__)
+    parser.add_argument("--out", type=path, required=True, help="folder to make; it must not exist")
     for name, value in ConfigDict(shared()["data"]).synthetic.items():
         option = "--" + name.replace("_", "-")
-        parser.add_argument(option, type=int, default=value, help=f"default {value}")
+        parser.add_argument(option, type=whole_number(0), default=value, help=f"default {value}")
     parser.add_argument("--silhouettes", action="store_true", help="write PNG masks as well")
-    parser.add_argument("--workers", type=int, default=2, help="processes, default 2")
-    parser.add_argument("--picture", help="file for a contact sheet of the data set")
+    parser.add_argument("--workers", type=whole_number(0), default=2, help="processes, default 2")
+    parser.add_argument("--picture", type=path, help="file for a contact sheet of the data set")
     return parser.parse_args()
 
 

@@ -17,27 +17,36 @@ from dinogrl_jax.config import shared
 from dinogrl_jax.data.datasets import DATASETS
 from dinogrl_jax.data.preparation import Encoding, prepare
 from dinogrl_jax.data.readers import prepared
+from dinogrl_jax.interface.arguments import Parser, path, whole_number
 from dinogrl_jax.interface.errors import InputError, run
 
 
 def flags() -> argparse.Namespace:
     data = ConfigDict(shared()["data"])
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--dataset", choices=sorted(DATASETS), default=data.dataset)
-    parser.add_argument("--root", help="the data set's folder; of a manifest the file")
-    parser.add_argument("--out", help="folder to make, or to continue")
-    parser.add_argument("--verify", metavar="DIR", help="only compare checksums of a folder")
+    parser.add_argument("--root", type=path, help="the data set's folder; of a manifest the file")
+    parser.add_argument("--out", type=path, help="folder to make, or to continue")
+    parser.add_argument(
+        "--verify", type=path, metavar="DIR", help="only compare checksums of a folder"
+    )
     parser.add_argument("--encode", choices=("original", "jpeg", "png"), default="original")
-    parser.add_argument("--height", type=int, default=data.height, help="pixels, with --encode")
-    parser.add_argument("--width", type=int, default=data.width, help="pixels, with --encode")
-    parser.add_argument("--quality", type=int, default=95, help="of --encode jpeg, default 95")
+    parser.add_argument(
+        "--height", type=whole_number(1), default=data.height, help="pixels, with --encode"
+    )
+    parser.add_argument(
+        "--width", type=whole_number(1), default=data.width, help="pixels, with --encode"
+    )
+    parser.add_argument(
+        "--quality", type=whole_number(1), default=95, help="of --encode jpeg, default 95"
+    )
     parser.add_argument("--exif-rotation", action="store_true", help="with --encode: see config.py")
     parser.add_argument("--auxiliary", action="store_true", help="bupt: see config.py")
     parser.add_argument("--fake-infrared", action="store_true", help="bupt: see config.py")
-    parser.add_argument("--frames-per-shard", type=int, default=16384, help="default 16384")
-    parser.add_argument("--workers", type=int, default=2, help="processes, default 2")
+    parser.add_argument(
+        "--frames-per-shard", type=whole_number(1), default=16384, help="default 16384"
+    )
+    parser.add_argument("--workers", type=whole_number(0), default=2, help="processes, default 2")
     return parser.parse_args()
 
 

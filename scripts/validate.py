@@ -20,6 +20,7 @@ from dinogrl_jax.data.checks.usable import demands
 from dinogrl_jax.data.datasets import DATASETS
 from dinogrl_jax.data.problems import MAX_SHOWN
 from dinogrl_jax.data.validation import validate
+from dinogrl_jax.interface.arguments import Parser, path, whole_number
 from dinogrl_jax.interface.command_line import config_of
 from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import write_json
@@ -34,21 +35,23 @@ SETTINGS = {"identities": "identities_per_batch"}  # of options with other names
 
 def flags() -> tuple[argparse.Namespace, ConfigDict]:
     """The options, and the configuration with what they change in it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--config", type=path, help="file with get_config(); --config.section.key=value"
     )
-    parser.add_argument("--config", help="file with get_config(); --config.section.key=value")
     parser.add_argument("--dataset", choices=sorted(DATASETS), help="default vcm")
-    parser.add_argument("--root", help="the data set's folder; the manifest")
-    parser.add_argument("--json", help="file for the report")
+    parser.add_argument("--root", type=path, help="the data set's folder; the manifest")
+    parser.add_argument("--json", type=path, help="file for the report")
     parser.add_argument(
         "--frames", choices=FRAME_CHECKS, default="decode", help="how to look at them"
     )
-    parser.add_argument("--workers", type=int, default=2, help="processes, default 2")
-    parser.add_argument("--minimum-frames", type=int, help="default: as training with the settings")
-    parser.add_argument("--identities", type=int, help="in a batch")
-    parser.add_argument("--discard-train", help="file of frames to leave out")
-    parser.add_argument("--discard-test")
+    parser.add_argument("--workers", type=whole_number(0), default=2, help="processes, default 2")
+    parser.add_argument(
+        "--minimum-frames", type=whole_number(0), help="default: as training with the settings"
+    )
+    parser.add_argument("--identities", type=whole_number(1), help="in a batch")
+    parser.add_argument("--discard-train", type=path, help="file of frames to leave out")
+    parser.add_argument("--discard-test", type=path)
     for name in SWITCHES:
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, action="store_true", default=None, help="see config.py")

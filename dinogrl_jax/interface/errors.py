@@ -8,6 +8,8 @@ from typing import Any
 
 from absl import logging
 
+from dinogrl_jax.interface.text import printable
+
 NOT_WRITABLE = {
     getattr(errno, name)
     for name in ("EACCES", "EDQUOT", "EFBIG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
@@ -56,10 +58,10 @@ def run(main: Callable[[], int | None]) -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
     except OSError as error:
         if error.errno not in NOT_WRITABLE:
             raise
-        where = error.filename or "a file"
+        where = printable(error.filename or "a file")
         print(f"error: {where} cannot be written: {error.strerror}", file=sys.stderr)
     sys.exit(2)

@@ -37,8 +37,8 @@ def check_devices() -> None:
     """Raise InputError where JAX finds none, as with a misspelt or missing platform."""
     try:
         jax.devices()
-    except RuntimeError as error:
-        reason = str(error).partition("\n")[0][:200]
+    except (RuntimeError, AssertionError) as error:  # one of CUDA has no text
+        reason = str(error).partition("\n")[0][:200] or "no platform can be used"
         asked = os.environ.get("JAX_PLATFORMS")
         cure = f"JAX_PLATFORMS is {asked!r}, correct or unset it" if asked else "install jax anew"
         raise InputError(f"JAX finds no devices ({reason}): {cure}") from error

@@ -20,6 +20,6 @@ def by_steps(config: ConfigDict, steps_per_epoch: int) -> Callable:
         share = jnp.minimum(epoch / config.warmup_epochs, 1.0) if config.warmup_epochs else 1.0
         factor = config.warmup_factor * (1 - share) + share
         decays = sum(jnp.where(epoch >= start, 1, 0) for start in config.decay_epochs)
-        return config.learning_rate * factor * config.decay_factor**decays
+        return jnp.asarray(config.learning_rate * factor * config.decay_factor**decays)
 
     return rate

@@ -22,8 +22,8 @@ class Interruption:
         self.requested = False
 
     def __enter__(self) -> "Interruption":
-        ignored = {n for n in self.SIGNALS if signal.getsignal(n) == signal.SIG_IGN}
-        heard = [number for number in self.SIGNALS if number not in ignored]
+        without_terminal = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        heard = [n for n in self.SIGNALS if n != signal.SIGHUP or not without_terminal]
         self.previous = {number: signal.signal(number, self._note) for number in heard}
         return self
 

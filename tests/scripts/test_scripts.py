@@ -99,7 +99,9 @@ def test_a_run_is_evaluated_and_continued_elsewhere(trained, tmp_path):
     assert {key: again[key] for key in again.keys() & best.keys()} == {
         key: best[key] for key in again.keys() & best.keys()
     }
-    changes = ("train.epochs=4", "evaluation.distance=cosine", f"data.root={home}/people")
+    own = small.get_config().evaluation.distance
+    other = next(name for name in ("cosine", "part_euclidean") if name != own)
+    changes = ("train.epochs=4", f"evaluation.distance={other}", f"data.root={home}/people")
     done = script(
         "train.py",
         *("--config", moved / "config.json"),

@@ -30,6 +30,6 @@ def test_lowers_for_cuda(export, dtype):
 def test_no_product_of_a_float32_step_is_rounded():
     module = exported(exported_step, "float32").mlir_module()
     calls = re.findall(r"stablehlo\.(?:dot_general|convolution).*", module)
-    assert len(calls) > 50
+    assert len(calls) > 20  # of the smallest method there is, in small, 38
     # Those of gradients that are written out (custom_vjp) are traced after the model's call.
     assert [call for call in calls if "HIGHEST" not in call] == []

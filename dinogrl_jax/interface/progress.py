@@ -68,7 +68,7 @@ class Recorded:
     """
 
     def __init__(self, stream: TextIO, path: Path) -> None:
-        self.stream, self.path, self.line = stream, path, ""
+        self.stream, self.path, self.line, self.began = stream, path, "", False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -84,22 +84,23 @@ class Recorded:
         if lines := [f"{stamp} {line}\n" for line in lines]:
             with self.path.open("a", errors="backslashreplace") as file:
                 file.writelines(lines)
+            self.began = True
 
 
 @contextlib.contextmanager
 def recorded(path: Path) -> Iterator[None]:
     """What the block prints is also appended to a file, and the InputError that ends it.
 
-    The file is made by the first line; an error before that is not in it.
+    An error before the first line is not in it: that may be of a file which is another run's.
     """
     with (
-        contextlib.redirect_stdout(Recorded(sys.stdout, path)),
+        contextlib.redirect_stdout(Recorded(sys.stdout, path)) as output,
         contextlib.redirect_stderr(Recorded(sys.stderr, path)) as errors,
     ):
         try:
             yield
         except InputError as error:
-            if path.exists():
+            if output.began or errors.began:
                 with contextlib.suppress(OSError):
                     errors.append([f"error: {error}"])
             raise

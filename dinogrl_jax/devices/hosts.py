@@ -37,7 +37,7 @@ def connect(config: ConfigDict) -> None:
     if config.coordinator == "auto":
         together = started_together(os.environ)
         if together > 1:
-            _join(f"the other {together - 1} of {together} processes", num_processes=together)
+            _join(f"the other {together - 1} of {together} processes or more")
     elif config.coordinator:
         address = _checked_address(config)
         if config.index:

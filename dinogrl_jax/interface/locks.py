@@ -19,11 +19,11 @@ WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # fil
 def lock(folder: Path) -> Iterator[None]:
     """Hold a folder, which is made if need be; it ends with the process, however that ends.
 
-    A folder that was made and is still empty behind an error is removed again.
+    Folders that were made and are still empty behind an error are removed again.
 
     Raises InputError where another process holds it, naming that.
     """
-    new = next((path for path in (folder, *folder.parents) if path.exists()), None) != folder
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     file = _locked_file(folder)
     try:
@@ -31,9 +31,9 @@ def lock(folder: Path) -> Iterator[None]:
     finally:
         (folder / NAME).unlink(missing_ok=True)
         os.close(file)
-        if new:
-            with contextlib.suppress(OSError):  # there is something in it
-                folder.rmdir()
+        with contextlib.suppress(OSError):  # there is something in one
+            for path in new:
+                path.rmdir()
 
 
 def _locked_file(folder: Path) -> int:

@@ -5,9 +5,11 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from dinogrl_jax.interface.errors import InputError
+
+AGAIN = "\r\033[K"  # a terminal's line from its beginning, empty
 
 
 class Progress(contextlib.AbstractContextManager):
@@ -46,7 +48,7 @@ class Progress(contextlib.AbstractContextManager):
         left = duration((self.total - self.done) / max(rate, 1e-9))
         line = f"{self.what}: {self.done}/{self.total} {self.unit}  {rate:.1f}/s  {left} left"
         if sys.stderr.isatty():
-            print(f"\r\033[K{line}", end="\n" if last else "", file=sys.stderr, flush=True)
+            print(f"{AGAIN}{line}", end="\n" if last else "", file=sys.stderr, flush=True)
         elif not last:
             print(line, file=sys.stderr, flush=True)
 
@@ -62,19 +64,20 @@ def duration(seconds: float) -> str:
 
 
 class Recorded:
-    """A stream whose lines are also appended to a file, each with its time.
+    """A stream of text whose lines are also appended to a file, each with its time.
 
     Where the file cannot be written, the stream goes on without it.
     """
 
-    def __init__(self, stream: TextIO, path: Path) -> None:
+    def __init__(self, stream: Any, path: Path) -> None:
         self.stream, self.path, self.line, self.began = stream, path, "", False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        *lines, self.line = (self.line + text).split("\n")
+        # Of a line that a terminal shows again and again the last state counts.
+        *lines, self.line = (x.rpartition(AGAIN)[2] for x in (self.line + text).split("\n"))
         with contextlib.suppress(OSError):
             self.append(line for line in lines if line.strip())
         return self.stream.write(text)

@@ -156,6 +156,7 @@ def save_figures(manager: ocp.CheckpointManager, metadata: Metadata) -> None:
         content = {"figures": metadata.figures, "best": metadata.best}
         path = Path(manager.directory) / str(metadata.step) / FIGURES
         write_json(path, {"content": content, "digest": digest(content)})
+    hosts.together(f"figures of step {metadata.step}")  # which all read for the results
 
 
 @contextlib.contextmanager

@@ -44,9 +44,9 @@ def test_a_killed_process_holds_nothing(holder, tmp_path):
 
 
 def test_nothing_is_left_of_a_folder_that_was_refused(tmp_path):
-    with pytest.raises(KeyError), lock(tmp_path / "new"):
+    with pytest.raises(KeyError), lock(tmp_path / "new" / "run"):
         raise KeyError
-    assert not (tmp_path / "new").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_written_stays(tmp_path):

@@ -18,8 +18,8 @@ class Terminal(io.StringIO):
 def test_of_a_line_that_a_terminal_rewrites_the_last_state_is_kept(tmp_path, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", Recorded(terminal, tmp_path / "log.txt"))
-    with Progress("embedding", 3, "clips", interval=0) as progress:
-        progress.interval = 0
+    with Progress("embedding", 3, "clips") as progress:
+        progress.interval = -1.0  # every time
         for _ in range(3):
             progress.add()
     assert terminal.getvalue().count(AGAIN) == 4

@@ -3,7 +3,7 @@
 `configs/*.py` change values. Those of a method are in its folder, `methods/<name>/settings.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 
 from ml_collections import ConfigDict
@@ -262,15 +262,6 @@ KNOWN = {
 def shared() -> dict:
     """The values of the settings that every method has; a method changes them and adds its own."""
     return default_values(SETTINGS)
-
-
-def merged(settings: Mapping, changes: Mapping) -> dict:
-    """Settings with changes and additions, section by section."""
-    both = dict(settings)
-    for key, value in changes.items():
-        section = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
-        both[key] = merged(both[key], value) if section else value
-    return both
 
 
 def differences(

@@ -92,7 +92,9 @@ def starting_weights(config: ConfigDict) -> dict[str, StartingWeights]:
 
 
 def get_config() -> ConfigDict:
-    return ConfigDict(settings.merged(settings.shared(), OWN))
+    config = ConfigDict(settings.shared())
+    config.update(OWN)
+    return config
 
 
 def random_variables(config: ConfigDict, facts: Facts = FACTS) -> dict:

@@ -138,7 +138,7 @@ def training_batches(
         augment=transforms.Augment(**config.get("augment", {})),
         seed=config.seed,
         replace=lookup(BAD_FRAMES, data.bad_frames, "data.bad_frames"),
-        upright=data.get("exif_rotation", False),  # which older configurations have not
+        upright=data.exif_rotation,
     )
     return Batches(recipe, range(start_step, last), data.workers)
 
@@ -233,7 +233,7 @@ def one_by_one(
         rows += [clips[i : i + size] for i in range(0, len(clips), size)]
     own = process_rows(size, process_index, process_count)
     shape = data.frames, data.height, data.width
-    options["upright"] = data.get("exif_rotation", False)
+    options["upright"] = data.exif_rotation
     recipe = EvaluationRecipe(tracklets, rows, rule, size, own, shape, **options)
     return Batches(recipe, range(len(rows)), data.workers)
 

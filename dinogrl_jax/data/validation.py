@@ -80,7 +80,7 @@ def validate(
     found = usable_problems(train, test, asked, left_out)
     problems += [problem for problem in found if not (told and problem.kind == "spelling")]
     problems += repeated_frame_problems([*train, *test])
-    turns = config.get("exif_rotation", False)
+    turns = config.exif_rotation
     problems += frame_problems([*train, *test], frame_check, workers, turns)
     listed = len(train) + len(test) + len(left_out)
     totals = {"listed tracklets": listed, **dataset_totals(train, test)}

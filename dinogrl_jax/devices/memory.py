@@ -53,10 +53,11 @@ def available() -> int:
     with contextlib.suppress(OSError, ValueError):
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         bounds.append(1024 * int(lines["MemAvailable"].split()[0]))
-    with contextlib.suppress(OSError, ValueError):  # "max" is no number
+    with contextlib.suppress(OSError, ValueError, KeyError):  # "max" is no number
         group = Path("/sys/fs/cgroup")
         most, used = (int((group / f"memory.{x}").read_text()) for x in ("max", "current"))
-        bounds.append(most - used)
+        stat = dict(x.split() for x in (group / "memory.stat").read_text().splitlines())
+        bounds.append(most - used + int(stat["inactive_file"]))  # which the system drops
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
         pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -54,7 +54,10 @@ def checked_config(config: ConfigDict) -> ConfigDict:
 
 
 def complete_config(config: ConfigDict, declaration: Declaration) -> ConfigDict:
-    """A copy with the defaults of settings that it lacks, as one of an earlier version may."""
+    """A copy with the defaults of settings that it lacks, as one of an earlier version may.
+
+    Raises InputError where a value stands in the place of a section.
+    """
     config = config.copy_and_resolve_references()
     with config.unlocked():
         for name, setting in leaves(declaration):
@@ -64,6 +67,8 @@ def complete_config(config: ConfigDict, declaration: Declaration) -> ConfigDict:
                 if key not in within:
                     within[key] = ConfigDict()
                 within = within[key]
+                if not isinstance(within, ConfigDict):
+                    raise InputError(f"{'.'.join(sections)} has a value, not settings")
             if last not in within:
                 within[last] = setting.default
     return config

@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dinogrl_jax.interface.checks import expanded_path
-from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.interface.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]  # of the repository, whose configs/ may be named
@@ -70,18 +70,25 @@ def stored_config(path: Path) -> ConfigDict:
     config = content.get("config") if isinstance(content, dict) else None
     if not isinstance(config, dict):
         raise InputError(f"{path}: is no run's {STORED}")
-    return restored(config)
+    with errors_naming(path):
+        return restored(config)
 
 
 def restored(settings: Mapping) -> ConfigDict:
-    """A configuration that was stored as JSON: lists are tuples again."""
+    """A configuration that was stored as JSON: lists are tuples again.
+
+    Raises InputError, without the name of the file, for JSON that is none.
+    """
 
     def value(stored: Any) -> Any:
         if isinstance(stored, Mapping):
             return {key: value(one) for key, one in stored.items()}
         return tuple(stored) if isinstance(stored, list) else stored
 
-    return ConfigDict(value(settings))
+    try:
+        return ConfigDict(value(settings))
+    except (ValueError, TypeError) as error:  # a name with a dot, say
+        raise InputError(f"is no configuration ({error})") from error
 
 
 @contextlib.contextmanager

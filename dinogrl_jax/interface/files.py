@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +27,8 @@ def draft_of(path: Path) -> Iterator[Path]:
 
     Drafts that a process of this machine has left and that has ended are removed.
     """
-    start = f".{path.name}.{socket.gethostname()[:40]}-"
+    machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
+    start = f".{path.name}.{machine}-"
     draft = path.with_name(f"{start}{os.getpid()}")
     for name in _names_beside(path, start):
         if name == draft.name or not _is_alive(name.removeprefix(start)):

@@ -40,14 +40,18 @@ def _locked_file(folder: Path) -> int:
     """The descriptor of the file that is locked, and is the one of that name."""
     path = folder / NAME
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in WITHOUT_LOCKS:
                 raise _refusal(folder, file) from error
-        if path.exists() and path.stat().st_ino == os.fstat(file).st_ino:
-            break
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(file).st_ino:
+                break
         os.close(file)  # another process has removed it meanwhile
     os.truncate(file, 0)
     began = time.strftime("%Y-%m-%d %H:%M:%S")

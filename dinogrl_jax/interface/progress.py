@@ -66,7 +66,8 @@ def duration(seconds: float) -> str:
 class Recorded:
     """A stream of text whose lines are also appended to a file, each with its time.
 
-    Where the file cannot be written, the stream goes on without it.
+    Where the file cannot be written, the stream goes on without it; and the file without the
+    stream, whose terminal may have been closed.
     """
 
     def __init__(self, stream: Any, path: Path) -> None:
@@ -80,7 +81,13 @@ class Recorded:
         *lines, self.line = (x.rpartition(AGAIN)[2] for x in (self.line + text).split("\n"))
         with contextlib.suppress(OSError):
             self.append(line for line in lines if line.strip())
-        return self.stream.write(text)
+        with contextlib.suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self.stream.flush()
 
     def append(self, lines: Iterable[str]) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")

@@ -54,14 +54,16 @@ def k_reciprocal_distances(
         return np.asarray(weight * scaled[:queries, queries:] + (1 - weight) * jaccard)
 
 
-def check_memory(count: int, itemsize: int = 4) -> None:
-    """Raise InputError where re-ranking so many tracklets needs more memory than there is.
+def check_memory(count: int, itemsize: int) -> None:
+    """Raise InputError where re-ranking so many tracklets needs more memory than this machine has.
+
+    Of an accelerator's memory nothing is asked.
 
     It needs six arrays of all pairs: distances, twice, codes, before and after their mean, and what
     a compiled program puts aside. itemsize: bytes of a distance.
     """
     needed, there = 6 * itemsize * count**2, memory.available()
-    if needed > there:
+    if needed > there and jax.default_backend() == "cpu":
         raise InputError(
             f"re-ranking {count} tracklets takes about {needed / 2**30:.1f} GiB of memory, and "
             f"{there / 2**30:.1f} GiB are free: leave re-ranking out, or fewer tracklets in"

@@ -153,7 +153,7 @@ def _reranked_distances(
     direction: Direction, options: ScoringOptions, halves
 ) -> Float[np.ndarray, "q g"]:
     sets, everyone = direction[:2], slice(None)
-    check_memory(sum(len(x.rows) for x in sets))
+    check_memory(sum(len(x.rows) for x in sets), sets[0].embedding.dtype.itemsize)
     if options.rerank == "k_reciprocal":
         both = np.concatenate([x.take(everyone) for x in sets])
         matrix = distance_matrix(options.distance, both, both)

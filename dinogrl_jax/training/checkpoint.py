@@ -29,6 +29,7 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax import config
 from dinogrl_jax.devices import hosts
+from dinogrl_jax.interface.checks import DECLARED, complete_config
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import read_json, write_json
 from dinogrl_jax.methods.contract import Facts
@@ -191,12 +192,14 @@ def saved_metadata(manager: ocp.CheckpointManager, step: int) -> Metadata:
     Raises DamagedCheckpoint where that is not what was saved, InputError where it is of another
     layout.
     """
-    content = _content(manager, step)
+    content = content_of(manager, step)
     fields = {k: content[k] for k in Metadata._fields}
     figures = Path(manager.directory) / str(step) / FIGURES
     if figures.exists():
         fields |= _figures(manager, step, figures)
-    return Metadata(**{**fields, "config": config.restored(fields["config"])})
+    stored = config.restored(fields["config"])
+    fields["config"] = complete_config(stored, DECLARED.get(stored.get("method"), {}))
+    return Metadata(**fields)
 
 
 def _figures(manager: ocp.CheckpointManager, step: int, path: Path) -> dict:
@@ -248,7 +251,7 @@ def restored(manager: ocp.CheckpointManager, step: int, **items: Any) -> dict[st
 
     Raises DamagedCheckpoint where an array is not what was saved.
     """
-    expected = _content(manager, step)["fingerprints"]
+    expected = content_of(manager, step)["fingerprints"]
     args = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
     with _errors_as(partial(_damaged, manager, step)):
         composite = manager.restore(step, args=ocp.args.Composite(**args))
@@ -316,7 +319,12 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _content(manager: ocp.CheckpointManager, step: int) -> dict:
+def content_of(manager: ocp.CheckpointManager, step: int) -> dict:
+    """What a step says about itself, as JSON.
+
+    Raises DamagedCheckpoint where that is not what was saved, InputError where it is of another
+    layout or not there.
+    """
     if step not in manager.all_steps():
         raise InputError(f"{manager.directory}: no checkpoint of step {step}")
     with _errors_as(partial(_damaged, manager, step)):

@@ -1,5 +1,6 @@
 """Stopping a long run without losing its work."""
 
+import contextlib
 import signal
 
 STOPPED = 75  # exit status of a run that saved and wants to be continued (EX_TEMPFAIL)
@@ -36,4 +37,5 @@ class Interruption:
             raise KeyboardInterrupt
         self.requested = True
         name = signal.Signals(number).name
-        print(f"\n{name}: saving; Ctrl-C again stops at once", flush=True)
+        with contextlib.suppress(OSError, RuntimeError):  # no terminal any more; within a print
+            print(f"\n{name}: saving; Ctrl-C again stops at once", flush=True)

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from dinogrl_jax.devices import hosts
+from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import atomic_write
 from dinogrl_jax.interface.progress import duration
 from dinogrl_jax.methods.contract import Group
@@ -119,10 +120,10 @@ class TrainingLog:
                 keep_lines_to(self.folder / METRICS, self.first)
                 self.events = Events(self.folder / "tensorboard")
             yield self.events if self.writes else None
-        except OSError as error:
+        except (OSError, InputError) as error:
             self.writes = False
             print(
-                f"{self.folder}: scalars and pictures cannot be written ({error.strerror}); "
+                f"{self.folder}: scalars and pictures cannot be written ({error}); "
                 "the run goes on without them",
                 file=sys.stderr,
             )

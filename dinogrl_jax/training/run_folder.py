@@ -11,9 +11,9 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from dinogrl_jax.config import BY_CONTENT, FREE_ON_RESUME, differences, is_among, restored
-from dinogrl_jax.devices import sharding
+from dinogrl_jax.devices import hosts, sharding
 from dinogrl_jax.interface.checks import DECLARED, complete_config
-from dinogrl_jax.interface.errors import InputError, lookup
+from dinogrl_jax.interface.errors import InputError, errors_naming, lookup
 from dinogrl_jax.interface.files import read_json, write_json
 from dinogrl_jax.interface.settings import leaves, value_at
 from dinogrl_jax.training import checkpoint
@@ -37,18 +37,29 @@ BEFORE = ("log.txt",)  # what a run may write before its config.json
 def run_folder(folder: str | Path, config: ConfigDict) -> tuple[Path, ocp.CheckpointManager]:
     """The folder of a run, made if need be, and the manager of its checkpoints.
 
+    Raises InputError as `write_run_folder`, on the first process, for which the others wait.
+    """
+    path = Path(folder).absolute()
+    if hosts.first():
+        write_run_folder(path, config)
+    hosts.together("the run's folder")  # of one that is refused nobody writes anything
+    return path, checkpoint.open_folder(path / "checkpoints", create=True)
+
+
+def write_run_folder(path: Path, config: ConfigDict) -> None:
+    """Make the folder of a run, or look whether a run continues in it, and write its settings.
+
     Without a checkpoint it is not yet a run, and takes any settings.
 
     Raises InputError where the folder belongs to a run of another configuration or layout, and for
     a file of starting weights that is not there.
     """
-    path = Path(folder).absolute()
     settings, digests = path / "config.json", {}
     if settings.exists():
         trained, digests = saved_config(path), saved_digests(path)
         if has_checkpoint(path):
             same, other = compared_files(config, trained, digests)
-            check_same(config, trained, folder, (*FREE_ON_RESUME, *same), other)
+            check_same(config, trained, path, (*FREE_ON_RESUME, *same), other)
     elif path.exists() and any(x.name not in BEFORE and x.name[0] != "." for x in path.iterdir()):
         # hidden: a lock, and drafts of a run that was killed while it wrote its first file
         raise InputError(f"{path} is not empty and holds no run: choose another --workdir")
@@ -57,7 +68,6 @@ def run_folder(folder: str | Path, config: ConfigDict) -> tuple[Path, ocp.Checkp
     path.mkdir(parents=True, exist_ok=True)
     about = {"layout": checkpoint.LAYOUT, "versions": checkpoint.versions(), "files": digests}
     write_json(settings, {**about, "config": config.to_dict()})
-    return path, checkpoint.open_folder(path / "checkpoints", create=True)
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -78,8 +88,9 @@ def saved_config(folder: Path) -> ConfigDict:
     checkpoint.check_layout(content, folder)
     if not isinstance(content.get("config"), dict):
         raise InputError(f"{folder}/config.json has lost its settings: restore it")
-    config = restored(content["config"])
-    return complete_config(config, DECLARED.get(config.get("method"), {}))
+    with errors_naming(folder / "config.json"):
+        config = restored(content["config"])
+        return complete_config(config, DECLARED.get(config.get("method"), {}))
 
 
 def saved_digests(folder: Path) -> dict[str, str]:

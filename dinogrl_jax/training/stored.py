@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import orbax.checkpoint as ocp
 
-from dinogrl_jax.interface.checks import DECLARED, complete_config
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.interface.files import read_json
+from dinogrl_jax.interface.files import open_file
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.weights import folders
 
@@ -31,8 +30,6 @@ def stored_model(place: str | Path, which: str) -> StoredModel:
     folder = Path(manager.directory)
     inside = folder.name == "checkpoints" and (folder.parent / "config.json").exists()
     metadata = checkpoint.model_metadata(manager, which)
-    declaration = DECLARED.get(metadata.config.get("method"), {})
-    metadata = metadata._replace(config=complete_config(metadata.config, declaration))
     return StoredModel(manager, metadata, folder.parent if inside else folder)
 
 
@@ -58,8 +55,8 @@ def content_digest(place: str) -> str:
         manager, which = manager_and_step(path, "best")
         with contextlib.closing(manager):
             step = checkpoint.chosen_step(manager, which)
-            content = read_json(Path(manager.directory, str(step), "metadata", "metadata"))
-        return checkpoint.digest(content["content"]["fingerprints"]["variables"])
+            content = checkpoint.content_of(manager, step)
+        return checkpoint.digest(content["fingerprints"]["variables"])
     return file_digest(path)
 
 
@@ -74,7 +71,7 @@ def files_in_folder(path: Path) -> list[Path]:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file; InputError where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error

@@ -39,7 +39,7 @@ class Report(NamedTuple):
 class ConversionError(InputError):
     """Everything that is wrong with a conversion; `problems` are pairs of key or path and reason.
 
-    The message has one line for all keys of one reason, the first behind the name. found: what the
+    The message says a reason once for all keys that it is of. found: what the
     file holds instead, if that is known.
     """
 
@@ -53,7 +53,7 @@ class ConversionError(InputError):
         if len(lines) > LONGEST_LIST:
             lines[LONGEST_LIST:] = [f"and {len(lines) - LONGEST_LIST} more reasons"]
         found = f"it holds {found}; " if found else ""
-        super().__init__(f"{name}: cannot be converted: {found}" + "\n  ".join(lines))
+        super().__init__(f"{name}: cannot be converted: {found}" + "; ".join(lines))
 
 
 class _Problem(Exception):

@@ -1,9 +1,9 @@
 """Folders of weights as the Hugging Face Hub has them: one file, or an index and its shards."""
 
-import json
 from pathlib import Path
 
 from dinogrl_jax.interface.errors import InputError, errors_naming
+from dinogrl_jax.interface.files import read_json
 from dinogrl_jax.weights.torch_types import LARGEST_HEADER, printable
 
 INDEX = ".index.json"
@@ -65,17 +65,13 @@ def shards_of_index(index: Path) -> dict[str, list[str]]:
 
     Raises InputError where it is no index, or lists what is no file beside it.
     """
-    if index.stat().st_size > LARGEST_HEADER:
-        raise InputError(f"has {index.stat().st_size} bytes, too many for an index")
     try:
-        places = json.loads(index.read_bytes())["weight_map"]
-        pairs = [(str(file), str(key)) for key, file in places.items()]
-    except Exception as error:  # of any kind, RecursionError among them
-        raise InputError(
-            "is no index of weights: it has no weight_map from keys to files"
-        ) from error
+        places = read_json(index, {"weight_map": {...: str}}, LARGEST_HEADER)["weight_map"]
+    except InputError as error:
+        reason = str(error).removeprefix(f"{index} ")
+        raise InputError(f"is no index of weights, from keys to files ({reason})") from error
     shards: dict[str, list[str]] = {}
-    for file, key in pairs:
+    for key, file in places.items():
         shards.setdefault(file, []).append(key)
     wrong = [file for file in shards if Path(file).name != file or file.endswith(".json")]
     if wrong:

@@ -31,10 +31,13 @@ class Stream(io.BytesIO):
     left = MOST_READS
 
     def read(self, *size):
-        self.left -= 1
+        self.spend(1)
+        return super().read(*size)
+
+    def spend(self, count: int) -> None:
+        self.left -= count
         if self.left < 0:
             raise InputError(f"data.pkl holds too many objects; {ONLY_TENSORS}")
-        return super().read(*size)
 
 
 class _NoName:
@@ -126,7 +129,7 @@ ACTING = set(
     "xmlrpc zipimport".split()
 )
 OPCODES = (
-    "PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL BINPERSID NONE NEWTRUE NEWFALSE BININT BININT1 "
+    "PROTO STOP MARK GLOBAL STACK_GLOBAL BINPERSID NONE NEWTRUE NEWFALSE BININT BININT1 "
     "BININT2 LONG1 BINFLOAT BINSTRING SHORT_BINSTRING BINUNICODE SHORT_BINUNICODE BINBYTES "
     "SHORT_BINBYTES EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST EMPTY_DICT BINGET "
     "LONG_BINGET BINPUT LONG_BINPUT MEMOIZE"
@@ -149,6 +152,7 @@ class Unpickler(pickle._Unpickler):
 
     def __init__(self, stream: Stream):
         super().__init__(stream, encoding="latin1")  # of the strings of Python 2
+        self.stream = stream
         self.storages: dict[str, Storage] = {}
 
     def find_class(self, module, name):
@@ -177,11 +181,16 @@ class Unpickler(pickle._Unpickler):
         arguments = self.stack.pop()
         called = self.stack[-1]
         if isinstance(called, types.FunctionType):  # only GLOBALS brings functions
+            # A list that is there once can be gone through again and again.
+            self.stream.spend(len(arguments) + sum(len(x) for x in arguments if type(x) is list))
             self.stack[-1] = called(*arguments)
         elif not isinstance(called, Nothing):
             raise pickle.UnpicklingError("calls what is no function")
         elif not _is_class(called.name):
             raise InputError(foreign_name(called))
+
+    def load_frame(self):
+        self.read(8)  # what is in a frame is read, and counted, as what is in none
 
     def load_newobj(self):
         self.stack.pop()
@@ -233,6 +242,7 @@ class Unpickler(pickle._Unpickler):
             _set(self.stack[-1], key, value)
 
     dispatch |= {
+        ord(pickle.FRAME): load_frame,
         ord(pickle.REDUCE): load_reduce,
         ord(pickle.NEWOBJ): load_newobj,
         ord(pickle.NEWOBJ_EX): load_newobj_ex,

@@ -5,10 +5,12 @@ import json
 import pytest
 import small
 
+from dinogrl_jax.interface import checks
 from dinogrl_jax.interface.command_line import config_of
 from dinogrl_jax.interface.config_files import read_config, run_of
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.training.run_folder import run_folder
+from dinogrl_jax.training import checkpoint
+from dinogrl_jax.training.run_folder import run_folder, saved_config
 
 SMALL = "from tests.small import get_config as small\n\n\n"
 
@@ -86,3 +88,16 @@ def test_json_of_something_else(content, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="is no run's config.json"):
         read_config(str(tmp_path / "config.json"))
+
+
+@pytest.mark.parametrize("config", ["a.b", "data", "data/synthetic"])
+def test_a_runs_settings_that_were_damaged_are_one_line(config, tmp_path):
+    path = tmp_path / "config.json"
+    settings = small.get_config().to_dict()
+    section, _, name = config.rpartition("/")
+    (settings[section] if section else settings)[name] = 3
+    path.write_text(json.dumps({"layout": checkpoint.LAYOUT, "config": settings}))
+    with pytest.raises(InputError):
+        checks.checked_config(read_config(str(path)))
+    with pytest.raises(InputError):
+        saved_config(tmp_path)

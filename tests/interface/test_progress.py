@@ -45,3 +45,19 @@ def test_lines_of_both_streams_and_the_error_are_kept(tmp_path, capsys):
     said = [line.split(" ", 2)[2] for line in path.read_text().splitlines()]
     assert said == ["one", "two", "three", "error: four"]
     assert capsys.readouterr().out == "one\n\ntwo\n"
+
+
+class Closed(io.StringIO):
+    """A terminal that somebody has closed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+    def flush(self) -> None:
+        self.write("")
+
+
+def test_a_closed_terminal_ends_nothing(tmp_path):
+    stream = Recorded(Closed(), tmp_path / "log.txt")
+    print("saved", file=stream, flush=True)
+    assert (tmp_path / "log.txt").read_text().endswith(" saved\n")

@@ -90,6 +90,6 @@ def test_bad_input(queries, k1, k2):
 def test_what_cannot_fit_is_said_before(monkeypatch):
     """Kind H: out of memory."""
     monkeypatch.setattr(memory, "available", lambda: 2**30)
-    check_memory(6_000)
+    check_memory(6_000, 4)
     with pytest.raises(InputError, match="re-ranking 7000 tracklets takes about 1.1 GiB"):
-        check_memory(7_000)
+        check_memory(7_000, 4)

@@ -31,3 +31,13 @@ def test_a_second_ctrl_c_stops_at_once():
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.requested
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_closed_terminal_stops_as_it_should(monkeypatch):
+    def closed(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("builtins.print", closed)
+    with Interruption() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.requested

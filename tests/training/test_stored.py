@@ -1,6 +1,7 @@
 """Files that decide a run are compared by what is in them, wherever they lie."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -40,3 +41,11 @@ def test_a_file_is_what_it_holds(tmp_path):
         content_digest(str(tmp_path / "nowhere"))
     with pytest.raises(InputError):
         content_digest(str(tmp_path))  # a folder without weights or checkpoints
+
+
+def test_an_index_that_is_gone_or_a_fifo_is_refused(tmp_path):
+    with pytest.raises(InputError, match=f"{NAME}.index.json"):
+        content_digest(str(tmp_path / f"{NAME}.index.json"))
+    os.mkfifo(tmp_path / "weights.pth")
+    with pytest.raises(InputError, match="weights.pth is a FIFO, not a file"):
+        content_digest(str(tmp_path / "weights.pth"))

@@ -136,7 +136,8 @@ FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safete
         (lambda f: shutil.copy(f / FIRST, f / SECOND), f"{SECOND}: lacks .* the index promises"),
         (lambda f: changed_index(f, lambda i: "[" * 100_000), "no index of weights"),
         (lambda f: changed_index(f, lambda i: "[]"), "no index of weights"),
-        (lambda f: changed_index(f, lambda i: '{"weight_map": {"a": 1}}'), "files are missing"),
+        (lambda f: changed_index(f, lambda i: '{"weight_map": {"a": 1}}'), "not text"),
+        (lambda f: changed_index(f, lambda i: '{"weight_map": {"a": "b"}}'), "files are missing"),
         (
             lambda f: changed_index(f, lambda i: i["weight_map"].update(a="../old.pth")),
             "lists ../old.pth, which is no file beside it",

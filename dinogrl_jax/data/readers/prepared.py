@@ -62,7 +62,7 @@ def read_splits(
                 f"{config.root} was prepared with data.{name} = {about['settings'][name]}: "
                 "prepare it again, or change the setting"
             )
-    encoding, turned = about["encoding"], config.get("exif_rotation", False)
+    encoding, turned = about["encoding"], config.exif_rotation
     if encoding["kind"] != "original" and encoding.get("exif_rotation", False) != turned:
         raise InputError(
             f"{config.root} was encoded with data.exif_rotation = {not turned}: "

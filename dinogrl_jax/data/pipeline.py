@@ -8,12 +8,8 @@ import contextlib
 import functools
 import logging
 import math
-import mmap
-import os
 import shutil
 import sys
-import tempfile
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -23,7 +19,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from dinogrl_jax.data import sampling, transforms
+from dinogrl_jax.data import sampling, shared_memory, transforms
 from dinogrl_jax.data.batches import (
     Batch,
     EvaluationBatch,
@@ -39,7 +35,17 @@ Recipe = TrainingRecipe | EvaluationRecipe
 THREADS = 2  # that make batches in the training process, where no worker does
 BATCHES_IN_FLIGHT = 4  # of a worker: in the making, in two queues, in the parent's hands
 
+KILLED = "Worker process was terminated unexpectedly"  # grain's words
+OUT_OF_MEMORY = (
+    "a process of data.workers was killed, as it happens where memory is short: lower data.workers "
+    "or data.identities_per_batch"
+)
+
 logger = logging.getLogger(__name__)
+
+
+class BadBatch(InputError):
+    """A batch cannot be made; whoever wanted it can keep what it has so far."""
 
 
 class Batches(Iterator, contextlib.AbstractContextManager):
@@ -57,13 +63,14 @@ class Batches(Iterator, contextlib.AbstractContextManager):
         self.recipe, self.length = recipe, len(indices)
         self.shape = recipe.frames_shape
         self.replaced: Counter[str] = Counter()
-        self.folder = None
-        if workers:
-            self.folder = shared_folder(BATCHES_IN_FLIGHT * workers * 4 * math.prod(self.shape))
-        name = self.folder.name if workers else ""
+        self.folder, name = None, ""
+        if workers := min(workers, self.length):
+            files = min(BATCHES_IN_FLIGHT * workers, self.length)
+            self.folder = shared_memory.shared_folder(files, 4 * math.prod(self.shape))
+            name = str(self.folder.path)
         dataset = grain.MapDataset.source(indices).map(functools.partial(made_batch, recipe, name))
         if workers:
-            dataset = in_processes(dataset, min(workers, self.length), name)
+            dataset = in_processes(dataset, workers, name)
         else:
             dataset = dataset.to_iter_dataset(grain.ReadOptions(THREADS, THREADS))
         self.iterator = iter(dataset)
@@ -74,8 +81,12 @@ class Batches(Iterator, contextlib.AbstractContextManager):
     def __next__(self) -> Batch | EvaluationBatch:
         try:
             batch = next(self.iterator)
-        except BaseException:  # the end, bad input, Ctrl-C
+        except BaseException as error:  # the end, bad input, Ctrl-C
             self.close()
+            if isinstance(error, InputError):
+                raise BadBatch(str(error)) from error
+            if isinstance(error, RuntimeError) and KILLED in str(error):
+                raise BadBatch(OUT_OF_MEMORY) from error
             raise
         for frame in batch.replaced:
             self.replaced[frame] += 1
@@ -83,11 +94,7 @@ class Batches(Iterator, contextlib.AbstractContextManager):
                 logger.warning("%s cannot be read: a neighbour stands in for it", frame)
         if not self.folder:
             return batch
-        with open(batch.frames, "r+b") as file:
-            memory = mmap.mmap(file.fileno(), 0)
-        # The file is free once nothing refers to its memory any more.
-        weakref.finalize(memory, release, batch.frames).atexit = False
-        return batch._replace(frames=np.frombuffer(memory, np.float32).reshape(self.shape))
+        return batch._replace(frames=shared_memory.received(batch.frames, self.shape))
 
     def close(self) -> None:
         if hasattr(self.iterator, "close"):
@@ -238,52 +245,12 @@ def one_by_one(
     return Batches(recipe, range(len(rows)), data.workers)
 
 
-# Between processes the frames travel as the name of a file that both map into memory: nothing is
-# copied. Once the training process has dropped a batch, the next is written into the same file:
-# new pages of memory cost a third as much as all else that makes a frame. grain's own shared memory
-# costs half as much again as making the batch, and complains about batches that are alive at exit.
-
-FREE = ".free"  # ends the names of files that no batch uses
-# All pages at once, where the system can: one by one they cost an eighth of making a batch.
-MAPPED = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-
-
 def made_batch(recipe: Recipe, folder: str, index: int) -> Batch | EvaluationBatch:
     """A batch; where there is a folder, with the name of a file in place of its frames."""
     if not folder:
         return recipe(index, np.empty(recipe.frames_shape, np.float32))
-    path = os.path.join(folder, str(index))
-    with open(path, "r+b" if claimed(folder, path) else "w+b") as file:
-        file.truncate(4 * math.prod(recipe.frames_shape))
-        memory = mmap.mmap(file.fileno(), 0, flags=MAPPED)
-    frames = np.frombuffer(memory, np.float32).reshape(recipe.frames_shape)
+    path, frames = shared_memory.writable(folder, str(index), recipe.frames_shape)
     return recipe(index, frames)._replace(frames=path)
-
-
-def claimed(folder: str, path: str) -> bool:
-    """Whether a file that no batch uses now has the name `path`."""
-    for name in os.listdir(folder):
-        if name.endswith(FREE):
-            try:
-                os.rename(os.path.join(folder, name), path)
-                return True
-            except FileNotFoundError:  # another worker was faster
-                continue
-    return False
-
-
-def release(path: str) -> None:
-    with contextlib.suppress(OSError):  # the folder is gone with its iterator
-        os.rename(path, path + FREE)
-
-
-def shared_folder(nbytes: int) -> tempfile.TemporaryDirectory:
-    """A folder in memory if it has room (a Docker container has 64 MiB), else one on disk."""
-    memory = "/dev/shm"
-    fits = os.path.isdir(memory) and shutil.disk_usage(memory).free > nbytes
-    return tempfile.TemporaryDirectory(
-        prefix="dinogrl_", dir=memory if fits else None, ignore_cleanup_errors=True
-    )
 
 
 def in_processes(dataset: grain.MapDataset, workers: int, folder: str) -> grain.IterDataset:

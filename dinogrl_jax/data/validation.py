@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from dinogrl_jax.data import datasets, published_sizes
+from dinogrl_jax.data import datasets
+from dinogrl_jax.data.checks import published_sizes
 from dinogrl_jax.data.checks.frame_files import frame_problems, repeated_frame_problems
 from dinogrl_jax.data.checks.left_out import left_out_lines
 from dinogrl_jax.data.checks.usable import Demands, demands_of_data, usable_problems

@@ -6,6 +6,8 @@ Compiles the training step and the extraction of a batch with all fast forms, wi
 and for each operation with all but its own; runs them in turns, and prints how much longer a run
 takes without a form, by the medians of --rounds. A form stays from 3 % of a step or an extraction
 on. Memory is what the compiler sets aside for temporaries.
+
+An accelerator is given --calls in a row, as a training gives them; their mean counts.
 """
 
 import importlib
@@ -37,6 +39,7 @@ from dinogrl_jax.training.step import make_step
 FACTS = Facts(identities=500)
 WHAT = flags.DEFINE_list("what", ["step", "extract"], "of step and extract")
 TRACKLETS = flags.DEFINE_integer("tracklets", 4, "in a batch, half of each modality")
+CALLS = flags.DEFINE_integer("calls", 0, "in a row; 0: 1 on a CPU, else 8")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "runs of each program, in turns, after one to warm up")
 ONLY = flags.DEFINE_list("only", [], "operations; all that have a form here without it")
 OUT = flags.DEFINE_string("out", "", "JSON file to write, after each round")
@@ -122,11 +125,14 @@ def measured(what: str, config: ConfigDict, mesh: jax.sharding.Mesh, names: list
         memory.give_back()
         jax.block_until_ready(programs[title].call())
         seconds[title] = []
+    calls = CALLS.value or (1 if sharding.platform(mesh) == "cpu" else 8)
     for _ in range(ROUNDS.value):
         for title, one in programs.items():
             began = time.perf_counter()
-            jax.block_until_ready(one.call())
-            seconds[title].append(time.perf_counter() - began)
+            for _ in range(calls):
+                made = one.call()
+            jax.block_until_ready(made)
+            seconds[title].append((time.perf_counter() - began) / calls)
     return {
         title: {
             "seconds": times,
@@ -147,7 +153,7 @@ def table(what: str, found: dict) -> list[str]:
     for title, row in found.items():
         times, median = row["seconds"], statistics.median(row["seconds"])
         lines.append(
-            f"| {title} | {median:.2f}, {min(times):.2f}…{max(times):.2f} "
+            f"| {title} | {median:.3g}, {min(times):.3g}…{max(times):.3g} "
             f"| {100 * (median / fast - 1):+.1f} % | {row['temporaries'] / 2**30:.2f} GiB "
             f"| {row['compilation']:.0f} s |"
         )

@@ -26,7 +26,7 @@ def _of_one_position(_: Array, kernel: Array, __: int) -> bool:
     return kernel.shape[:2] == (1, 1)
 
 
-@convolution.form("cpu", "gpu", when=_of_one_position)
+@convolution.form("cpu", when=_of_one_position)
 def convolution_by_matmul(x: Array, kernel: Array, stride: int) -> Array:
     """One product of matrices, whose gradient a CPU computes in half the time or less."""
     x = x[:, ::stride, ::stride]

@@ -43,37 +43,20 @@ class Moments(NamedTuple):
     count: Float[Array, ""]
 
 
-@operation
 def moments(x: Float[Array, "*n c"], mask: Bool[Array, "*n"] | None = None) -> Moments:
     """Moments of the positions that the mask selects, of all without one; of none they are zero.
 
     They equal those of the gathered positions, at a static shape.
     """
-    x, weight, count, axes = _weighted(x, mask)
+    x, axes = x.astype(accumulation_dtype(x.dtype)), tuple(range(x.ndim - 1))
+    if mask is None:
+        weight, count = jnp.ones((), x.dtype), jnp.asarray(x.size // x.shape[-1], x.dtype)
+    else:
+        weight = mask[..., None].astype(x.dtype)
+        count = weight.sum()
     mean = (weight * x).sum(axes) / jnp.maximum(count, 1)
     var = (weight * jnp.square(x - mean)).sum(axes) / jnp.maximum(count, 1)
     return Moments(mean, var, count)
-
-
-def _weighted(x: Array, mask: Array | None) -> tuple[Array, Array, Array, tuple[int, ...]]:
-    """x in the type of sums, the weight of its positions, the sum of these, and their axes."""
-    x, axes = x.astype(accumulation_dtype(x.dtype)), tuple(range(x.ndim - 1))
-    if mask is None:
-        return x, jnp.ones((), x.dtype), jnp.asarray(x.size // x.shape[-1], x.dtype), axes
-    weight = mask[..., None].astype(x.dtype)
-    return x, weight, weight.sum(), axes
-
-
-@moments.form("gpu")
-def moments_in_one_pass(x: Array, mask: Array | None = None) -> Moments:
-    """Beside some position: E[x²] − E[x]² loses the variance where the mean is far from zero."""
-    x, weight, count, axes = _weighted(x, mask)
-    origin = x[(0,) * len(axes)]
-    near, divisor = weight * (x - origin), jnp.maximum(count, 1)
-    mean = near.sum(axes) / divisor
-    square = (near * (x - origin)).sum(axes) / divisor
-    var = jnp.maximum(square - jnp.square(mean), 0)
-    return Moments(jnp.where(count > 0, origin + mean, 0), var, count)
 
 
 @operation

@@ -1,13 +1,8 @@
 """Maps at twice their rows and columns, bilinear, and what is computed of them."""
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from dinogrl_jax.ops.barrier import barrier
 from dinogrl_jax.ops.forms import operation
 from dinogrl_jax.ops.matmul import matmul
 from dinogrl_jax.ops.normalisation import Moments, moments
@@ -15,49 +10,12 @@ from dinogrl_jax.ops.precision import accumulation_dtype
 from dinogrl_jax.ops.resize import bilinear_matrix, resized
 
 
-@operation
 def upsample_2x(x: Float[Array, "f h w c"]) -> Float[Array, "f h2 w2 c"]:
     """x at twice its rows and columns, bilinear.
 
     Source: torch.nn.functional.interpolate(mode="bilinear", align_corners=False).
     """
     return resized(x, *(bilinear_matrix(n, 2 * n, x.dtype) for n in x.shape[1:3]))
-
-
-@upsample_2x.form("cpu", "gpu")
-@jax.custom_vjp
-def upsample_2x_by_neighbours(x: Array) -> Array:
-    """From each position and three neighbours: by rows first, they would be in memory between."""
-    wide = accumulation_dtype(x.dtype)
-    (row, row_beside), (column, column_beside) = (_halves(n) for n in x.shape[1:3])
-
-    def at(row: np.ndarray, column: np.ndarray) -> Float[Array, "f h2 w2 c"]:
-        return x[:, row][:, :, column].astype(wide)
-
-    near = at(row_beside, column) + at(row, column_beside)
-    y = 0.5625 * at(row, column) + 0.1875 * near + 0.0625 * at(row_beside, column_beside)
-    return barrier(y.astype(x.dtype))
-
-
-def _halves(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each half of n positions, in order: the position, and the one beside this half."""
-    half = np.arange(2 * n)
-    return half // 2, np.clip(half // 2 + np.where(half % 2, 1, -1), 0, n - 1)
-
-
-def _upsample_2x_backward(_: None, g: Float[Array, "f h2 w2 c"]) -> tuple[Float[Array, "f h w c"]]:
-    x = g.astype(accumulation_dtype(g.dtype))
-    for axis in (1, 2):
-        n, taken = x.shape[axis], partial(jnp.take, x, axis=axis, mode="clip")
-        first = np.arange(0, n, 2)
-        beside = taken(first - 1) + taken(first + 2)  # at the border the own ones
-        x = 0.75 * (taken(first) + taken(first + 1)) + 0.25 * beside
-    return (barrier(x.astype(g.dtype)),)
-
-
-upsample_2x_by_neighbours.defvjp(
-    lambda x: (upsample_2x_by_neighbours(x), None), _upsample_2x_backward
-)
 
 
 @operation

@@ -52,11 +52,6 @@ CALLS = {
         lambda: [normal(0, 4, 5, 3), normal(1, 3, 7)],
     ],
     "max_pool": [lambda: [normal(0, 2, 7, 9, 3)], lambda: [normal(0, 2, 8, 6, 3)]],
-    "moments": [
-        lambda: [1000 + normal(0, 4, 5, 6, 7)],
-        lambda: [1000 + normal(0, 4, 5, 6, 7), selected(0.4)],
-        lambda: [1000 + normal(0, 4, 5, 6, 7), selected(0.0)],
-    ],
     "rectified_products": [
         lambda: [
             normal(0, 3, 6),
@@ -66,7 +61,6 @@ CALLS = {
         ],
     ],
     "relu": [lambda: [jnp.linspace(-8, 8, 100, dtype=jnp.float64)]],
-    "upsample_2x": [lambda: [normal(0, 2, 5, 7, 3)], lambda: [normal(0, 2, 1, 1, 3)]],
     "upsampled_dense": [
         lambda: [normal(0, 2, 3, 4, 5), normal(1, 5), normal(2, 5), normal(3, 5, 6), normal(4, 6)],
     ],

@@ -26,6 +26,7 @@ from dinogrl_jax.interface.settings import (
     leaves,
     matches,
     name_in,
+    named_strength,
     names_in,
     one_of,
 )
@@ -242,6 +243,11 @@ KNOWN = {
         ),
         "clip_consistent": Setting(
             False, "one draw of crop, flip and erasing for all frames of a clip"
+        ),
+        "also": Setting(
+            (),
+            "further ones and how strong each is, 0 to 1: ('brightness 0.3', 'blur 0.5')",
+            each(named_strength("data.augmentations.AUGMENTATIONS")),
         ),
     },
     "loss": {

@@ -17,9 +17,9 @@ from ml_collections import ConfigDict
 from dinogrl_jax.config import shared
 from dinogrl_jax.data.checks.frame_files import FRAME_CHECKS
 from dinogrl_jax.data.checks.usable import demands
+from dinogrl_jax.data.checks.validation import validate
 from dinogrl_jax.data.datasets import DATASETS
 from dinogrl_jax.data.problems import MAX_SHOWN
-from dinogrl_jax.data.validation import validate
 from dinogrl_jax.interface.arguments import Parser, path, whole_number
 from dinogrl_jax.interface.command_line import config_of
 from dinogrl_jax.interface.errors import InputError, run

@@ -1,8 +1,9 @@
 """From image files to normalised clips: numpy and Pillow, one random stream per example.
 
-Order, as published: resize, pad, crop, flip, scale, normalise, erase, mix channels. What happens to
-a frame is drawn first (`draws`), then made (`fill_frame`), frame by frame within the processor's
-cache. A frame that ends as copies of one channel goes through all of it as that channel alone.
+Order, as published: resize, pad, crop, flip, scale, normalise, erase, mix channels; augmentations
+by name (`augment.also`) come behind resizing. What happens to a frame is drawn first (`draws`),
+then made (`fill_frame`), frame by frame within the processor's cache. A frame that ends as copies
+of one channel goes through all of it as that channel alone.
 
 Source: the data loaders of DinoGRL and VLD, and torchvision's transforms, which they use.
 """
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
+from dinogrl_jax.data.augmentations import Drawn, augmented, drawn
 from dinogrl_jax.data.pictures import decoded
 
 MEAN = np.array([0.485, 0.456, 0.406])  # of ImageNet, per channel
@@ -37,6 +39,7 @@ class Augment(NamedTuple):
     erase: float = 0.0  # probability
     channels: bool = False
     clip_consistent: bool = False
+    also: tuple[str, ...] = ()  # names of `augmentations` and strengths
 
 
 class Draw(NamedTuple):
@@ -47,6 +50,7 @@ class Draw(NamedTuple):
     flip: bool = False
     erased: tuple[slice, slice] | None = None  # rows and columns
     channels: int | str = ALL
+    also: tuple[Drawn, ...] = ()
 
 
 def draws(
@@ -54,7 +58,7 @@ def draws(
 ) -> list[Draw]:
     """What happens to the `t` frames of a training clip.
 
-    Shift, flip and erasing differ from frame to frame, or not with `clip_consistent`; channels do.
+    It differs from frame to frame, or not with `clip_consistent`; channels always do.
     """
     n = 1 if augment.clip_consistent else t
     shifts = rng.integers(-augment.pad, augment.pad + 1, (n, 2)).tolist()
@@ -63,7 +67,11 @@ def draws(
         erased_box(height, width, rng) if coin < augment.erase else None for coin in rng.random(n)
     ]
     channels = mixed_channels(t, modality, rng) if augment.channels else [ALL] * t
-    return [Draw(*shifts[i % n], bool(flips[i % n]), erased[i % n], channels[i]) for i in range(t)]
+    also = [drawn(augment.also, rng) for _ in range(n)]
+    return [
+        Draw(*shifts[i % n], bool(flips[i % n]), erased[i % n], channels[i], also[i % n])
+        for i in range(t)
+    ]
 
 
 def erased_box(height: int, width: int, rng: np.random.Generator) -> tuple[slice, slice] | None:
@@ -100,7 +108,7 @@ def fill_frame(
     upright: turn it first as its EXIF orientation says.
     """
     h, w, _ = out.shape
-    picture = image(path, h, w, draw.channels, upright)
+    picture = augmented(image(path, h, w, draw.channels, upright), draw.also)
     if draw.down or draw.right:  # over zeros
         picture = picture.crop((draw.right, draw.down, draw.right + w, draw.down + h))
     if draw.flip:

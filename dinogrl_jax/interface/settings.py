@@ -68,6 +68,18 @@ def names_in(table: str, *alone: str) -> Range:
     )
 
 
+def named_strength(table: str) -> Range:
+    """A name of a table, and a number from 0 to 1 behind it."""
+
+    def holds(value: Any, _: ConfigDict) -> bool:
+        name, _, strength = str(value).partition(" ")
+        return name in table_at(table) and bool(re.fullmatch(r"0|1|0?\.\d+|[01]\.0*", strength))
+
+    return Range(
+        holds, lambda _: f"be {alternatives(table_at(table))}, and behind it a number from 0 to 1"
+    )
+
+
 def matches(pattern: str, text: str) -> Range:
     return Range(lambda value, _: bool(re.fullmatch(pattern, value)), lambda _: text)
 

@@ -5,14 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 from flax import linen as nn
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from ml_collections import ConfigDict
 
 from dinogrl_jax.data.pipeline import evaluation_batches
 from dinogrl_jax.data.tracklets import MODALITIES, Tracklet
+from dinogrl_jax.data.transforms import DEVIATION, MEAN
 from dinogrl_jax.devices.compiling import compiler_options
 from dinogrl_jax.methods.contract import Clips, Picture
 from dinogrl_jax.ops import forms
+
+SHOWN = 8  # pairs of a batch
 
 Pictures = Sequence[UInt8[np.ndarray, "h w 3"]]
 
@@ -50,3 +53,14 @@ def picture_of_modalities(
     seen = {t.modality: t for t in reversed(tracklets)}
     first = [seen[modality] for modality in MODALITIES if modality in seen]
     return np.concatenate(pictures(variables, first), axis=1)
+
+
+def picture_of_batch(frames: Float32[np.ndarray, "b m t h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """A batch's frames as they are trained with: a row for each of its first pairs.
+
+    The clips of a pair stand side by side, the visible one first.
+    """
+    rows = np.clip(frames[:SHOWN] * DEVIATION + MEAN, 0, 1)
+    b, m, t, h, w, _ = rows.shape
+    grid = rows.reshape(b, m * t, h, w, 3).swapaxes(1, 2).reshape(b * h, m * t * w, 3)
+    return np.round(255 * grid).astype(np.uint8)

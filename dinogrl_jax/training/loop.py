@@ -13,17 +13,22 @@ from ml_collections import ConfigDict
 from dinogrl_jax import methods
 from dinogrl_jax.data import datasets, tracklets
 from dinogrl_jax.data.checks import usable
-from dinogrl_jax.data.pipeline import Batches, sweep_batches, training_batches
+from dinogrl_jax.data.pipeline import BadBatch, Batches, sweep_batches, training_batches
 from dinogrl_jax.data.problems import Notes
 from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.devices import hosts, memory, sharding
 from dinogrl_jax.interface.checks import checked_config
+from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import write_json
 from dinogrl_jax.interface.locks import lock
 from dinogrl_jax.interface.progress import recorded
 from dinogrl_jax.methods.contract import Clips, Facts
 from dinogrl_jax.retrieval import embedding, protocols
-from dinogrl_jax.retrieval.pictures import make_pictures, picture_of_modalities
+from dinogrl_jax.retrieval.pictures import (
+    make_pictures,
+    picture_of_batch,
+    picture_of_modalities,
+)
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.guard import Guard
 from dinogrl_jax.training.interruption import Interruption, Stopped
@@ -121,6 +126,8 @@ def trained(
         try:
             run.evaluation_left_over(state)
             for number, batch in enumerate(batches, first + 1):
+                if number == first + 1:
+                    run.log.picture(first, "batch", picture_of_batch(batch.frames))
                 epoch, place = divmod(number - 1, per_epoch)
                 if place == 0:
                     state = sweeper(state, epoch, run.check)
@@ -128,8 +135,10 @@ def trained(
                 state, terms = step(state, Clips(*clips), labels)
                 run.after_step(number, state, terms)
         except Stopped:
-            run.stop(state)
+            print(f"stopped and {run.saved(state)}")
             return None
+        except BadBatch as error:
+            raise InputError(f"{error}; {run.saved(state)}") from error
         return run.results()
 
 
@@ -208,13 +217,18 @@ class Run:
         per_epoch = self.setup.config.train.steps_per_epoch
         return bool(every) and self.metadata.step % (every * per_epoch) == 0
 
-    def stop(self, state: State) -> None:
-        """Save a state, unless it has been saved, and say so."""
+    def saved(self, state: State) -> str:
+        """Save a state, unless it has been saved, and say so.
+
+        Of several processes none may save alone, as behind an error that only one of them met.
+        """
         number = self.metadata.step
         if number and self.manager.latest_step() != number:
+            if jax.process_count() > 1 and not self.interruption.requested:
+                return f"saved last at step {self.manager.latest_step() or 0}"
             checkpoint.save(self.manager, state.variables, self.metadata, state.training)
         self.finish()
-        print(f"stopped and saved at step {number}; the same command continues the run")
+        return f"saved at step {number}; the same command continues the run"
 
     def finish(self) -> None:
         """Look at the last step, and wait for the last checkpoint."""

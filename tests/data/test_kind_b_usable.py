@@ -15,9 +15,9 @@ from dinogrl_jax.data.checks.usable import (
     evaluation_problems,
     usable_problems,
 )
+from dinogrl_jax.data.checks.validation import validate
 from dinogrl_jax.data.problems import Notes
 from dinogrl_jax.data.tracklets import MODALITIES, ROLES, Tracklet
-from dinogrl_jax.data.validation import validate
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval.directions import directions
 from dinogrl_jax.retrieval.embedding import label_columns

@@ -4,10 +4,10 @@ import pytest
 from manifests import lines, section, written
 
 from dinogrl_jax.data import datasets, pipeline
+from dinogrl_jax.data.checks.validation import validate
 from dinogrl_jax.data.preparation import prepare
 from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.data.tracklets import labels
-from dinogrl_jax.data.validation import validate
 from dinogrl_jax.interface.errors import InputError
 
 

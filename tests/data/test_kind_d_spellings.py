@@ -8,10 +8,10 @@ from manifests import lines, section, written
 
 from dinogrl_jax.data import datasets
 from dinogrl_jax.data.checks.usable import Demands, usable_problems
+from dinogrl_jax.data.checks.validation import validate
 from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.data.readers.spelling import NamedCamera, Spellings
 from dinogrl_jax.data.tracklets import Tracklet
-from dinogrl_jax.data.validation import validate
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval import feature_file
 

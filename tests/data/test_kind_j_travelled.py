@@ -10,11 +10,11 @@ from manifests import lines, section, written
 from PIL import Image
 
 from dinogrl_jax.data import datasets, pictures, pipeline
+from dinogrl_jax.data.checks.validation import validate
 from dinogrl_jax.data.frames import FrameError
 from dinogrl_jax.data.preparation import Encoding, prepare
 from dinogrl_jax.data.readers import bupt, manifest
 from dinogrl_jax.data.readers.listing import is_ghost
-from dinogrl_jax.data.validation import validate
 from dinogrl_jax.interface.errors import InputError
 
 APPLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(400)

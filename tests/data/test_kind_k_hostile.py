@@ -13,11 +13,11 @@ from PIL import Image
 
 from dinogrl_jax.data import datasets, frames, pictures
 from dinogrl_jax.data.checks.frame_files import decoding_problems
+from dinogrl_jax.data.checks.validation import validate
 from dinogrl_jax.data.frames import FrameError
 from dinogrl_jax.data.preparation import prepare
 from dinogrl_jax.data.readers import lines as text_lines
 from dinogrl_jax.data.readers import manifest, prepared
-from dinogrl_jax.data.validation import validate
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import atomic_write, draft_of, read_bytes, read_json, write_json
 from dinogrl_jax.interface.text import printable

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from dinogrl_jax.data import transforms
-from dinogrl_jax.data.transforms import ALL, GREY, Augment, Draw
+from dinogrl_jax.data.augmentations import AUGMENTATIONS, Drawn
+from dinogrl_jax.data.transforms import ALL, DEVIATION, GREY, MEAN, Augment, Draw
 from dinogrl_jax.interface.errors import InputError
 
 PUBLISHED = Augment(pad=10, flip=0.5, erase=0.5, channels=True, clip_consistent=False)
@@ -169,3 +170,50 @@ def test_sixteen_bit_images_are_refused(tmp_path):
     sixteen_bits(path)
     with pytest.raises(InputError, match="deep.png has more than 8 bits"):
         frame(str(path), 24, 12)
+
+
+NAMED = ("brightness 0.4", "contrast 0.3", "blur 1")
+
+
+def test_further_augmentations_leave_the_other_draws_alone(picture):
+    plain = transforms.draws(6, 24, 12, "infrared", PUBLISHED, np.random.default_rng(3))
+    more = PUBLISHED._replace(also=("brightness 0",))
+    assert transforms.draws(6, 24, 12, "infrared", more, np.random.default_rng(3)) == plain
+    more = PUBLISHED._replace(also=NAMED)
+    drawn = transforms.draws(6, 24, 12, "infrared", more, np.random.default_rng(3))
+    assert [d._replace(also=()) for d in drawn] == plain
+    assert [[one.name for one in d.also] for d in drawn] == [["brightness", "contrast", "blur"]] * 6
+    assert len({one.seed for d in drawn for one in d.also}) == 18
+    same = more._replace(clip_consistent=True)
+    drawn = transforms.draws(6, 24, 12, "infrared", same, np.random.default_rng(3))
+    assert len({d.also for d in drawn}) == 1
+
+
+@pytest.mark.parametrize("channels", [ALL, 1, GREY])
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_an_augmentation_changes_a_frame_and_is_repeatable(picture, name, channels):
+    path, _ = picture
+    draw = Draw(channels=channels, also=(Drawn(name, 0.9, 7),))
+    changed, plain = frame(path, 24, 12, draw), frame(path, 24, 12, Draw(channels=channels))
+    assert np.isfinite(changed).all() and abs(changed - plain).max() > 0.05
+    np.testing.assert_array_equal(frame(path, 24, 12, draw), changed)
+
+
+def test_brightness_is_a_factor(picture):
+    path, _ = picture
+    strength, seed = 0.4, 11
+    factor = np.random.default_rng(seed).uniform(0.6, 1.4)
+    found = frame(path, 24, 12, Draw(also=(Drawn("brightness", strength, seed),)))
+    values = (frame(path, 24, 12) * DEVIATION + MEAN) * factor
+    # Pillow cuts the product off behind the point, and at 255.
+    found = found * DEVIATION + MEAN
+    np.testing.assert_allclose(found, np.minimum(values, 1), atol=1.01 / 255)
+
+
+def test_an_augmentation_of_ones_own_is_one_function(picture, monkeypatch):
+    path, _ = picture
+    monkeypatch.setitem(
+        AUGMENTATIONS, "black", lambda picture, strength, rng: picture.point(lambda value: 0)
+    )
+    found = frame(path, 24, 12, Draw(also=(Drawn("black", 1.0, 0),)))
+    np.testing.assert_allclose(found[0, 0], -MEAN / DEVIATION, rtol=1e-6)

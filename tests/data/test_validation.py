@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from dinogrl_jax.config import shared
-from dinogrl_jax.data.validation import Report, validate
+from dinogrl_jax.data.checks.validation import Report, validate
 from dinogrl_jax.data.walkers import synthetic
 
 PEOPLE = {"train_identities": 3, "test_identities": 2, "tracklets_per_identity": 2}

@@ -38,6 +38,10 @@ def test_a_closed_terminal_stops_as_it_should(monkeypatch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("builtins.print", closed)
-    with Interruption() as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
+    try:
+        with Interruption() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
         assert stop.requested

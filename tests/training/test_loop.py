@@ -17,6 +17,7 @@ from kill import saved
 from PIL import Image
 
 from dinogrl_jax import methods
+from dinogrl_jax.data import pipeline
 from dinogrl_jax.interface.checks import DECLARED
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.locks import lock
@@ -166,6 +167,22 @@ def test_a_signal_is_heard_in_the_pass_before_an_epoch(config, whole, tmp_path, 
     assert same(whole, config, tmp_path / "run")
 
 
+def test_a_batch_that_cannot_be_made_loses_nothing(config, whole, tmp_path, monkeypatch):
+    made = pipeline.made_batch
+
+    def broken(recipe, folder, index):
+        if index == 5:
+            raise InputError("frame.png is not an image: restore it")
+        return made(recipe, folder, index)
+
+    with monkeypatch.context() as during:
+        during.setattr(pipeline, "made_batch", broken)
+        with pytest.raises(InputError, match="restore it; saved at step 5; the same command"):
+            loop.train(config, tmp_path / "run")
+    assert max(steps(tmp_path / "run")) == 5
+    assert same(whole, config, tmp_path / "run")
+
+
 def test_a_folder_that_is_in_use_is_refused(config, tmp_path):
     with lock(tmp_path / "run"):
         before = sorted((tmp_path / "run").iterdir())
@@ -220,6 +237,8 @@ def test_a_run_leaves_a_trace(config, tmp_path, monkeypatch):
     assert all(np.isfinite(line["total"]) for line in lines if line["group"] == "train")
     figures = [line for line in lines if line["group"] == "visible_to_infrared"]
     assert [line["step"] for line in figures] == [4, 8] and "mAP" in figures[0]
+    with Image.open(tmp_path / "run/pictures/batch.png") as picture:  # 2 pairs of clips of 2 frames
+        assert picture.size == (2 * 2 * 4, 2 * 8)
     text = (tmp_path / "run" / "log.txt").read_text()
     assert all(re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d .", x) for x in text.splitlines())
     for said in (

@@ -47,7 +47,14 @@ def data() -> dict:
 
 
 def augment() -> dict:
-    return {"pad": 10, "flip": 0.5, "erase": 0.5, "channels": True, "clip_consistent": False}
+    return {
+        "pad": 10,
+        "flip": 0.5,
+        "erase": 0.5,
+        "channels": True,
+        "clip_consistent": False,
+        "also": (),
+    }
 
 
 def model() -> dict:

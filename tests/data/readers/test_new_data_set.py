@@ -11,8 +11,8 @@ from PIL import Image
 
 from dinogrl_jax.config import shared
 from dinogrl_jax.data import datasets
+from dinogrl_jax.data.checks.validation import validate
 from dinogrl_jax.data.problems import Problem
-from dinogrl_jax.data.validation import validate
 from dinogrl_jax.interface.errors import InputError
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "new_data_set.md"

@@ -22,8 +22,10 @@ from dinogrl_jax.interface.files import write_json
 from dinogrl_jax.interface.locks import lock
 from dinogrl_jax.interface.progress import recorded
 from dinogrl_jax.methods.contract import Clips, Facts
-from dinogrl_jax.retrieval import embedding, protocols
+from dinogrl_jax.retrieval import embedding, protocols, scoring
+from dinogrl_jax.retrieval.comparison.queries import scored, write_queries
 from dinogrl_jax.retrieval.pictures import make_pictures, picture_of_modalities
+from dinogrl_jax.retrieval.report.subjects import subject_of_tracklets
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.guard import Guard
 from dinogrl_jax.training.interruption import Interruption, Stopped
@@ -186,9 +188,14 @@ class Run:
         config, mesh = self.setup.config, self.setup.mesh
         given = self.embed, state.variables, self.test, config, mesh
         descriptors = embedding.embeddings(*given, between=self.check)
-        figures = embedding.configured_figures(descriptors, self.test, config)
+        evaluation = embedding.configured_evaluation(descriptors, self.test, config)
+        figures = scoring.direction_figures(evaluation)
         score = embedding.best_figure(figures, config.evaluation.best)
         self.metadata = self.metadata.scored(figures, score)
+        if self.metadata.is_best and hosts.first():
+            paths = subject_of_tracklets(self.test, config.data.root).path
+            source = {"checkpoint": "best", "step": self.metadata.step}
+            write_queries(self.folder, scored(evaluation, paths, source, config))
         checkpoint.save_figures(self.manager, self.metadata)
         self.log.evaluation(self.metadata.step, figures)
 

@@ -13,6 +13,7 @@ from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval import scoring
 from dinogrl_jax.retrieval.feature_file import Features
 from dinogrl_jax.retrieval.report import subjects, write
+from dinogrl_jax.retrieval.report.pairs import evaluation_pairs
 
 NASTY = "<img src=x onerror=alert(1)>"
 SECTIONS = ["Figures", "Ranks", "Same or different person", "Cameras", "Ranked lists"]
@@ -70,6 +71,10 @@ def features(n=40, parts=3, **changed):
     return Features(**columns | changed)
 
 
+def html(found, subject, results):
+    return write.report_html(found, evaluation_pairs(found), subject, results)
+
+
 def made(found_features, folder, method=scoring.ScoringOptions()):  # noqa: B008
     f = found_features
     found = scoring.evaluation_of(f.embedding, f.label_columns, method)
@@ -79,7 +84,7 @@ def made(found_features, folder, method=scoring.ScoringOptions()):  # noqa: B008
         "features": NASTY,
     }
     return (
-        write.report_html(found, subjects.subject_of_features(f, str(folder)), results),
+        html(found, subjects.subject_of_features(f, str(folder)), results),
         found,
         results,
     )
@@ -201,7 +206,7 @@ def test_pictures_and_names_of_parts(frames):
     subject = subjects.subject_of_features(f, str(frames))
     part_names = ["gait, 1", "gait, 2", "appearance, 1"]
     subject = subject._replace(pictures={"frames, foreground": pictures}, part_names=part_names)
-    text = write.report_html(found, subject, results)
+    text = html(found, subject, results)
     assert asked == sorted(set(asked))
     assert len(Seen(text).all("img")) == 12 * 11 + 2 * 12
     assert text.count("nearest match: frames, foreground") == 12
@@ -216,8 +221,8 @@ def test_a_place_that_cannot_be_written(tmp_path):
         **scoring.evaluation_facts(found),
         "features": "f",
     }
-    subject = subjects.subject_of_features(f, str(tmp_path))
+    subject, pairs = subjects.subject_of_features(f, str(tmp_path)), evaluation_pairs(found)
     with pytest.raises(InputError, match="report.html: cannot be written"):
-        write.write_report(tmp_path / "none" / "report.html", found, subject, results)
-    write.write_report(tmp_path / "report.html", found, subject, results)
+        write.write_report(tmp_path / "none" / "report.html", found, pairs, subject, results)
+    write.write_report(tmp_path / "report.html", found, pairs, subject, results)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]  # no draft

@@ -3,6 +3,7 @@
 import inspect
 import re
 from dataclasses import replace
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ from flax import traverse_util
 
 from dinogrl_jax import config as settings
 from dinogrl_jax import methods
-from dinogrl_jax.methods.contract import Clips, Group, Method, Picture
+from dinogrl_jax.interface.checks import checked_config
+from dinogrl_jax.interface.command_line import changed_config
+from dinogrl_jax.methods.contract import Clips, Group, Method, Picture, variants_of
 from dinogrl_jax.methods.variables import initial_variables
 from dinogrl_jax.ops import forms
 from dinogrl_jax.training.state import divided
@@ -146,6 +149,16 @@ def test_every_group_has_parameters_and_a_rate_that_is_positive_or_none(made):
         assert any(group is g for g in first), group.pattern
         if group.rate is not None:
             assert float(group.rate(jnp.asarray(0))) > 0
+
+
+def test_variants_are_configurations(name):
+    config = small.get_config(name)
+    for settings_ in variants_of(methods.named(name)).values():
+        assert checked_config(changed_config(config, settings_)).method == name
+
+
+def test_a_method_without_variants_has_one():
+    assert list(variants_of(ModuleType("bare")).values()) == [{}]
 
 
 def test_pictures_are_drawn(made):

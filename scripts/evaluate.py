@@ -13,7 +13,7 @@ report.html to --out; without it a model gets evaluation.json and the others in 
 features file in a folder beside it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +38,7 @@ from dinogrl_jax.retrieval.pictures import make_pictures
 from dinogrl_jax.retrieval.protocols import PROTOCOLS, filters_cameras
 from dinogrl_jax.retrieval.report import subjects, write
 from dinogrl_jax.retrieval.report.pairs import Pairs, evaluation_pairs
-from dinogrl_jax.retrieval.report.subjects import Subject
+from dinogrl_jax.retrieval.report.subjects import Shown, Subject
 from dinogrl_jax.retrieval.report.verification import (
     judged_pairs,
     verification,
@@ -111,13 +111,17 @@ def of_checkpoint(config: ConfigDict, folder: str) -> Found:
     columns = embedding.label_columns(test_set)
     found = scoring.evaluation_of(made, columns, how, tuple(halves) or None)
 
-    def shown(picture: Picture) -> Callable:
+    def shown(name: str, picture: Picture) -> Shown:
         pictures = make_pictures(picture, model, config)
-        return lambda rows: pictures(variables, [test_set[row] for row in rows])
+
+        def make(rows: Sequence[int]) -> Sequence:
+            return pictures(variables, [test_set[row] for row in rows])
+
+        return Shown(picture.caption or name, make, picture.rows, picture.columns)
 
     subject = subjects.subject_of_tracklets(test_set, config.data.root)._replace(
         part_names=method.part_names(config),
-        pictures={x.caption or name: shown(x) for name, x in method.pictures(config).items()},
+        pictures=[shown(*x) for x in method.pictures(config).items()],
     )
     source = {"checkpoint": WHICH.value, "step": trained.step}
     out = expanded_path(OUT.value, "--out")

@@ -82,6 +82,8 @@ class Picture(NamedTuple):
     # (frames [n, t, h, w, 3], those arrays of n clips) → one picture of each, in the same colours
     draw: Callable[[Float[np.ndarray, "n t h w 3"], Any], Sequence[np.ndarray]]
     caption: str = ""  # what is in it, from the top: "frames, foreground"
+    rows: tuple[str, ...] = ()  # labels of rows of equal height, from the top
+    columns: tuple[str, ...] = ()  # the same of columns, from the left
 
 
 class ReleasedFile(NamedTuple):

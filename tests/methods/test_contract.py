@@ -169,6 +169,9 @@ def test_pictures_are_drawn(made):
         arrays = jax.tree.map(np.asarray, picture.compute(model, variables, given))
         drawn = picture.draw(np.asarray(given.frames[:, 0]), arrays)
         assert len(drawn) == 2 and all(p.dtype == np.uint8 and p.ndim == 3 for p in drawn)
+        for p in drawn:  # labels stand beside rows and columns of equal size
+            assert p.shape[0] % max(len(picture.rows), 1) == 0
+            assert p.shape[1] % max(len(picture.columns), 1) == 0
 
 
 def test_files_have_rules_in_both_directions(made):

@@ -13,10 +13,10 @@ from dinogrl_jax.retrieval.report.sections import direction_words, figure_name
 from dinogrl_jax.retrieval.tables import FIGURES
 
 NOTE = (
-    "Percent. Small: 95 % bootstrap interval over queries. Differences are to {first}, over the "
-    "same queries in each sample: a paired bootstrap; coloured where the interval leaves out 0. "
-    "Intervals say how much other queries would change a figure, not how much another training "
-    "would: for that, train several seeds."
+    "In percent; small: 95 % bootstrap intervals over queries. Differences are to "
+    "{first}, over the same queries in each sample (a paired bootstrap), and coloured where the "
+    "interval leaves out 0. Intervals say how much other queries would change a figure, not how "
+    "much another training would: for that, train several seeds."
 )
 ABSENT = object()  # the value of a setting that a run does not have
 
@@ -39,7 +39,8 @@ def runs_section(runs: Sequence[Run]) -> Html:
         source, settings = run.scored.source, run.scored.settings
         where = (settings.get("data.dataset", ""), settings.get("data.root", ""))
         rows.append([run.name, source_words(source), *map(str, where)])
-    return section("Runs", table(["", "scored", "data set", "root"], rows, "words"))
+    note = element("p", NOTE.format(first=runs[0].name), class_="note")
+    return section("Runs", table(["", "scored", "data set", "root"], rows, "words"), note)
 
 
 def source_words(source: Mapping[str, Any]) -> str:
@@ -55,7 +56,7 @@ def direction_section(direction: str, found: Compared, runs: Sequence[Run]) -> H
         [name, *(estimate_cell(x) for x in row.values())] for name, row in found.figures.items()
     ]
     differences = [
-        [f"{name} − {first}", *(difference_cell(x) for x in row.values())]
+        [name, *(difference_cell(x) for x in row.values())]
         for name, row in found.differences.items()
     ]
     curves = {run.name: cmc(run.scored.directions[direction].result) for run in runs}
@@ -68,7 +69,6 @@ def direction_section(direction: str, found: Compared, runs: Sequence[Run]) -> H
         table(heads, figures),
         element("h3", f"Differences to {first}"),
         table(heads, differences),
-        element("p", NOTE.format(first=first), class_="note"),
         figure(line_chart(x, y, curves), "CMC: queries with a match among the first ranks."),
     )
 

@@ -41,7 +41,7 @@ th:first-child { text-align: left; }
 th { font-weight: 600; }
 td small { display: block; color: var(--soft); }
 td.gain { color: var(--good); font-weight: 600; } td.loss { color: var(--bad); font-weight: 600; }
-.words td, .words th { text-align: left; white-space: normal; min-width: 6rem; }
+.words td, .words th { text-align: left; white-space: normal; min-width: 6.5rem; }
 .matrix td, .matrix th { text-align: center; padding: .3rem .45rem; }
 .charts { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
 figure, .block { margin: 0; min-width: 0; }
@@ -65,25 +65,29 @@ svg .soft { fill: var(--soft); font-size: 11px; }
 .bar.good { fill: var(--good); } .bar.bad { fill: var(--bad); }
 .point { stroke: var(--card); stroke-width: .7; fill-opacity: .9; }
 .list { display: flex; flex-wrap: wrap; gap: .5rem; margin: .5rem 0; padding: 0; }
-.entry { width: 4.9rem; font-size: .75rem; line-height: 1.3; }
+.entry { font-size: .75rem; line-height: 1.3; max-width: calc(4.5rem + 6px); }
+.entry.query { max-width: calc(13.5rem + 6px); }
 .entry .frame { border: 3px solid var(--line); border-radius: .3rem; overflow: hidden;
-  min-height: 2.2rem; display: flex; }
-.entry img { display: block; width: 100%; }
+  display: flex; background: var(--line); }
+.entry img, .noframe { display: block; width: 4.5rem; height: 9rem; object-fit: contain; }
 .entry.good .frame { border-color: var(--good); } .entry.bad .frame { border-color: var(--bad); }
 .entry.good b { color: var(--good); } .entry.bad b { color: var(--bad); }
-.entry.query { width: auto; max-width: 14.6rem; }
-.entry.query img { width: 4.5rem; flex: 0 1 auto; min-width: 0; }
 .noframe { padding: .4rem; color: var(--soft); }
 .detail { display: grid; gap: 1rem; align-items: start; margin-bottom: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
 .seen { display: flex; flex-wrap: wrap; gap: .75rem; }
-.seen figure { width: 9.5rem; }
-.seen img { display: block; width: 100%; border-radius: .3rem; image-rendering: pixelated; }
+.seen figure { width: 24rem; max-width: 100%; }
+.labelled { display: grid; grid-template: auto 1fr / auto 1fr; gap: .1rem .35rem;
+  font-size: .65rem; line-height: 1.1; color: var(--soft); }
+.labelled .columns { grid-area: 1 / 2; display: grid; grid-auto-flow: column;
+  grid-auto-columns: minmax(0, 1fr); text-align: center; }
+.labelled .rows { grid-area: 2 / 1; display: grid; grid-auto-rows: minmax(0, 1fr);
+  align-items: center; max-width: 4.2rem; }
+.labelled img { grid-area: 2 / 2; display: block; width: 100%; border-radius: .3rem;
+  image-rendering: pixelated; }
 hr { border: 0; border-top: 1px solid var(--line); margin: 1rem 0; }
-@media (max-width: 480px) {
-  body { padding: .5rem; } section { padding: .75rem; }
-  .entry { width: calc(25% - .4rem); } .entry.query { width: auto; }
-  .seen figure { width: calc(50% - .4rem); } }
+@media (max-width: 480px) { body { padding: .5rem; } section { padding: .75rem; }
+  th, td { padding: .3rem .4rem; } th:first-child { white-space: normal; max-width: 7rem; } }
 """
 # the browser loads and runs nothing, whatever file names contain
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

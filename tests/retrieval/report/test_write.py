@@ -112,6 +112,33 @@ def test_everything_is_there(report):
     assert "too few pairs" in text  # one in ten thousand
 
 
+def test_the_top_says_what_was_scored(tmp_path):
+    """Rank-1 and mAP first, then where it is from, then the changed settings, folded."""
+    f = features()
+    found = scoring.evaluation_of(f.embedding, f.label_columns, scoring.ScoringOptions())
+    results = {
+        **scoring.direction_figures(found),
+        **scoring.evaluation_facts(found),
+        "checkpoint": "best",
+        "step": 7,
+        "model": f"runs/{NASTY}",
+        "data": {"name": "vcm", "root": "/data/here"},
+        "date": "2031-01-02T03:04:05+00:00",
+        "versions": {"jax": "9.9"},
+        "settings": ["seed: 0 → 3", f"data.root:  → {NASTY}"],
+    }
+    text = html(found, subjects.subject_of_features(f, str(tmp_path)), results)
+    top = text[: text.index("<section")]
+    for row in (results[name] for name in found.results):
+        assert f"<b>{100 * row['rank1']:.1f}</b><span>rank-1" in top
+        assert f"<b>{100 * row['mAP']:.1f}</b><span>mAP" in top
+    for said in ("vcm /data/here", "2031-01-02", "jax 9.9", "2 settings", "<li>seed: 0 → 3</li>"):
+        assert said in top
+    assert len(Seen(text).all("details")) == 1 and NASTY not in text
+    of_features, _, _ = made(f, tmp_path)
+    assert not Seen(of_features).all("details") and "<dt>features</dt>" in of_features
+
+
 def test_ranked_lists_are_green_and_red(report):
     text, found, _ = report
     seen = Seen(text)
@@ -205,11 +232,14 @@ def test_pictures_and_names_of_parts(frames):
     }
     subject = subjects.subject_of_features(f, str(frames))
     part_names = ["gait, 1", "gait, 2", "appearance, 1"]
-    subject = subject._replace(pictures={"frames, foreground": pictures}, part_names=part_names)
+    shown = subjects.Shown("frames, foreground", pictures, ("frames", NASTY), ("1", "2", "3"))
+    subject = subject._replace(pictures=[shown], part_names=part_names)
     text = html(found, subject, results)
     assert asked == sorted(set(asked))
     assert len(Seen(text).all("img")) == 12 * 11 + 2 * 12
     assert text.count("nearest match: frames, foreground") == 12
+    labels = "<span>1</span><span>2</span><span>3</span>", "<span>frames</span><span>&lt;img"
+    assert all(text.count(label) == 2 * 12 for label in labels) and NASTY not in text
     assert "appearance, 1: " in text
 
 

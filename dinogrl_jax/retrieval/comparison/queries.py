@@ -61,7 +61,7 @@ def write_queries(folder: Path, found: Scored) -> None:
     directions = {
         name: {
             "gallery": result.gallery,
-            "query": [str(x).encode(errors="replace").decode() for x in names],
+            "query": names,
             "first": result.first.tolist(),
             "AP": result.ap.tolist(),
             "INP": result.inp.tolist(),

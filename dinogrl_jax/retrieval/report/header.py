@@ -38,8 +38,8 @@ def facts_list(results: Mapping[str, Any]) -> Html:
         "model": results.get("model"),
         "features": results.get("features"),
         "data set": " ".join(data[key] for key in ("name", "root") if data.get(key)),
-        "scored": results.get("date"),
-        "versions": ", ".join(f"{name} {text}" for name, text in versions.items()),
+        "scored": results.get("date", "").replace("T", " ").replace("+00:00", " UTC"),
+        "versions": ", ".join(f"{name} {text:.12}" for name, text in versions.items()),
     }
     known = [(name, text) for name, text in facts.items() if text]
     pairs = (x for name, text in known for x in (element("dt", name), element("dd", text)))

@@ -20,8 +20,8 @@ h2 { font-size: 1.15rem; margin: 0 0 .5rem; }
 h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
 p { margin: .25rem 0 .75rem; max-width: 46rem; }
 .soft, figcaption, .note { color: var(--soft); font-size: .875rem; }
-.tiles { display: grid; gap: .75rem; margin: .75rem 0;
-  grid-template-columns: repeat(auto-fit, minmax(10rem, 16rem)); }
+.tiles { display: grid; gap: .5rem; margin: .75rem 0; max-width: 34rem;
+  grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
   padding: .5rem .75rem; display: grid; grid-template-columns: 1fr 1fr; }
 .tile p { grid-column: 1 / -1; margin: 0; font-size: .875rem; color: var(--soft); }
@@ -76,7 +76,7 @@ svg .soft { fill: var(--soft); font-size: 11px; }
 .detail { display: grid; gap: 1rem; align-items: start; margin-bottom: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
 .seen { display: flex; flex-wrap: wrap; gap: .75rem; }
-.seen figure { width: 24rem; max-width: 100%; }
+.seen figure { flex: 1 1 16rem; max-width: 24rem; }
 .labelled { display: grid; grid-template: auto 1fr / auto 1fr; gap: .1rem .35rem;
   font-size: .65rem; line-height: 1.1; color: var(--soft); }
 .labelled .columns { grid-area: 1 / 2; display: grid; grid-auto-flow: column;
@@ -87,7 +87,7 @@ svg .soft { fill: var(--soft); font-size: 11px; }
   image-rendering: pixelated; }
 hr { border: 0; border-top: 1px solid var(--line); margin: 1rem 0; }
 @media (max-width: 480px) { body { padding: .5rem; } section { padding: .75rem; }
-  th, td { padding: .3rem .4rem; } th:first-child { white-space: normal; max-width: 7rem; } }
+  th, td { padding: .3rem .4rem; } th:first-child { white-space: normal; min-width: 5.5rem; } }
 """
 # the browser loads and runs nothing, whatever file names contain
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -1,27 +1,46 @@
-"""Train the ablations of a configuration over several seeds: python scripts/ablate.py --config FILE
+"""Train variants of a configuration over several seeds: python scripts/ablate.py --config FILE
 
-Each run is scripts/train.py with settings of its own, so runs that are done are not repeated and a
-stopped one continues. Prints a table in Markdown and writes it with all figures to --out.
+    python scripts/ablate.py --config configs/vcm.py --variant everything \\
+        --variant "no erasing: augment.erase=0" --variant "long: train.epochs=240"
+
+A variant is a name, a colon and settings; without --variant there are the method's own. Each run is
+scripts/train.py with settings of its own in a folder of the variant's name and the seed, so runs
+that are done are not repeated and a stopped one continues. All settings are looked up before the
+first run. Prints a table in Markdown and writes it with all figures to --out.
 """
 
 import argparse
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from dinogrl_jax import methods
 from dinogrl_jax.interface.arguments import Parser, path, whole_number
-from dinogrl_jax.interface.errors import InputError, run
-from dinogrl_jax.interface.files import read_json, write_json
+from dinogrl_jax.interface.command_line import config_of
+from dinogrl_jax.interface.config_files import read_config
+from dinogrl_jax.interface.errors import InputError, errors_naming, run
+from dinogrl_jax.interface.files import atomic_write, read_json, write_json
+from dinogrl_jax.methods.contract import variants_of
 from dinogrl_jax.retrieval.tables import DIRECTIONS
 
-VARIANTS = {
-    "appearance stream": {"model.streams": "('appearance',)", "model.pbmge": "False"},
-    "+ SASGL": {"model.pbmge": "False"},
-    "+ PBMGE (complete)": {},
-}
 COLUMNS = ("rank1", "mAP", "mINP")
+LONGEST = 100  # letters of a folder's name
+
+
+class Variant(NamedTuple):
+    name: str
+    settings: dict[str, str]  # name with dots → text of the value
+
+    @property
+    def slug(self) -> str:
+        """Its name as that of a folder: "+ PBMGE (complete)" is pbmge-complete."""
+        return re.sub(r"\W+", "-", self.name.casefold()).strip("-_")
 
 
 def flags() -> argparse.Namespace:
@@ -30,8 +49,20 @@ def flags() -> argparse.Namespace:
     out = "folder of the runs and the table; default runs/ablation"
     parser.add_argument("--out", default="runs/ablation", type=path, help=out)
     parser.add_argument("--seeds", type=whole_number(1), default=3, help="how many; default 3")
-    parser.add_argument("settings", nargs="*", type=setting, help="more settings: data.root=DIR …")
+    several = '"NAME: section.key=value …", as often as there are variants'
+    parser.add_argument("--variant", action="append", type=variant, metavar="TEXT", help=several)
+    more = "settings of all variants: data.root=DIR …"
+    parser.add_argument("settings", nargs="*", type=setting, help=more)
     return parser.parse_args()
+
+
+def variant(text: str) -> Variant:
+    """A name, a colon, and settings with spaces between them; values with spaces in quotes."""
+    name, _, settings = text.partition(":")
+    try:
+        return Variant(name.strip(), dict(map(setting, shlex.split(settings))))
+    except ValueError as error:  # of quotes
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
 def setting(text: str) -> tuple[str, str]:
@@ -42,45 +73,82 @@ def setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-def trained(config: str, workdir: Path, settings: dict[str, str]) -> dict:
+def chosen_variants(args: argparse.Namespace) -> list[Variant]:
+    """Those of the command line, or the method's own; InputError for what cannot be trained."""
+    own = variants_of(methods.named(read_config(args.config).method))
+    variants = args.variant or [Variant(name, dict(settings)) for name, settings in own.items()]
+    check_names(variants)
+    for one in variants:
+        with errors_naming(f"--variant {one.name!r}"):
+            check_settings(args.config, one.settings, dict(args.settings))
+    return variants
+
+
+def check_names(variants: Sequence[Variant]) -> None:
+    """Raise InputError for names that make no folder, or the same one."""
+    seen: dict[str, str] = {}
+    for name, slug in ((one.name, one.slug) for one in variants):
+        if not 0 < len(slug) <= LONGEST:
+            raise InputError(f"--variant {name[:80]!r}: give it a name of 1 to {LONGEST} letters")
+        if slug in seen:
+            raise InputError(
+                f"--variant {name!r} and {seen[slug]!r} would have the same folder, {slug}: "
+                "rename one"
+            )
+        seen[slug] = name
+
+
+def check_settings(config: str, own: Mapping[str, str], shared: Mapping[str, str]) -> None:
+    """Raise InputError for settings that are not there, out of range, or set twice."""
+    if "seed" in {**own, **shared}:
+        raise InputError("seed: --seeds says how many there are, from 0 on")
+    if twice := sorted(own.keys() & shared.keys()):
+        raise InputError(f"{twice[0]} is also set for all variants: leave one out")
+    config_of(config, options({**own, **shared}))
+
+
+def options(settings: Mapping[str, str]) -> list[str]:
+    return [f"--config.{key}={value}" for key, value in settings.items()]
+
+
+def trained(config: str, workdir: Path, settings: Mapping[str, str]) -> dict:
     """The results of a run, which is trained if need be."""
-    options = [f"--config.{key}={value}" for key, value in settings.items()]
     script = Path(__file__).with_name("train.py")
-    command = [sys.executable, str(script), "--config", config, "--workdir", str(workdir), *options]
-    if subprocess.run(command).returncode:
+    command = [sys.executable, str(script), "--config", config, "--workdir", str(workdir)]
+    if subprocess.run([*command, *options(settings)]).returncode:
         raise InputError(f"{workdir}: the run did not end; see above")
     return read_json(workdir / "results.json")
 
 
-def table(results: dict[str, list[dict]]) -> str:
+def table(results: Mapping[str, list[dict]]) -> str:
     """Mean ± deviation over the seeds, in percent, of the last checkpoint."""
-    heads = [f"{d.replace('_', ' ')} {c}" for d in DIRECTIONS for c in COLUMNS]
+    first = next(iter(results.values()))[0]
+    shown = [d for d in DIRECTIONS if d in first]
+    heads = [f"{d.replace('_', ' ')} {c}" for d in shown for c in COLUMNS]
     lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-    for variant, runs in results.items():
-        values = 100 * np.array([[r[d][c] for d in DIRECTIONS for c in COLUMNS] for r in runs])
+    for name, runs in results.items():
+        values = 100 * np.array([[r[d][c] for d in shown for c in COLUMNS] for r in runs])
         pairs = zip(values.mean(0), values.std(0), strict=True)
-        lines.append(f"| {variant} | " + " | ".join(f"{m:.1f} ± {s:.1f}" for m, s in pairs) + " |")
-    chance = results[variant][0][DIRECTIONS[0]]["chance_rank1"]
-    return "\n".join([*lines, "", f"Chance rank-1: {100 * chance:.1f}."])
+        lines.append(f"| {name} | " + " | ".join(f"{m:.1f} ± {s:.1f}" for m, s in pairs) + " |")
+    return "\n".join([*lines, "", f"Chance rank-1: {100 * first[shown[0]]['chance_rank1']:.1f}."])
 
 
 def main() -> None:
     args = flags()
-    more = dict(args.settings)
-    out = Path(args.out)
-    results = {
-        variant: [
+    shared, out = dict(args.settings), Path(args.out)
+    results = {}
+    for one in chosen_variants(args):
+        results[one.name] = [
             trained(
                 args.config,
-                out / f"{number}-{seed}",
-                {"seed": str(seed), **settings, **more},
+                out / f"{one.slug}-{seed}",
+                {"seed": str(seed), **one.settings, **shared},
             )
             for seed in range(args.seeds)
         ]
-        for number, (variant, settings) in enumerate(VARIANTS.items())
-    }
     write_json(out / "ablation.json", results)
-    (out / "ablation.md").write_text(table(results) + "\n")
+    with atomic_write(out / "ablation.md") as file:
+        file.write(f"{table(results)}\n".encode())
     print(table(results))
 
 

@@ -8,19 +8,22 @@ are taken, or those of --config; --config.data.root=… and the like change them
 
 The arrays of a features file: embedding [n, parts, channels] or [n, channels], identity, camera,
 modality ("visible" or "infrared"), and if need be role ("query", "gallery" or "both") and path;
-scripts/extract.py writes one. Writes results.json and report.html to --out; without it a model gets
-evaluation.json and report.html in its own folder, a features file in a folder beside it.
+scripts/extract.py writes one. Writes results.json, queries.json (for scripts/compare.py) and
+report.html to --out; without it a model gets evaluation.json and the others in its own folder, a
+features file in a folder beside it.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 from absl import flags
 from ml_collections import ConfigDict
 
 from dinogrl_jax import methods
-from dinogrl_jax.config import FREE_AT_EVALUATION
+from dinogrl_jax.config import FREE_AT_EVALUATION, differences
 from dinogrl_jax.data import datasets
 from dinogrl_jax.devices import compiling, memory, sharding
 from dinogrl_jax.interface import command_line
@@ -29,11 +32,18 @@ from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import write_json
 from dinogrl_jax.methods.contract import Picture
 from dinogrl_jax.retrieval import embedding, feature_file, scoring
+from dinogrl_jax.retrieval.comparison.queries import scored, write_queries
 from dinogrl_jax.retrieval.distances import FORMULAS, distance_formula
 from dinogrl_jax.retrieval.pictures import make_pictures
 from dinogrl_jax.retrieval.protocols import PROTOCOLS, filters_cameras
 from dinogrl_jax.retrieval.report import subjects, write
-from dinogrl_jax.retrieval.report.subjects import Subject
+from dinogrl_jax.retrieval.report.pairs import Pairs, evaluation_pairs
+from dinogrl_jax.retrieval.report.subjects import Shown, Subject
+from dinogrl_jax.retrieval.report.verification import (
+    judged_pairs,
+    verification,
+    verification_facts,
+)
 from dinogrl_jax.retrieval.tables import figures_table
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.run_folder import check_same
@@ -56,8 +66,13 @@ OUT = flags.DEFINE_string("out", "", "folder for results.json and report.html")
 FRAMES = flags.DEFINE_string("frames", "", "folder that paths in --features start from")
 REPORT = flags.DEFINE_bool("report", True, "write report.html")
 
-# What was found, what the report shows, where it came from, and the file to write.
-Found = tuple[scoring.Evaluation, Subject, dict, Path]
+
+class Found(NamedTuple):
+    evaluation: scoring.Evaluation
+    subject: Subject  # what the report shows
+    source: dict  # where it came from
+    file: Path  # to write
+    config: ConfigDict | None = None
 
 
 def scoring_options(protocol: str, camera_filter: str, distance: str) -> scoring.ScoringOptions:
@@ -77,7 +92,7 @@ def of_features(path: str) -> Found:
     frames = expanded_path(FRAMES.value, "--frames") or str(Path(path).parent)
     subject = subjects.subject_of_features(features, frames)
     out = Path(expanded_path(OUT.value, "--out") or Path(path).with_suffix(""))
-    return found, subject, {"features": Path(path).name}, out / "results.json"
+    return Found(found, subject, {"features": Path(path).name}, out / "results.json")
 
 
 def of_checkpoint(config: ConfigDict, folder: str) -> Found:
@@ -96,18 +111,42 @@ def of_checkpoint(config: ConfigDict, folder: str) -> Found:
     columns = embedding.label_columns(test_set)
     found = scoring.evaluation_of(made, columns, how, tuple(halves) or None)
 
-    def shown(picture: Picture) -> Callable:
+    def shown(name: str, picture: Picture) -> Shown:
         pictures = make_pictures(picture, model, config)
-        return lambda rows: pictures(variables, [test_set[row] for row in rows])
+
+        def make(rows: Sequence[int]) -> Sequence:
+            return pictures(variables, [test_set[row] for row in rows])
+
+        return Shown(picture.caption or name, make, picture.rows, picture.columns)
 
     subject = subjects.subject_of_tracklets(test_set, config.data.root)._replace(
         part_names=method.part_names(config),
-        pictures={x.caption or name: shown(x) for name, x in method.pictures(config).items()},
+        pictures=[shown(*x) for x in method.pictures(config).items()],
     )
-    about = {"checkpoint": WHICH.value, "step": trained.step}
+    source = {"checkpoint": WHICH.value, "step": trained.step}
     out = expanded_path(OUT.value, "--out")
     file = Path(out, "results.json") if out else place / "evaluation.json"
-    return found, subject, about, file
+    return Found(found, subject, source, file, config)
+
+
+def results_of(found: Found, pairs: Mapping[str, Pairs]) -> dict:
+    """The content of results.json."""
+    evaluation, judged = found.evaluation, judged_pairs(found.evaluation, pairs)
+    results = {
+        **scoring.direction_figures(evaluation),
+        **scoring.evaluation_facts(evaluation),
+        **found.source,
+        "verification": verification_facts(verification(judged), judged),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": checkpoint.versions(),
+    }
+    if config := found.config:
+        results |= {
+            "model": command_line.workdir_of(config),
+            "data": {"name": config.data.dataset, "root": config.data.root},
+            "settings": differences(methods.default(config.method), config, free=()),
+        }
+    return results
 
 
 def config_of_model() -> ConfigDict | None:
@@ -128,17 +167,20 @@ def main() -> None:
     memory.keep_freed()
     compiling.keep_compiled()
     if FEATURES.value:
-        found, subject, about, file = of_features(expanded_path(FEATURES.value, "--features"))
+        found = of_features(expanded_path(FEATURES.value, "--features"))
     else:
-        found, subject, about, file = of_checkpoint(config, command_line.workdir_of(config))
-    results = {**scoring.direction_figures(found), **scoring.evaluation_facts(found), **about}
+        found = of_checkpoint(config, command_line.workdir_of(config))
+    evaluation, subject, source, file, config = found
+    pairs = evaluation_pairs(evaluation)
+    results = results_of(found, pairs)
     file.parent.mkdir(parents=True, exist_ok=True)
+    write_queries(file.parent, scored(evaluation, subject.path, source, config))
     write_json(file, results)
     table = figures_table(results, scoring.headline(results))
     print(table, *scoring.skipped_lines(results), sep="\n")
     if REPORT.value:
         report = file.with_name("report.html")
-        write.write_report(report, found, subject, results)
+        write.write_report(report, evaluation, pairs, subject, results)
         print(f"{report}: what was retrieved, opens in a browser")
 
 

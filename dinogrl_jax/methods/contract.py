@@ -5,6 +5,7 @@ needs it is given the module, and uses what `Method` lists.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -81,6 +82,8 @@ class Picture(NamedTuple):
     # (frames [n, t, h, w, 3], those arrays of n clips) → one picture of each, in the same colours
     draw: Callable[[Float[np.ndarray, "n t h w 3"], Any], Sequence[np.ndarray]]
     caption: str = ""  # what is in it, from the top: "frames, foreground"
+    rows: tuple[str, ...] = ()  # labels of rows of equal height, from the top
+    columns: tuple[str, ...] = ()  # the same of columns, from the left
 
 
 class ReleasedFile(NamedTuple):
@@ -105,7 +108,10 @@ class StartingWeights(NamedTuple):
 
 
 class Method(Protocol):
-    """The names of a method's module. config is always the whole configuration."""
+    """The names of a method's module. config is always the whole configuration.
+
+    One more is optional: `VARIANTS`, see `variants_of`.
+    """
 
     TITLE: str  # "DinoGRL (arXiv 2511.04281)"
     NEEDS_CAMERAS: bool  # whether training refuses tracklets of unknown camera
@@ -158,3 +164,11 @@ class Method(Protocol):
 
 def no_sweep(model: nn.Module, config: ConfigDict, epoch: int) -> None:
     """The `before_epoch` of a method without memories."""
+
+
+def variants_of(method: ModuleType) -> Mapping[str, Mapping[str, str]]:
+    """The ablations of a method's paper: name → settings with the texts of their values.
+
+    They are its `VARIANTS`; without any there is one, everything as configured.
+    """
+    return getattr(method, "VARIANTS", {}) or {"everything as configured": {}}

@@ -105,15 +105,14 @@ def label_columns(tracklets: Sequence[Tracklet]) -> dict[str, np.ndarray]:
     return {name: np.array([getattr(t, name) for t in tracklets]) for name in names}
 
 
-def configured_figures(
+def configured_evaluation(
     embedding: Float[np.ndarray, "n p d"], tracklets: Sequence[Tracklet], config: ConfigDict
-) -> dict[str, dict]:
-    """`scoring.direction_figures` by the protocol and the distance of the configuration."""
+) -> scoring.Evaluation:
+    """`scoring.evaluation_of` by the protocol and the distance of the configuration."""
     e = config.evaluation
     filtered = protocols.filters_cameras(e.protocol, e.camera_filter)
     options = scoring.ScoringOptions(e.protocol, filtered, e.distance)
-    found = scoring.evaluation_of(embedding, label_columns(tracklets), options)
-    return scoring.direction_figures(found)
+    return scoring.evaluation_of(embedding, label_columns(tracklets), options)
 
 
 def best_figure(figures: Mapping[str, Mapping], name: str) -> float:

@@ -1,5 +1,6 @@
 """CMC, mAP and mINP of a retrieval, exact for sets of any size, and their uncertainty."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +64,18 @@ def result_from_counts(
     first = np.where(valid, rank[:, 0], 0)
     last = np.take_along_axis(rank, count.clip(1)[:, None] - 1, axis=1)[:, 0]
     inp = np.where(valid, count / last, 0)
+    return result_of_queries(ap, inp, first, gallery, max_rank)
+
+
+def result_of_queries(
+    ap: Float[np.ndarray, " q"],
+    inp: Float[np.ndarray, " q"],
+    first: Int[np.ndarray, " q"],
+    gallery: int,
+    max_rank: int = 20,
+) -> Result:
+    """The figures of what each query reached; `first` is 0 where a query has no match."""
+    valid = first > 0
     cmc = (first[valid, None] <= np.arange(1, max_rank + 1)).mean(0)
     means = float(ap[valid].mean()), float(inp[valid].mean())
     return Result(cmc, *means, int(valid.sum()), gallery, ap, inp, first, valid)
@@ -133,18 +146,26 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap_intervals(
-    result: Result, samples: int = 1000, level: float = 0.95, seed: int = 0
-) -> dict[str, Interval]:
-    """Percentile intervals of mAP, mINP and rank-1, 5, 10 and 20 over resampled valid queries.
+def figure_values(result: Result) -> dict[str, Float[np.ndarray, " v"]]:
+    """What each of v valid queries adds to a figure: rank1, 5, 10, 20, mAP, mINP are the means."""
+    columns = {f"rank{k}": result.first <= k for k in (1, 5, 10, 20)}
+    columns |= {"mAP": result.ap, "mINP": result.inp}
+    return {name: x[result.valid].astype(np.float64) for name, x in columns.items()}
 
-    They say how much other queries would change the figures, not how much another training would.
+
+def bootstrap_intervals(
+    values: Mapping[str, Float[np.ndarray, " v"]],
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Percentile intervals of means over resampled queries: of the figures, for `figure_values`.
+
+    For the differences of two results, query by query, they are those of a paired bootstrap. They
+    say how much other queries would change the figures, not how much another training would.
     """
-    columns = {"mAP": result.ap, "mINP": result.inp}
-    columns |= {f"rank-{r}": result.first <= r for r in (1, 5, 10, 20)}
-    values = np.stack(list(columns.values()), 1)[result.valid].astype(np.float64)
-    count = result.queries
+    table = np.stack([*values.values()], 1)
+    count, tails = len(table), ((1 - level) / 2, (1 + level) / 2)
     times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
-    tails = (1 - level) / 2, (1 + level) / 2
-    bounds = np.quantile(times @ values / count, tails, axis=0)
-    return {name: Interval(*map(float, b)) for name, b in zip(columns, bounds.T, strict=True)}
+    bounds = np.quantile(times @ table / count, tails, axis=0)
+    return {name: Interval(*map(float, b)) for name, b in zip(values, bounds.T, strict=True)}

@@ -10,7 +10,12 @@ from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval.directions import Direction, direction_results, directions
 from dinogrl_jax.retrieval.distances import distance_matrix
 from dinogrl_jax.retrieval.gallery import comparable_sets, junk_mask, same_camera
-from dinogrl_jax.retrieval.metrics import Result, bootstrap_intervals, result_from_matrix
+from dinogrl_jax.retrieval.metrics import (
+    Result,
+    bootstrap_intervals,
+    figure_values,
+    result_from_matrix,
+)
 from dinogrl_jax.retrieval.rerank import (
     HalvedDescriptors,
     check_memory,
@@ -92,16 +97,21 @@ def evaluation_facts(evaluation: Evaluation) -> dict:
     `metrics.bootstrap_intervals`.
     """
     directions, results = evaluation.directions, evaluation.results.items()
-    intervals = {name: bootstrap_intervals(result).items() for name, result in results}
+    intervals = {name: bootstrap_intervals(figure_values(r)).items() for name, r in results}
     return {
-        **evaluation.options._asdict(),
-        "camera_filter": any(d.junk is same_camera for d in directions.values()),
+        **options_used(evaluation),
         "intervals": {
-            name: {key.replace("-", ""): list(bounds) for key, bounds in of_figures}
+            name: {key: list(bounds) for key, bounds in of_figures}
             for name, of_figures in intervals.items()
         },
         "skipped": {name: directions[name].query.rows[r.skipped].tolist() for name, r in results},
     }
+
+
+def options_used(evaluation: Evaluation) -> dict[str, str | bool]:
+    """The options by name; `camera_filter` says whether there was one."""
+    filtered = any(d.junk is same_camera for d in evaluation.directions.values())
+    return {**evaluation.options._asdict(), "camera_filter": filtered}
 
 
 def headline(results: dict) -> str:

@@ -67,6 +67,11 @@ class Metadata(NamedTuple):
         """What the training data told the model."""
         return Facts(len(self.identities), tuple(self.cameras))
 
+    @property
+    def is_best(self) -> bool:
+        """Whether no step so far had a higher score."""
+        return self.best is not None and self.best["step"] == self.step
+
     def scored(self, figures: dict, score: float) -> "Metadata":
         """With the figures of this step, which is the best if its score is the highest."""
         better = self.best is None or score > self.best["score"]

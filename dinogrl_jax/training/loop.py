@@ -195,9 +195,14 @@ class Run:
         config, mesh = self.setup.config, self.setup.mesh
         given = self.embed, state.variables, self.test, config, mesh
         descriptors = embedding.embeddings(*given, between=self.check)
-        figures = embedding.configured_figures(descriptors, self.test, config)
+        evaluation = embedding.configured_evaluation(descriptors, self.test, config)
+        figures = scoring.direction_figures(evaluation)
         score = embedding.best_figure(figures, config.evaluation.best)
         self.metadata = self.metadata.scored(figures, score)
+        if self.metadata.is_best and hosts.first():
+            paths = subject_of_tracklets(self.test, config.data.root).path
+            source = {"checkpoint": "best", "step": self.metadata.step}
+            write_queries(self.folder, scored(evaluation, paths, source, config))
         checkpoint.save_figures(self.manager, self.metadata)
         self.log.evaluation(self.metadata.step, figures)
 

@@ -90,7 +90,7 @@ def test_paths_begin_at_home(monkeypatch, tmp_path):
     assert parser.parse_args(["--out=~/x"]).out == f"{tmp_path}/x"
 
 
-@pytest.mark.parametrize("script", ["evaluate.py", "extract.py", "ablate.py"])
+@pytest.mark.parametrize("script", ["evaluate.py", "extract.py", "ablate.py", "compare.py"])
 def test_scripts_answer(script):
     """In processes of their own, as one stops reading."""
     command = f"{sys.executable} {ROOT}/scripts/{script} --help | head -1; exit ${{PIPESTATUS[0]}}"

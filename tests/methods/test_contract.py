@@ -3,6 +3,7 @@
 import inspect
 import re
 from dataclasses import replace
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ from flax import traverse_util
 
 from dinogrl_jax import config as settings
 from dinogrl_jax import methods
-from dinogrl_jax.methods.contract import Clips, Group, Method, Picture
+from dinogrl_jax.interface.checks import checked_config
+from dinogrl_jax.interface.command_line import changed_config
+from dinogrl_jax.methods.contract import Clips, Group, Method, Picture, variants_of
 from dinogrl_jax.methods.variables import initial_variables
 from dinogrl_jax.ops import forms
 from dinogrl_jax.training.state import divided
@@ -148,6 +151,16 @@ def test_every_group_has_parameters_and_a_rate_that_is_positive_or_none(made):
             assert float(group.rate(jnp.asarray(0))) > 0
 
 
+def test_variants_are_configurations(name):
+    config = small.get_config(name)
+    for settings_ in variants_of(methods.named(name)).values():
+        assert checked_config(changed_config(config, settings_)).method == name
+
+
+def test_a_method_without_variants_has_one():
+    assert list(variants_of(ModuleType("bare")).values()) == [{}]
+
+
 def test_pictures_are_drawn(made):
     method, config, model, variables = made
     for picture in method.pictures(config).values():
@@ -156,6 +169,9 @@ def test_pictures_are_drawn(made):
         arrays = jax.tree.map(np.asarray, picture.compute(model, variables, given))
         drawn = picture.draw(np.asarray(given.frames[:, 0]), arrays)
         assert len(drawn) == 2 and all(p.dtype == np.uint8 and p.ndim == 3 for p in drawn)
+        for p in drawn:  # labels stand beside rows and columns of equal size
+            assert p.shape[0] % max(len(picture.rows), 1) == 0
+            assert p.shape[1] % max(len(picture.columns), 1) == 0
 
 
 def test_files_have_rules_in_both_directions(made):

@@ -20,6 +20,7 @@ from dinogrl_jax.retrieval.gallery import descriptor_set, no_junk, same_camera
 from dinogrl_jax.retrieval.metrics import (
     bootstrap_intervals,
     both_directions,
+    figure_values,
     one_direction,
     result_from_counts,
     result_from_matrix,
@@ -210,9 +211,11 @@ def test_gallery_from_a_file(tmp_path):
 
 def test_bootstrap():
     result = one_direction(*drawn(5, 200, 100))
-    intervals = bootstrap_intervals(result, samples=2000)
-    assert intervals == bootstrap_intervals(result, samples=2000)
-    for name, value in (("mAP", result.mAP), ("mINP", result.mINP), ("rank-5", result.cmc[4])):
+    values = figure_values(result)
+    intervals = bootstrap_intervals(values, samples=2000)
+    assert intervals == bootstrap_intervals(values, samples=2000)
+    for name, value in (("mAP", result.mAP), ("mINP", result.mINP), ("rank5", result.cmc[4])):
+        assert values[name].mean() == pytest.approx(value)
         assert intervals[name].low < value < intervals[name].high
     # the normal approximation, which 200 queries allow to a tenth
     width = 2 * 1.96 * result.ap[result.valid].std() / result.queries**0.5

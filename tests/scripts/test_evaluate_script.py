@@ -1,6 +1,7 @@
 """scripts/evaluate.py on descriptors of other code."""
 
 import json
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -45,6 +46,11 @@ def test_features_get_figures_and_a_report(features, tmp_path):
     assert sorted(sum(results["skipped"].values(), [])) == [0, 1]
     assert "bupt-full, theirs.npz; cosine, without camera filter, k_reciprocal" in done.output
     assert "1 queries without a match are left out: tracklets 0" in done.output
+    v = results["verification"]
+    assert [t["false_accepts"] for t in v["thresholds"]] == [0.1, 0.01, 0.001, 0.0001]
+    assert 0 < v["eer"] < 0.5 < v["auc"] < 1 and v["roc"][-1][0] == 1
+    assert {"dinogrl_jax", "jax", "flax", "numpy"} <= results["versions"].keys()
+    assert datetime.fromisoformat(results["date"]).utcoffset() == timedelta(0)
     report = (tmp_path / "out/report.html").read_text()
     assert "Ranked lists" in report and "unknown" in report
 
@@ -54,7 +60,7 @@ def test_without_out_and_without_a_report(features):
     done = script("evaluate.py", "--features", path, "--camera_filter", "off", "--noreport")
     assert done.status == 0, done.errors
     folder = path.with_suffix("")
-    assert [p.name for p in folder.iterdir()] == ["results.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["queries.json", "results.json"]
     assert json.loads((folder / "results.json").read_text())["camera_filter"] is False
 
 

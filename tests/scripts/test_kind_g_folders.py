@@ -81,7 +81,9 @@ def test_evaluate_takes_each(models, people, done, monkeypatch):
         words = ("--workdir", models / place, "--noreport", *data_of(people))
         status, output, errors = done("evaluate", *words)
         assert status == 0 and "mAP" in output, errors
-        found.append(json.loads((models / PLACES[place] / "evaluation.json").read_text()))
+        results = json.loads((models / PLACES[place] / "evaluation.json").read_text())
+        assert results.pop("model") == str(models / place) and results.pop("date")
+        found.append(results)
         (models / PLACES[place] / "evaluation.json").write_text("")
     assert found[0]["step"] == 7 and all(results == found[0] for results in found)
 

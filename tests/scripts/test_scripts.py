@@ -44,6 +44,20 @@ def test_the_demo_ends_with_figures(trained):
     assert list((folder / "run/tensorboard").glob("events*"))
 
 
+def test_training_and_evaluation_write_the_same_queries(trained):
+    """Those of the best checkpoint, so that runs are compared whichever command came last."""
+    folder, _ = trained
+    path = folder / "run/queries.json"
+    before = json.loads(path.read_text())
+    for name in ("visible_to_infrared", "infrared_to_visible"):
+        best = json.loads((folder / "run/results.json").read_text())["best"]
+        assert np.mean(before["directions"][name]["AP"]) == pytest.approx(best[name]["mAP"])
+    same = {"data.workers": before["settings"]["data.workers"]}
+    done = run("evaluate.py", folder / "people", folder / "run", **same)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(path.read_text()) == before
+
+
 def test_evaluate_gives_the_same_figures_from_the_checkpoint(trained):
     folder, _ = trained
     done = run("evaluate.py", folder / "people", folder / "run")
@@ -53,6 +67,9 @@ def test_evaluate_gives_the_same_figures_from_the_checkpoint(trained):
     shared = again.keys() & results.keys()
     assert {"visible_to_infrared", "infrared_to_visible", "protocol", "step"} <= shared
     assert {key: again[key] for key in shared} == {key: results[key] for key in shared}
+    facts = again["data"], again["verification"]["every_nth_query"], again["step"]
+    assert facts == ({"name": "synthetic", "root": str(folder / "people")}, 1, results["step"])
+    assert any(line.startswith("data.root: ") for line in again["settings"])
     report = (folder / "run/report.html").read_text()
     pictures = small.METHOD.pictures(small.get_config()).values()
     assert all(report.count(f"nearest match: {picture.caption}") == 12 for picture in pictures)
@@ -74,7 +91,8 @@ def test_evaluate_other_than_it_was_trained(trained, tmp_path):
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     assert (results["camera_filter"], results["distance"]) == (False, "cosine")
-    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    there = sorted(path.name for path in tmp_path.iterdir())
+    assert there == ["queries.json", "results.json"]
     plain = json.loads((folder / "run/results.json").read_text())
     assert results["visible_to_infrared"]["mAP"] != plain["visible_to_infrared"]["mAP"]
 

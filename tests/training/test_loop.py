@@ -129,7 +129,7 @@ def test_an_evaluation_that_fails_loses_nothing(config, whole, tmp_path, monkeyp
         raise InputError("the test set is broken")
 
     with monkeypatch.context() as during:
-        during.setattr(embedding, "configured_figures", broken)
+        during.setattr(embedding, "configured_evaluation", broken)
         with pytest.raises(InputError, match="the test set is broken"):
             loop.train(config, tmp_path / "run")
     assert steps(tmp_path / "run") == [4]
@@ -256,7 +256,7 @@ def test_an_error_is_in_the_log(config, tmp_path, monkeypatch):
     def broken(*_):
         raise InputError("the test set is broken")
 
-    monkeypatch.setattr(embedding, "configured_figures", broken)
+    monkeypatch.setattr(embedding, "configured_evaluation", broken)
     with pytest.raises(InputError):
         loop.train(config, tmp_path / "run")
     last = (tmp_path / "run" / "log.txt").read_text().splitlines()[-1]

@@ -10,3 +10,8 @@ from dinogrl_jax.methods.dinogrl.weights import released_facts, released_files, 
 
 TITLE = "DinoGRL (arXiv 2511.04281)"
 NEEDS_CAMERAS = False
+VARIANTS = {  # of scripts/ablate.py
+    "appearance stream": {"model.streams": "('appearance',)", "model.pbmge": "False"},
+    "+ SASGL": {"model.pbmge": "False"},
+    "+ PBMGE (complete)": {},
+}

@@ -8,13 +8,15 @@ from dinogrl_jax.data.transforms import DEVIATION, MEAN
 from dinogrl_jax.methods.contract import Clips, Picture, Variables
 from dinogrl_jax.methods.dinogrl.model import Model
 
+ROWS = ("frames", "foreground", "denoising map", "appearance map")
+
 
 def pictures(config: ConfigDict) -> dict[str, Picture]:
     """Frames above their maps, where there is a gait stream."""
     if "gait" not in config.model.streams:
         return {}
-    caption = "frames, foreground, denoising map, appearance map"
-    return {"maps": Picture(shown_maps, drawn_maps, caption)}
+    columns = tuple(f"frame {i + 1}" for i in range(config.data.frames))
+    return {"maps": Picture(shown_maps, drawn_maps, ", ".join(ROWS), ROWS, columns)}
 
 
 def shown_maps(model: Model, variables: Variables, clips: Clips) -> list[Float[Array, "b t ..."]]:

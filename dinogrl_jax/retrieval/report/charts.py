@@ -11,7 +11,9 @@ from dinogrl_jax.retrieval.report.page import Html, element, join
 WIDTH, HEIGHT = 344, 236  # of a chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 46, 18, 26, 40  # margins of the plot inside
 BARS = 100  # height from the longest bar above 0 to the longest below
-CLASSES = ("first", "second")  # of the series, in the page's style
+# of the series, in the page's style
+CLASSES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+LETTER, KEY = 6.2, 24  # widths of a letter, about, and of the colour beside a series' name
 
 
 class Axis(NamedTuple):
@@ -85,7 +87,7 @@ def legend(names: Sequence[str], label: str) -> Html:
     elements, at = [element("text", label, class_="soft", x=2, y=14)], WIDTH
     for name, class_ in reversed([*zip(names, CLASSES, strict=False)]):
         if name:
-            at -= 6.2 * len(name) + 24  # about as wide as the text is
+            at -= LETTER * len(name) + KEY
             elements.append(
                 element("rect", class_=f"key {class_}", x=f"{at:.1f}", y=6, width=10, height=8)
             )
@@ -99,12 +101,27 @@ def svg_path(x: Axis, y: Axis, points: Float[np.ndarray, "n 2"]) -> str:
 
 
 def line_chart(x: Axis, y: Axis, series: Mapping[str, Float[np.ndarray, "n 2"]]) -> Html:
-    """A chart with a curve for each series of points (x, y)."""
+    """A chart with a curve for each series of points (x, y), of which there are eight at most.
+
+    Names that have no room in the chart stand below it.
+    """
     marks = [
         element("path", class_=f"curve {class_}", d=svg_path(x, y, points))
-        for points, class_ in zip(series.values(), CLASSES, strict=False)
+        for points, class_ in zip(series.values(), CLASSES[: len(series)], strict=True)
     ]
-    return chart(x, y, list(series), *marks)
+    if sum(LETTER * len(name) + KEY for name in series) + LETTER * len(y.label) <= WIDTH:
+        return chart(x, y, list(series), *marks)
+    return join(chart(x, y, [], *marks), key_list(list(series)))
+
+
+def key_list(names: Sequence[str]) -> Html:
+    """The line of each series beside its name, as text that wraps."""
+    look = {"viewBox": "0 0 26 8", "class_": "swatch", "aria_hidden": "true"}
+    keys = []
+    for name, class_ in zip(names, CLASSES, strict=False):
+        line = element("path", class_=f"curve {class_}", d="M0 4H26")
+        keys.append(element("span", element("svg", line, **look), name))
+    return element("div", *keys, class_="keys")
 
 
 def histogram_chart(

@@ -4,11 +4,14 @@ import html
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fbfbfa; --card: #fff; --text: #1c1e21; --soft: #62676e;
-  --line: #dcdfe3; --first: #1f6fb8; --second: #c9541d; --good: #1f8a4c; --bad: #c62f3b;
-  --hue: 42%; }
+  --line: #dcdfe3; --first: #1f6fb8; --second: #c9541d; --third: #1f8a4c; --fourth: #8a3fa8;
+  --fifth: #c2347a; --sixth: #00808a; --seventh: #7a5b17; --eighth: #5b636d;
+  --good: #1f8a4c; --bad: #c62f3b; --hue: 42%; }
 @media (prefers-color-scheme: dark) {
   :root { --page: #141618; --card: #1d2023; --text: #e7e9eb; --soft: #a0a7af; --line: #363b41;
-    --first: #6cb2f2; --second: #f39a63; --good: #4cc47f; --bad: #f2727b; --hue: 66%; } }
+    --first: #6cb2f2; --second: #f39a63; --third: #4cc47f; --fourth: #c78be0;
+    --fifth: #f07aa8; --sixth: #45c4cc; --seventh: #d1ab57; --eighth: #a9b2bd;
+    --good: #4cc47f; --bad: #f2727b; --hue: 66%; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 76rem; padding: 1rem; background: var(--page);
   color: var(--text); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -17,6 +20,17 @@ h2 { font-size: 1.15rem; margin: 0 0 .5rem; }
 h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
 p { margin: .25rem 0 .75rem; max-width: 46rem; }
 .soft, figcaption, .note { color: var(--soft); font-size: .875rem; }
+.tiles { display: grid; gap: .5rem; margin: .75rem 0; max-width: 34rem;
+  grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
+  padding: .5rem .75rem; display: grid; grid-template-columns: 1fr 1fr; }
+.tile p { grid-column: 1 / -1; margin: 0; font-size: .875rem; color: var(--soft); }
+.tile b { display: block; font-size: 1.6rem; line-height: 1.2; }
+.tile span { font-size: .8rem; color: var(--soft); }
+.facts { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .75rem;
+  margin: .75rem 0; font-size: .875rem; }
+.facts dt { color: var(--soft); } .facts dd { margin: 0; }
+details { font-size: .875rem; } summary { cursor: pointer; } ul { margin: .5rem 0; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
   padding: 1rem; margin: 1rem 0; }
 .scroll { overflow-x: auto; }
@@ -26,6 +40,8 @@ th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(-
 th:first-child { text-align: left; }
 th { font-weight: 600; }
 td small { display: block; color: var(--soft); }
+td.gain { color: var(--good); font-weight: 600; } td.loss { color: var(--bad); font-weight: 600; }
+.words td, .words th { text-align: left; white-space: normal; min-width: 6.5rem; }
 .matrix td, .matrix th { text-align: center; padding: .3rem .45rem; }
 .charts { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
 figure, .block { margin: 0; min-width: 0; }
@@ -36,31 +52,42 @@ svg .soft { fill: var(--soft); font-size: 11px; }
 .grid { stroke: var(--line); stroke-width: 1; }
 .curve { fill: none; stroke-width: 2; }
 .first { stroke: var(--first); } .second { stroke: var(--second); stroke-dasharray: 6 3; }
+.third { stroke: var(--third); stroke-dasharray: 2 2; }
+.fourth { stroke: var(--fourth); stroke-dasharray: 9 3 2 3; }
+.fifth { stroke: var(--fifth); } .sixth { stroke: var(--sixth); stroke-dasharray: 6 3; }
+.seventh { stroke: var(--seventh); stroke-dasharray: 2 2; }
+.eighth { stroke: var(--eighth); stroke-dasharray: 9 3 2 3; }
+.keys { display: flex; flex-wrap: wrap; gap: .25rem 1rem; font-size: .8rem; }
+.swatch { display: inline-block; width: 1.7rem; margin-right: .35rem; vertical-align: middle; }
 .area { stroke-width: 1.5; fill-opacity: .25; stroke-dasharray: none; }
 .area.first, .key.first { fill: var(--first); } .area.second, .key.second { fill: var(--second); }
 .key { stroke: none; }
 .bar.good { fill: var(--good); } .bar.bad { fill: var(--bad); }
 .point { stroke: var(--card); stroke-width: .7; fill-opacity: .9; }
 .list { display: flex; flex-wrap: wrap; gap: .5rem; margin: .5rem 0; padding: 0; }
-.entry { width: 4.9rem; font-size: .75rem; line-height: 1.3; }
+.entry { font-size: .75rem; line-height: 1.3; max-width: calc(4.5rem + 6px); }
+.entry.query { max-width: calc(13.5rem + 6px); }
 .entry .frame { border: 3px solid var(--line); border-radius: .3rem; overflow: hidden;
-  min-height: 2.2rem; display: flex; }
-.entry img { display: block; width: 100%; }
+  display: flex; background: var(--line); }
+.entry img, .noframe { display: block; width: 4.5rem; height: 9rem; object-fit: contain; }
 .entry.good .frame { border-color: var(--good); } .entry.bad .frame { border-color: var(--bad); }
 .entry.good b { color: var(--good); } .entry.bad b { color: var(--bad); }
-.entry.query { width: auto; max-width: 14.6rem; }
-.entry.query img { width: 4.5rem; flex: 0 1 auto; min-width: 0; }
 .noframe { padding: .4rem; color: var(--soft); }
 .detail { display: grid; gap: 1rem; align-items: start; margin-bottom: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
 .seen { display: flex; flex-wrap: wrap; gap: .75rem; }
-.seen figure { width: 9.5rem; }
-.seen img { display: block; width: 100%; border-radius: .3rem; image-rendering: pixelated; }
+.seen figure { flex: 1 1 16rem; max-width: 24rem; }
+.labelled { display: grid; grid-template: auto 1fr / auto 1fr; gap: .1rem .35rem;
+  font-size: .65rem; line-height: 1.1; color: var(--soft); }
+.labelled .columns { grid-area: 1 / 2; display: grid; grid-auto-flow: column;
+  grid-auto-columns: minmax(0, 1fr); text-align: center; }
+.labelled .rows { grid-area: 2 / 1; display: grid; grid-auto-rows: minmax(0, 1fr);
+  align-items: center; max-width: 4.2rem; }
+.labelled img { grid-area: 2 / 2; display: block; width: 100%; border-radius: .3rem;
+  image-rendering: pixelated; }
 hr { border: 0; border-top: 1px solid var(--line); margin: 1rem 0; }
-@media (max-width: 480px) {
-  body { padding: .5rem; } section { padding: .75rem; }
-  .entry { width: calc(25% - .4rem); } .entry.query { width: auto; }
-  .seen figure { width: calc(50% - .4rem); } }
+@media (max-width: 480px) { body { padding: .5rem; } section { padding: .75rem; }
+  th, td { padding: .3rem .4rem; } th:first-child { white-space: normal; min-width: 5.5rem; } }
 """
 # the browser loads and runs nothing, whatever file names contain
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

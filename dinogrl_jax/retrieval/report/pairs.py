@@ -1,4 +1,4 @@
-"""Pairs of tracklets: same or different person, at which threshold, between which cameras.
+"""Pairs of tracklets of an evaluation, and mAP between cameras.
 
 A report uses a matrix of at most LIMIT pairs; if there are more, it uses evenly spaced queries.
 """
@@ -14,6 +14,7 @@ from dinogrl_jax.retrieval import distances
 from dinogrl_jax.retrieval.directions import Direction
 from dinogrl_jax.retrieval.gallery import comparable_sets, distances_in_blocks, junk_mask
 from dinogrl_jax.retrieval.metrics import result_from_matrix
+from dinogrl_jax.retrieval.scoring import Evaluation
 
 MOST_CAMERAS = 64  # in a matrix
 LIMIT = 25_000_000  # pairs: 100 MB of distances; HITSZ-VCM fits completely
@@ -53,55 +54,13 @@ def direction_pairs(
     return Pairs(distance, same, counted, *rows, len(query.rows))
 
 
-class Verification(NamedTuple):
-    """Ascending distances of pairs of one person and of different people."""
-
-    same: Float[np.ndarray, " s"]
-    different: Float[np.ndarray, " n"]
-
-
-def verification(found: Sequence[Pairs]) -> Verification:
-    """The distances of all pairs that count, in all given directions, where they are numbers.
-
-    Those of huge values are not: their squares have no place in float32.
-    """
-    counted = np.concatenate([p.distance[p.counted] for p in found])
-    same = np.concatenate([p.same[p.counted] for p in found])
-    finite = np.isfinite(counted)
-    counted, same = counted[finite], same[finite]
-    return Verification(np.sort(counted[same]), np.sort(counted[~same]))
-
-
-class Threshold(NamedTuple):
-    distance: float
-    true_accepts: float  # share of the pairs of one person below the distance
-
-
-def threshold(v: Verification, false_accepts: float) -> Threshold | None:
-    """The largest distance below which at most that share of pairs of different people lies.
-
-    None if there are too few pairs.
-    """
-    count = int(false_accepts * len(v.different))
-    if not 1 <= count < len(v.different):
-        return None
-    distance = v.different[count]
-    accepted = np.searchsorted(v.same, distance, side="left") / len(v.same)
-    return Threshold(float(distance), float(accepted))
-
-
-def roc_points(v: Verification, points: int = 200) -> Float[np.ndarray, "n 2"]:
-    """(false accepts, true accepts) as shares of the pairs, evenly spaced in log false accepts."""
-    count = len(v.different)
-    places = np.unique(np.geomspace(1, count, points).astype(int)) - 1
-    reached = np.searchsorted(v.same, v.different[places], side="left") / len(v.same)
-    return np.stack([(places + 1) / count, reached], 1)
-
-
-def roc_area(v: Verification) -> float:
-    """The chance that a pair of one person is nearer than one of two people; ties count half."""
-    below, upto = (np.searchsorted(v.different, v.same, side=side) for side in ("left", "right"))
-    return float(1 - (below + upto).mean() / (2 * len(v.different)))
+def evaluation_pairs(evaluation: Evaluation) -> dict[str, Pairs]:
+    """The pairs of each direction, with the distances that rank."""
+    name, reranked = evaluation.options.distance, evaluation.reranked
+    return {
+        direction: direction_pairs(d, name, reranked.get(direction))
+        for direction, d in evaluation.directions.items()
+    }
 
 
 class CameraMatrix(NamedTuple):

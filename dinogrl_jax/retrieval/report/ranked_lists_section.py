@@ -14,7 +14,7 @@ from dinogrl_jax.retrieval.report.charts import bar_chart
 from dinogrl_jax.retrieval.report.page import Html, element, figure, section
 from dinogrl_jax.retrieval.report.ranked_lists import RankedList, part_labels
 from dinogrl_jax.retrieval.report.sections import direction_words
-from dinogrl_jax.retrieval.report.subjects import Subject
+from dinogrl_jax.retrieval.report.subjects import Shown, Subject
 
 QUERY_FRAMES = 3
 HEIGHT = 112  # pixels of a frame; larger ones are made smaller
@@ -24,7 +24,8 @@ QUALITY = 78  # of JPEG
 
 def ranked_lists_section(found: Mapping[str, Sequence[RankedList]], subject: Subject) -> Html:
     """A list for each shown query; correct entries are green, others red."""
-    pictures = _pictures_by_row([one for shown in found.values() for one in shown], subject)
+    everyone = [one for shown in found.values() for one in shown]
+    pictures = [_images_by_row(everyone, shown) for shown in subject.pictures]
     elements = []
     for name, shown in found.items():
         elements.append(element("h3", direction_words(name)))
@@ -38,7 +39,7 @@ def ranked_lists_section(found: Mapping[str, Sequence[RankedList]], subject: Sub
 
 
 def _list_elements(
-    one: RankedList, subject: Subject, pictures: Mapping[str, Mapping[int, Html]]
+    one: RankedList, subject: Subject, pictures: Sequence[Mapping[int, Html]]
 ) -> list[Html]:
     head = f"{one.kind}: AP {100 * one.ap:.1f} %, first match at rank {one.rank}"
     frames = subject.frames(one.query)
@@ -58,8 +59,8 @@ def _list_elements(
         )
         details.append(figure(bar_chart(one.parts, labels), note))
     figures = [
-        figure(by_row[row], f"{what}: {caption}")
-        for caption, by_row in pictures.items()
+        figure(_labelled(images[row], shown), f"{what}: {shown.caption}")
+        for shown, images in zip(subject.pictures, pictures, strict=True)
         for what, row in (("query", one.query), ("nearest match", one.match))
     ]
     if figures:
@@ -81,16 +82,20 @@ def _card(class_: str, frames: Sequence[str], mark: str, row: int, subject: Subj
     return element("div", element("div", *shown, class_="frame"), *who, class_=class_, title=title)
 
 
-def _pictures_by_row(shown: Sequence[RankedList], subject: Subject) -> dict[str, dict[int, Html]]:
-    """By caption, the pictures of all shown queries and their nearest matches, made at once."""
-    rows = sorted({row for one in shown for row in (one.query, one.match)})
-    return {
-        caption: {
-            row: _jpeg_element(Image.fromarray(p))
-            for row, p in zip(rows, pictures(rows), strict=True)
-        }
-        for caption, pictures in subject.pictures.items()
-    }
+def _images_by_row(lists: Sequence[RankedList], shown: Shown) -> dict[int, Html]:
+    """The pictures of all shown queries and their nearest matches, made at once."""
+    rows = sorted({row for one in lists for row in (one.query, one.match)})
+    pictures = map(Image.fromarray, shown.make(rows))
+    return {row: _jpeg_element(p) for row, p in zip(rows, pictures, strict=True)}
+
+
+def _labelled(image: Html, shown: Shown) -> Html:
+    """A picture with the labels of its columns above it, and those of its rows on its left."""
+    columns, rows = (
+        element("div", *(element("span", label) for label in labels), class_=class_)
+        for labels, class_ in ((shown.columns, "columns"), (shown.rows, "rows"))
+    )
+    return element("div", columns, rows, image, class_="labelled")
 
 
 def _frame_image(frame: str) -> Html | None:

@@ -9,25 +9,30 @@ from dinogrl_jax.retrieval import scoring
 from dinogrl_jax.retrieval.metrics import Result
 from dinogrl_jax.retrieval.report.charts import Axis, histogram_chart, line_chart, scatter_chart
 from dinogrl_jax.retrieval.report.page import Html, element, figure, join, section, table
-from dinogrl_jax.retrieval.report.pairs import (
-    MOST_CAMERAS,
-    CameraMatrix,
-    Pairs,
+from dinogrl_jax.retrieval.report.pairs import MOST_CAMERAS, CameraMatrix, Pairs
+from dinogrl_jax.retrieval.report.projection import Projection
+from dinogrl_jax.retrieval.report.subjects import Subject
+from dinogrl_jax.retrieval.report.verification import (
+    FALSE_ACCEPTS,
     Verification,
+    equal_error_rate,
+    query_step,
     roc_area,
     roc_points,
     threshold,
 )
-from dinogrl_jax.retrieval.report.projection import Projection
-from dinogrl_jax.retrieval.report.subjects import Subject
 from dinogrl_jax.retrieval.tables import FIGURES
 
-FALSE_ACCEPTS = (0.1, 0.01, 0.001, 0.0001)
 BINS = 60
 
 
 def direction_words(direction: str) -> str:
     return direction.replace("_to_", " → ")
+
+
+def figure_name(key: str) -> str:
+    """The key of a figure as people write it: rank-1."""
+    return key.replace("rank", "rank-")
 
 
 def figures_section(evaluation: scoring.Evaluation, intervals: Mapping, skipped: Mapping) -> Html:
@@ -41,7 +46,7 @@ def figures_section(evaluation: scoring.Evaluation, intervals: Mapping, skipped:
             cells.append(element("td", f"{100 * row[key]:.2f}", small))
         chance = f"{100 * row['chance_rank1']:.2f}"
         rows.append([*cells, chance, f"{row['queries']} × {row['gallery']}"])
-    names = [key.replace("rank", "rank-") for key in (*FIGURES, "chance rank1")]
+    names = [*map(figure_name, FIGURES), "chance rank-1"]
     note = "Percent. Small: 95 % bootstrap interval over queries."
     lists = [element("p", line) for line in scoring.skipped_lines({"skipped": skipped})]
     figures = table(["", *names, "queries × gallery"], rows)
@@ -82,10 +87,14 @@ def verification_section(v: Verification, found: Sequence[Pairs], about: str) ->
     roc = line_chart(x, y, {"": points[points[:, 0] >= lowest]})
     charts = (
         figure(histogram_chart("distance", edges, shares), "Distances of both kinds of pairs."),
-        figure(roc, f"ROC; the area below it is {roc_area(v):.4f}."),
+        figure(
+            roc,
+            f"ROC; the area below it is {roc_area(v):.4f}, the equal error rate "
+            f"{100 * equal_error_rate(v):.2f} %.",
+        ),
     )
     counts = f"{len(v.same):,} pairs of one person, {len(v.different):,} of different people"
-    steps = {-(-p.everyone // len(p.query)) for p in found} - {1}
+    steps = {*map(query_step, found)} - {1}
     if steps:
         counts += f", of every {max(steps)}th query"
     return section(

@@ -1,7 +1,7 @@
 """The names of the tracklets of an evaluation, and where their frames are."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,15 @@ from jaxtyping import UInt8
 from dinogrl_jax.data.readers.listing import images_in
 from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.retrieval.feature_file import Features
+
+
+class Shown(NamedTuple):
+    """Pictures of what the network sees, with labels of their rows and columns."""
+
+    caption: str
+    make: Callable[[Sequence[int]], Sequence[UInt8[np.ndarray, "h w 3"]]]  # one of each tracklet
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
 
 
 class Subject(NamedTuple):
@@ -21,8 +30,7 @@ class Subject(NamedTuple):
     path: Sequence[str]
     frames: Callable[[int], Sequence[str]]  # of a row, in order of time
     part_names: Sequence[str] = ()  # of a descriptor
-    # by caption: rows → a picture of what the network sees in each
-    pictures: Mapping[str, Callable[[Sequence[int]], Sequence[UInt8[np.ndarray, "h w 3"]]]] = {}
+    pictures: Sequence[Shown] = ()
 
 
 def subject_of_tracklets(tracklets: Sequence[Tracklet], root: str) -> Subject:

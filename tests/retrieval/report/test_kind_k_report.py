@@ -33,7 +33,8 @@ def report(found: Features, folder, distance="part_euclidean") -> str:
     figures = scoring.direction_figures(evaluation)
     results = {**figures, **scoring.evaluation_facts(evaluation), "features": "f"}
     subject = subjects.subject_of_features(found, str(folder))
-    write.write_report(folder / "report.html", evaluation, subject, results)
+    found = pairs.evaluation_pairs(evaluation)
+    write.write_report(folder / "report.html", evaluation, found, subject, results)
     return (folder / "report.html").read_text()
 
 

@@ -54,6 +54,26 @@ def test_a_curve_goes_from_corner_to_corner():
     assert "100 %" in svg and "rank" in svg
 
 
+@pytest.mark.parametrize(("length", "below"), [(3, False), (60, True)])
+def test_names_of_curves_stand_in_the_chart_or_below_it(length, below):
+    x, y = charts.Axis("rank", 1, 5), charts.Axis("share", 0, 1)
+    series = {f"<{letter * length}>": np.array([[1, 0.0], [5, 1.0]]) for letter in "abc"}
+    made = charts.line_chart(x, y, series)
+    parsed = ElementTree.fromstring(f"<all>{made}</all>")
+    assert (parsed.find("div") is not None) == below
+    curves = [p.get("class") for p in parsed.find("svg").iter("path") if "curve" in p.get("class")]
+    assert curves == ["curve first", "curve second", "curve third"]
+    for name in series:
+        assert sum(name == text for text in parsed.itertext()) == 1
+
+
+def test_more_curves_than_colours_are_an_error():
+    axis = charts.Axis("x", 0, 1)
+    series = {str(i): np.zeros((2, 2)) for i in range(len(charts.CLASSES) + 1)}
+    with pytest.raises(ValueError):
+        charts.line_chart(axis, axis, series)
+
+
 def test_bars_stand_up_or_hang():
     svg = charts.bar_chart(np.array([2.0, -1.0, 0.0]), ["gait, 1", "gait, 2", "look, <1>"])
     boxes = list(coordinates(svg, "rect", "y", "height"))

@@ -7,14 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinogrl_jax.retrieval.directions import directions
-from dinogrl_jax.retrieval.report.pairs import (
+from dinogrl_jax.retrieval.report.pairs import camera_matrix, direction_pairs
+from dinogrl_jax.retrieval.report.verification import (
     Verification,
-    camera_matrix,
-    direction_pairs,
+    equal_error_rate,
     roc_area,
     roc_points,
     threshold,
     verification,
+    verification_facts,
 )
 
 
@@ -78,6 +79,40 @@ def test_a_threshold_accepts_no_more_than_it_says(seed, ties, share):
     for false_accepts, true_accepts in points:
         below = np.sort(different)[round(false_accepts * len(different)) - 1]
         assert true_accepts == (same < below).mean()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.sampled_from([-3.0, 0.3, 1.0, 20.0]))
+def test_the_equal_error_rate_is_where_the_roc_meets_the_falling_diagonal(seed, ties, shift):
+    """By hand: all thresholds, and straight lines between them."""
+    rng = np.random.default_rng(seed)
+    same, different = rng.normal(0, 1, 30), rng.normal(shift, 1, 70)
+    if ties:
+        same, different = np.round(same), np.round(different)
+    places = np.append(np.unique(np.concatenate([same, different])), np.inf)
+    accepts = (different[:, None] < places).mean(0)
+    rejects = (same[:, None] >= places).mean(0)
+    fine = np.linspace(0, 1, 100_001)
+    gap = np.interp(fine, np.arange(len(places)) / (len(places) - 1), accepts - rejects)
+    at = np.argmin(np.abs(gap))
+    expected = np.interp(fine[at], np.arange(len(places)) / (len(places) - 1), accepts)
+    v = Verification(np.sort(same), np.sort(different))
+    assert equal_error_rate(v) == pytest.approx(expected, abs=1e-3)
+    assert 0 <= equal_error_rate(v) <= 1
+
+
+def test_facts_of_the_pairs():
+    p = direction_pairs(directions(**columns())["visible_to_infrared"], "part_euclidean")
+    v = verification([p])
+    facts = verification_facts(v, [p])
+    assert facts["same_pairs"] + facts["different_pairs"] == p.counted.sum()
+    assert facts["auc"] == roc_area(v) and facts["every_nth_query"] == 1
+    tenth, *_, thousandth = facts["thresholds"][:3]
+    t = threshold(v, 0.1)
+    assert tenth == {"false_accepts": 0.1, "distance": t.distance, "true_accepts": t.true_accepts}
+    assert thousandth == {"false_accepts": 0.001, "distance": None, "true_accepts": None}
+    assert 10 < len(facts["roc"]) <= 25 and facts["roc"][-1][0] == 1
+    assert verification_facts(Verification(v.same[:0], v.different), [p]) is None
 
 
 def test_too_few_pairs_for_a_threshold():

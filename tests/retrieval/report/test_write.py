@@ -13,6 +13,7 @@ from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval import scoring
 from dinogrl_jax.retrieval.feature_file import Features
 from dinogrl_jax.retrieval.report import subjects, write
+from dinogrl_jax.retrieval.report.pairs import evaluation_pairs
 
 NASTY = "<img src=x onerror=alert(1)>"
 SECTIONS = ["Figures", "Ranks", "Same or different person", "Cameras", "Ranked lists"]
@@ -70,6 +71,10 @@ def features(n=40, parts=3, **changed):
     return Features(**columns | changed)
 
 
+def html(found, subject, results):
+    return write.report_html(found, evaluation_pairs(found), subject, results)
+
+
 def made(found_features, folder, method=scoring.ScoringOptions()):  # noqa: B008
     f = found_features
     found = scoring.evaluation_of(f.embedding, f.label_columns, method)
@@ -79,7 +84,7 @@ def made(found_features, folder, method=scoring.ScoringOptions()):  # noqa: B008
         "features": NASTY,
     }
     return (
-        write.report_html(found, subjects.subject_of_features(f, str(folder)), results),
+        html(found, subjects.subject_of_features(f, str(folder)), results),
         found,
         results,
     )
@@ -105,6 +110,33 @@ def test_everything_is_there(report):
         low, high = results["intervals"][name]["mAP"]
         assert f"{100 * low:.1f}–{100 * high:.1f}" in text
     assert "too few pairs" in text  # one in ten thousand
+
+
+def test_the_top_says_what_was_scored(tmp_path):
+    """Rank-1 and mAP first, then where it is from, then the changed settings, folded."""
+    f = features()
+    found = scoring.evaluation_of(f.embedding, f.label_columns, scoring.ScoringOptions())
+    results = {
+        **scoring.direction_figures(found),
+        **scoring.evaluation_facts(found),
+        "checkpoint": "best",
+        "step": 7,
+        "model": f"runs/{NASTY}",
+        "data": {"name": "vcm", "root": "/data/here"},
+        "date": "2031-01-02T03:04:05+00:00",
+        "versions": {"jax": "9.9"},
+        "settings": ["seed: 0 → 3", f"data.root:  → {NASTY}"],
+    }
+    text = html(found, subjects.subject_of_features(f, str(tmp_path)), results)
+    top = text[: text.index("<section")]
+    for row in (results[name] for name in found.results):
+        assert f"<b>{100 * row['rank1']:.1f}</b><span>rank-1" in top
+        assert f"<b>{100 * row['mAP']:.1f}</b><span>mAP" in top
+    for said in ("vcm /data/here", "2031-01-02", "jax 9.9", "2 settings", "<li>seed: 0 → 3</li>"):
+        assert said in top
+    assert len(Seen(text).all("details")) == 1 and NASTY not in text
+    of_features, _, _ = made(f, tmp_path)
+    assert not Seen(of_features).all("details") and "<dt>features</dt>" in of_features
 
 
 def test_ranked_lists_are_green_and_red(report):
@@ -200,11 +232,14 @@ def test_pictures_and_names_of_parts(frames):
     }
     subject = subjects.subject_of_features(f, str(frames))
     part_names = ["gait, 1", "gait, 2", "appearance, 1"]
-    subject = subject._replace(pictures={"frames, foreground": pictures}, part_names=part_names)
-    text = write.report_html(found, subject, results)
+    shown = subjects.Shown("frames, foreground", pictures, ("frames", NASTY), ("1", "2", "3"))
+    subject = subject._replace(pictures=[shown], part_names=part_names)
+    text = html(found, subject, results)
     assert asked == sorted(set(asked))
     assert len(Seen(text).all("img")) == 12 * 11 + 2 * 12
     assert text.count("nearest match: frames, foreground") == 12
+    labels = "<span>1</span><span>2</span><span>3</span>", "<span>frames</span><span>&lt;img"
+    assert all(text.count(label) == 2 * 12 for label in labels) and NASTY not in text
     assert "appearance, 1: " in text
 
 
@@ -216,8 +251,8 @@ def test_a_place_that_cannot_be_written(tmp_path):
         **scoring.evaluation_facts(found),
         "features": "f",
     }
-    subject = subjects.subject_of_features(f, str(tmp_path))
+    subject, pairs = subjects.subject_of_features(f, str(tmp_path)), evaluation_pairs(found)
     with pytest.raises(InputError, match="report.html: cannot be written"):
-        write.write_report(tmp_path / "none" / "report.html", found, subject, results)
-    write.write_report(tmp_path / "report.html", found, subject, results)
+        write.write_report(tmp_path / "none" / "report.html", found, pairs, subject, results)
+    write.write_report(tmp_path / "report.html", found, pairs, subject, results)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]  # no draft

@@ -1,0 +1,1 @@
+"""Runs beside each other: what each query reached, and how far their figures differ."""

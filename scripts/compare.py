@@ -1,0 +1,47 @@
+"""Compare runs: figures with intervals, and paired differences to the first run.
+
+    python scripts/compare.py runs/base runs/new --out compare.html
+
+A RUN is a folder in which scripts/train.py or scripts/evaluate.py wrote queries.json, or a features
+file (.npz, scripts/extract.py writes one), which is scored by --protocol, --distance and
+--camera_filter. All have to be of the same queries and galleries. No model is needed.
+"""
+
+import argparse
+from pathlib import Path
+
+from dinogrl_jax.interface.arguments import Parser, path
+from dinogrl_jax.interface.errors import run
+from dinogrl_jax.interface.files import atomic_write
+from dinogrl_jax.retrieval.comparison.document import comparison_html
+from dinogrl_jax.retrieval.comparison.figures import compared, text_of
+from dinogrl_jax.retrieval.comparison.runs import MOST, read_runs
+from dinogrl_jax.retrieval.distances import FORMULAS
+from dinogrl_jax.retrieval.protocols import CAMERA_FILTERS, PROTOCOLS, filters_cameras
+from dinogrl_jax.retrieval.scoring import ScoringOptions
+
+
+def flags() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("runs", nargs="+", type=path, metavar="RUN", help=f"2 to {MOST}; the first is the base")
+    add("--out", default="compare.html", type=path, help="HTML file; default compare.html")
+    add("--protocol", choices=PROTOCOLS, default="vcm", help="of features files; default vcm")
+    add("--distance", choices=FORMULAS, default="part_euclidean", help="of features files")
+    add("--camera_filter", choices=CAMERA_FILTERS, default="protocol", help="of features files")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = flags()
+    filtered = filters_cameras(args.protocol, args.camera_filter)
+    runs = read_runs(args.runs, ScoringOptions(args.protocol, filtered, args.distance))
+    found = compared(runs)
+    with atomic_write(Path(args.out)) as file:
+        file.write(comparison_html(runs, found).encode(errors="replace"))
+    print(text_of(found))
+    print(f"{args.out}: settings that differ, CMC curves, opens in a browser")
+
+
+if __name__ == "__main__":
+    run(main)

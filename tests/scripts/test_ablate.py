@@ -1,0 +1,82 @@
+"""scripts/ablate.py: variants of any settings, looked up before the first run."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import small
+from in_process import main_of
+
+from dinogrl_jax.methods.contract import variants_of
+
+ROW = {"rank1": 0.5, "mAP": 0.25, "mINP": 0.125, "chance_rank1": 0.1}
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The commands of runs, each of which stands in for a training and leaves its figures."""
+    main_of("ablate")
+    commands = []
+
+    def train(command):
+        folder = Path(command[command.index("--workdir") + 1])
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text(json.dumps({"infrared_to_visible": ROW}))
+        commands.append((folder.name, sorted(x for x in command if x.startswith("--config."))))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(sys.modules["script_ablate"].subprocess, "run", train)
+    return commands
+
+
+def test_variants_of_the_command_line(runs, done, tmp_path):
+    words = ["--variant", "No erasing: augment.erase=0", "--variant", "Alles"]
+    words += ["--variant", "late: 'optimizer.decay_epochs=(21, 27)' augment.flip=0"]
+    words += ["--config", small.PATH, "--seeds", "2", "--out", tmp_path / "out", "train.epochs=3"]
+    status, output, errors = done("ablate", *words)
+    assert status == 0 and not errors, errors
+    assert runs[0] == (
+        "no-erasing-0",
+        ["--config.augment.erase=0", "--config.seed=0", "--config.train.epochs=3"],
+    )
+    assert [name for name, _ in runs] == [
+        *("no-erasing-0", "no-erasing-1", "alles-0", "alles-1", "late-0", "late-1")
+    ]
+    assert "--config.optimizer.decay_epochs=(21, 27)" in runs[4][1]
+    assert "| No erasing | 50.0 ± 0.0 | 25.0 ± 0.0 | 12.5 ± 0.0 |" in output
+    assert (tmp_path / "out/ablation.md").read_text() == output
+    assert list(json.loads((tmp_path / "out/ablation.json").read_text())) == [
+        *("No erasing", "Alles", "late")
+    ]
+
+
+def test_without_any_the_methods_own(runs, done, tmp_path):
+    status, output, errors = done("ablate", "--config", small.PATH, "--seeds", "1")
+    assert status == 0, errors
+    own = variants_of(small.METHOD)
+    assert len(runs) == len(own) and all(f"| {name} |" in output for name in own)
+    for (_, options), settings in zip(runs, own.values(), strict=True):
+        assert options == sorted(f"--config.{k}={v}" for k, v in {**settings, "seed": 0}.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a: augment.erase=0", "A!: augment.erase=1"], "the same folder, a: rename one"),
+        (["a", "b: augment.errase=0"], "'b': command line: --config.augment.errase: there is no"),
+        (["a", "b: augment.erase=7"], "'b': augment.erase = 7.0: it has to be 0 to 1"),
+        (["b: augment.erase=much"], "--config.augment.erase=much: it has to be a finite number"),
+        (["b: seed=3"], "--seeds says how many"),
+        (["b: train.epochs=3"], "train.epochs is also set for all variants"),
+        (["+++"], "give it a name"),
+        (["x" * 101], "give it a name of 1 to 100 letters"),
+        (["b: augment.erase"], "is no setting like"),
+        (["b: 'augment.erase=0"], "No closing quotation"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_the_first_run(runs, refused, words, said):
+    variants = [x for word in words for x in ("--variant", word)]
+    assert said in refused("ablate", "--config", small.PATH, *variants, "train.epochs=2")
+    assert not runs

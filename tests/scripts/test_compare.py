@@ -1,0 +1,44 @@
+"""scripts/compare.py on features, and on what scripts/evaluate.py says of them."""
+
+import numpy as np
+import pytest
+from commands import refusal, script
+
+
+@pytest.fixture
+def features(tmp_path):
+    """Two features files of the same tracklets."""
+    rng = np.random.default_rng(0)
+    identity = np.arange(48) // 4
+    who = rng.standard_normal((12, 6))[identity]
+    for name, noise in (("base", 1.5), ("new", 0.3)):
+        np.savez(
+            tmp_path / f"{name}.npz",
+            embedding=(who + noise * rng.standard_normal((48, 6))).astype(np.float32),
+            identity=identity,
+            camera=np.arange(48) % 3,
+            modality=np.array(["visible", "infrared"] * 24),
+        )
+    return tmp_path
+
+
+def test_a_table_and_a_file(features):
+    """A features file is scored as evaluate.py scores it, whose folder is compared as well."""
+    done = script("evaluate.py", "--features", features / "base.npz", "--noreport")
+    assert done.status == 0, done.errors
+    out = features / "compare.html"
+    places = (features / "base", features / "new.npz", features / "base.npz")
+    done = script("compare.py", *places, "--out", out)
+    assert done.status == 0 and not done.errors, done.errors
+    assert "new − " in done.output and "visible to infrared, 24 queries × 24" in done.output
+    assert "Settings that differ" in out.read_text()
+    (rank1,) = [x for x in done.output.splitlines()[:4] if x.startswith("rank1")]
+    assert "+0.00 [+0.0, +0.0]" in rank1
+
+
+def test_refusals(features):
+    out = features / "compare.html"
+    message = refusal("compare.py", features / "base.npz", features, "--out", out)
+    assert f"python scripts/evaluate.py --workdir {features}" in message
+    assert "say 2 to 8 runs" in refusal("compare.py", features / "base.npz", "--out", out)
+    assert not out.exists()

@@ -1,6 +1,6 @@
-"""Train the ablations of a configuration over several seeds: dinogrl_jax ablate --config FILE
+"""Train the ablations of a configuration over several seeds: python scripts/ablate.py --config FILE
 
-Each run is dinogrl_jax train with settings of its own, so runs that are done are not repeated and a
+Each run is scripts/train.py with settings of its own, so runs that are done are not repeated and a
 stopped one continues. Prints a table in Markdown and writes it with all figures to --out.
 """
 

@@ -1,6 +1,7 @@
 """The command `dinogrl_jax`, whose own commands are the scripts: dinogrl_jax train --config FILE"""
 
 import ast
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from dinogrl_jax.interface.config_files import ROOT
 from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.usage import show
 
+EXAMPLE = re.compile(r"(: (dinogrl_jax|python) .*|[:.])$")  # behind a summary
+
 
 def scripts() -> dict[str, Path]:
     """The names of the commands → what each of them runs."""
@@ -20,9 +23,9 @@ def scripts() -> dict[str, Path]:
 
 
 def summary(script: Path) -> str:
-    """The first line of a script's text, up to its example."""
+    """The first line of a script's text, without its example."""
     text = ast.get_docstring(ast.parse(script.read_bytes())) or ""
-    return text.partition("\n")[0].partition(":")[0].removesuffix(".")
+    return EXAMPLE.sub("", text.partition("\n")[0])
 
 
 def overview() -> str:

@@ -1,17 +1,52 @@
-"""Packaging of dinogrl_jax."""
+"""Packaging of dinogrl_jax. A wheel has scripts/ and configs/ as folders of the package."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
+VERSION = re.compile('^__version__ = "(.+)"$', re.MULTILINE)
+
 setup(
     name="dinogrl_jax",
-    version="0.1.0",
+    version=VERSION.search((HERE / "dinogrl_jax/__init__.py").read_text(encoding="utf-8"))[1],
     description="Video-based visible-infrared person re-identification in JAX",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    packages=find_packages(include=["dinogrl_jax", "dinogrl_jax.*"]),
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=[
+        "person re-identification",
+        "video retrieval",
+        "visible-infrared",
+        "gait",
+        "JAX",
+        "Flax",
+        "DINOv2",
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+    project_urls={"Paper": "https://arxiv.org/abs/2511.04281"},
+    packages=[
+        *find_packages(include=["dinogrl_jax", "dinogrl_jax.*"]),
+        "dinogrl_jax.configs",
+        "dinogrl_jax.scripts",
+    ],
+    package_dir={"dinogrl_jax.configs": "configs", "dinogrl_jax.scripts": "scripts"},
+    package_data={"dinogrl_jax": ["py.typed"], "dinogrl_jax.configs": ["*.pth"]},
+    entry_points={"console_scripts": ["dinogrl_jax = dinogrl_jax.__main__:main"]},
     python_requires=">=3.11,<3.14",
     # jax 0.10 and flax 0.12.8 are the last for Python 3.11; later ones need 3.12. None brings
     # TensorFlow. jax 0.12 does not compile a step for CPUs with `devices/compiling.py`'s options.
@@ -40,6 +75,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.14",
+            "setuptools>=77",  # builds the wheel that a test looks into
             "torch==2.13.0",  # compared with, never imported by the package
         ],
         "cuda": ["jax[cuda13]>=0.10,<0.12"],

@@ -1,9 +1,9 @@
 """Convert between PyTorch files and checkpoints, and print what went where.
 
-    python scripts/convert.py --from dinogrl --model best_model.pth --pbmge best_model2.pth \\
+    dinogrl_jax convert --from dinogrl --model best_model.pth --pbmge best_model2.pth \\
         --gait best_shape.pth --out DIR
-    python scripts/convert.py --from dinov2|resnet50|mask_branch FILE --out DIR
-    python scripts/convert.py --to torch --checkpoint DIR --out DIR
+    dinogrl_jax convert --from dinov2|resnet50|mask_branch FILE --out DIR
+    dinogrl_jax convert --to torch --checkpoint DIR --out DIR
 
 Nothing is written where anything does not fit, and nothing is overwritten.
 """

@@ -1,9 +1,9 @@
 """Evaluate a model, or any descriptors, and write a report that opens in a browser:
 
-    python scripts/evaluate.py --workdir DIR
-    python scripts/evaluate.py --features features.npz --protocol vcm --out DIR
+    dinogrl_jax evaluate --workdir DIR
+    dinogrl_jax evaluate --features features.npz --protocol vcm --out DIR
 
-DIR is a run, a model that scripts/convert.py made, or the folder of a step of either. Its settings
+DIR is a run, a model that dinogrl_jax convert made, or the folder of a step of either. Its settings
 are taken, or those of --config; --config.data.root=… and the like change them.
 
 The arrays of a features file: embedding [n, parts, channels] or [n, channels], identity, camera,

@@ -1,8 +1,8 @@
 """Descriptors of anybody's tracklets:
 
-    python scripts/extract.py --checkpoint DIR --tracklets MANIFEST_OR_FOLDER --out features.npz
+    dinogrl_jax extract --checkpoint DIR --tracklets MANIFEST_OR_FOLDER --out features.npz
 
-DIR is a run, a model that scripts/convert.py made, or the folder of a step of either.
+DIR is a run, a model that dinogrl_jax convert made, or the folder of a step of either.
 A manifest has a line of JSON for each tracklet: {"frames": [paths relative to the manifest],
 "identity": …, "camera": …, "modality": "visible" | "infrared"}, identity and camera optional. A
 folder has a sub-folder for each tracklet. The arrays of the file: embedding [n, parts, channels]

@@ -1,4 +1,4 @@
-"""Generate a data set of walking people: python scripts/generate.py --out DIR"""
+"""Generate a data set of walking people: dinogrl_jax generate --out DIR"""
 
 import argparse
 

@@ -1,7 +1,7 @@
 """Copy a data set into a few large files, which network disks read faster and copy at once:
 
-    python scripts/prepare.py --dataset vcm --root DIR --out DIR
-    python scripts/prepare.py --verify DIR
+    dinogrl_jax prepare --dataset vcm --root DIR --out DIR
+    dinogrl_jax prepare --verify DIR
 
 Training and evaluation take the new folder as data.root and see the same batches. Frames keep their
 bytes, unless --encode encodes them anew at the size of training: "png" changes no batch either,
@@ -13,7 +13,7 @@ import argparse
 
 from ml_collections import ConfigDict
 
-from dinogrl_jax.config import shared
+from dinogrl_jax.config import DATA, shared
 from dinogrl_jax.data.datasets import DATASETS
 from dinogrl_jax.data.preparation import Encoding, prepare
 from dinogrl_jax.data.readers import prepared
@@ -40,9 +40,10 @@ def flags() -> argparse.Namespace:
     parser.add_argument(
         "--quality", type=whole_number(1), default=95, help="of --encode jpeg, default 95"
     )
-    parser.add_argument("--exif-rotation", action="store_true", help="with --encode: see config.py")
-    parser.add_argument("--auxiliary", action="store_true", help="bupt: see config.py")
-    parser.add_argument("--fake-infrared", action="store_true", help="bupt: see config.py")
+    rotation = f"with --encode: {DATA['exif_rotation'].meaning}"
+    parser.add_argument("--exif-rotation", action="store_true", help=rotation)
+    parser.add_argument("--auxiliary", action="store_true", help=DATA["auxiliary"].meaning)
+    parser.add_argument("--fake-infrared", action="store_true", help=DATA["fake_infrared"].meaning)
     parser.add_argument(
         "--frames-per-shard", type=whole_number(1), default=16384, help="default 16384"
     )

@@ -1,4 +1,4 @@
-"""Train the demo's stand-in for DINOv2: python scripts/pretrain.py --out configs/walker_vit.pth
+"""Train the demo's stand-in for DINOv2: dinogrl_jax pretrain --out walker_vit.pth
 
 No weights of DINOv2 can be shipped, and a random transformer knows nothing of people. This trains
 the small transformer of configs/synthetic.py to outline other synthetic people (another seed) in
@@ -19,6 +19,7 @@ from PIL import Image
 
 from dinogrl_jax.data.transforms import DEVIATION, MEAN
 from dinogrl_jax.data.walkers import synthetic
+from dinogrl_jax.interface.arguments import Parser, path, whole_number
 from dinogrl_jax.interface.errors import run
 from dinogrl_jax.interface.progress import Progress
 from dinogrl_jax.models.dinov2 import DINOv2
@@ -44,11 +45,12 @@ class Outliner(nn.Module):
 
 
 def options_from_command_line() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", required=True, help="PyTorch file to write, in DINOv2's naming")
-    parser.add_argument("--identities", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=700)
-    parser.add_argument("--batch", type=int, default=96, help="frames")
+    parser = Parser(__doc__)
+    out = "PyTorch file to write, in DINOv2's naming"
+    parser.add_argument("--out", required=True, type=path, help=out)
+    parser.add_argument("--identities", type=whole_number(1), default=300, help="default 300")
+    parser.add_argument("--steps", type=whole_number(1), default=700, help="default 700")
+    parser.add_argument("--batch", type=whole_number(1), default=96, help="frames, default 96")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Train a method and evaluate it: python scripts/train.py --config configs/synthetic.py
+"""Train a method and evaluate it: dinogrl_jax train --config synthetic
 
 The same command continues a run that was stopped. Exit status: 0 done, 2 bad input, 75 stopped by
 Ctrl-C or SIGTERM with everything saved.

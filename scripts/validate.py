@@ -1,7 +1,7 @@
 """Find everything that is wrong with a data set:
 
-    python scripts/validate.py --dataset vcm --root DIR [--json FILE]
-    python scripts/validate.py --config configs/bupt.py --config.data.root=DIR
+    dinogrl_jax validate --dataset vcm --root DIR [--json FILE]
+    dinogrl_jax validate --config bupt --config.data.root=DIR
 
 Compares the size with the published one and names every problem with its file and line. With a
 configuration it asks what a training with those settings asks before its first step. Exit status: 0
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from dinogrl_jax.config import shared
+from dinogrl_jax.config import DATA, shared
 from dinogrl_jax.data.checks.frame_files import FRAME_CHECKS
 from dinogrl_jax.data.checks.usable import demands
 from dinogrl_jax.data.checks.validation import validate
@@ -53,8 +53,8 @@ def flags() -> tuple[argparse.Namespace, ConfigDict]:
     parser.add_argument("--discard-train", type=path, help="file of frames to leave out")
     parser.add_argument("--discard-test", type=path)
     for name in SWITCHES:
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, action="store_true", default=None, help="see config.py")
+        option, meaning = f"--{name.replace('_', '-')}", DATA[name].meaning
+        parser.add_argument(option, action="store_true", default=None, help=meaning)
     options, rest = parser.parse_known_args()
     settings = [word for word in rest if word.startswith("--config.")]
     if len(settings) < len(rest):

@@ -1,8 +1,11 @@
 """Command lines of scripts without a configuration, and paths on any command line."""
 
 import argparse
+import sys
+from pathlib import Path
 
 from dinogrl_jax.interface.checks import expanded_path
+from dinogrl_jax.interface.config_files import ROOT
 from dinogrl_jax.interface.errors import InputError
 
 
@@ -11,10 +14,17 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str | None = None) -> None:
         layout = argparse.RawDescriptionHelpFormatter
-        super().__init__(description=description, formatter_class=layout)
+        name = command_name(Path(sys.argv[0]))
+        super().__init__(prog=name, description=description, formatter_class=layout)
 
     def error(self, message: str) -> None:
         raise InputError(f"command line: {message}; --help says what there is")
+
+
+def command_name(script: Path) -> str:
+    """What runs a script: `dinogrl_jax train`, or its own name where it is none of those."""
+    is_command = script.absolute().parent == ROOT / "scripts"
+    return f"dinogrl_jax {script.stem}" if is_command else script.name
 
 
 def path(text: str) -> str:

@@ -26,7 +26,7 @@ from dinogrl_jax.interface.checks import (
     unknown,
     value_text,
 )
-from dinogrl_jax.interface.config_files import CONFIGS, read_config, run_of
+from dinogrl_jax.interface.config_files import read_config, run_of
 from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.interface.settings import default_values, leaves
 
@@ -60,7 +60,7 @@ def workdir_of(config: ConfigDict | None) -> str:
     """The working directory of a run; InputError if `config` is None, which nobody has named."""
     if config is None:
         raise InputError(
-            "command line: say which configuration, e.g. --config configs/vcm.py; "
+            "command line: say which configuration, e.g. --config vcm; "
             "--help lists flags and settings"
         )
     return expanded_path(WORKDIR.value, "--workdir") or run_of(CONFIG.value)
@@ -191,7 +191,7 @@ def print_help(config: ConfigDict | None, section: str) -> None:
     if config is None:
         name = next(iter(DECLARED))
         config = ConfigDict({**default_values(DECLARED[name]), "method": name})
-        whose = f"the method {name} (of {CONFIGS})"
+        whose = f"the method {name}"
     declaration = declaration_of(config)
     if section:
         usage.show(usage.section_text(section, declaration, config))

@@ -15,13 +15,14 @@ from dinogrl_jax.interface.checks import expanded_path
 from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.interface.files import read_json
 
-ROOT = Path(__file__).resolve().parents[2]  # of the repository, whose configs/ may be named
-CONFIGS = "configs/*.py"
+PACKAGE = Path(__file__).resolve().parents[1]
+# What holds scripts/ and configs/: the package where it is installed, in a clone the folder around.
+ROOT = PACKAGE if (PACKAGE / "scripts").is_dir() else PACKAGE.parent
 STORED = "config.json"  # in a run's folder
 
 
 def read_config(name: str) -> ConfigDict:
-    """The configuration of a file or of a run's folder, or of configs/<name>.py.
+    """The configuration of a file or of a run's folder, or of configs/<name>.py, here or shipped.
 
     "file.py:text" calls get_config(text).
 
@@ -44,18 +45,25 @@ def read_config(name: str) -> ConfigDict:
 
 def config_path(name: str) -> tuple[Path, list[str]]:
     """Where a configuration is, and what its function is called with."""
-    path = Path(expanded_path(name, "--config"))
-    if path.is_dir():
-        path /= STORED
-    if path.is_file():
-        return path, []
+    given = Path(expanded_path(name, "--config"))
+    for path in (given, given / STORED):
+        if path.is_file():
+            return path, []
     file, colon, argument = name.rpartition(":")
     if colon and Path(expanded_path(file, "--config")).is_file():
         return Path(expanded_path(file, "--config")), [argument]
-    for folder in (Path("configs"), ROOT / "configs"):
-        if path.name == name and (folder / name).with_suffix(".py").is_file():
-            return (folder / name).with_suffix(".py"), []
-    raise InputError(f"--config {name}: there is no such file; {CONFIGS} has some")
+    named = named_configs()
+    if path := named.get(name.removeprefix("configs/").removesuffix(".py")):
+        return path, []
+    raise InputError(
+        f"--config {name}: there is no such file; by name there are {', '.join(named)}"
+    )
+
+
+def named_configs() -> dict[str, Path]:
+    """The configurations that a name is enough for: those of ./configs, and those shipped."""
+    folders = (ROOT / "configs", Path("configs"))
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.py"))}
 
 
 def run_of(name: str) -> str:

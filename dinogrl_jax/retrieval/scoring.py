@@ -155,7 +155,7 @@ def _check_rerank(options: ScoringOptions, halves) -> None:
     if options.rerank == "temporal" and halves is None:
         raise InputError(
             "temporal re-ranking needs descriptors of both halves of each tracklet: the arrays "
-            "embedding_first and embedding_second (scripts/extract.py --halves)"
+            "embedding_first and embedding_second (dinogrl_jax extract --halves)"
         )
 
 

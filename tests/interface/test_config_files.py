@@ -1,13 +1,15 @@
 """Files of configurations: Python that may import other files, a run's config.json, names."""
 
 import json
+from pathlib import Path
 
 import pytest
 import small
+from commands import ROOT
 
 from dinogrl_jax.interface import checks
 from dinogrl_jax.interface.command_line import config_of
-from dinogrl_jax.interface.config_files import read_config, run_of
+from dinogrl_jax.interface.config_files import config_path, read_config, run_of
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.run_folder import run_folder, saved_config
@@ -36,6 +38,25 @@ def test_a_run_is_a_configuration(tmp_path):
         assert read_config(str(name)) == config
         assert run_of(str(name)) == str(tmp_path / "run")
     assert run_of(small.PATH) == "runs/small"
+
+
+@pytest.mark.parametrize("name", ["vcm", "vcm.py", "configs/vcm.py"])
+def test_a_name_is_enough_where_there_is_no_clone(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config_path(name) == (ROOT / "configs/vcm.py", []) and run_of(name) == "runs/vcm"
+    (tmp_path / "vcm").mkdir()  # a data set, say
+    assert config_path(name) == (ROOT / "configs/vcm.py", [])
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/vcm.py").touch()
+    assert config_path(name) == (Path("configs/vcm.py"), [])
+
+
+def test_a_wrong_name_is_told_which_there_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/mine.py").touch()
+    with pytest.raises(InputError, match="--config vmc: there is no such file; by name .*, mine"):
+        config_path("vmc")
 
 
 def test_a_file_with_changes():

@@ -170,7 +170,7 @@ def optimizer() -> dict:
 
 
 def pretrained() -> dict:
-    start = "PyTorch file to start from, or what scripts/convert.py made of it; empty: random"
+    start = "PyTorch file to start from, or what dinogrl_jax convert made of it; empty: random"
     return {
         "dinov2": Setting("", f"DINOv2's {start}", PATH),
         "resnet50": Setting("", f"torchvision's {start}", PATH),

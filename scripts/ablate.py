@@ -1,10 +1,10 @@
-"""Train variants of a configuration over several seeds: python scripts/ablate.py --config FILE
+"""Train variants of a configuration over several seeds: dinogrl_jax ablate --config FILE
 
-    python scripts/ablate.py --config configs/vcm.py --variant everything \\
+    dinogrl_jax ablate --config vcm --variant everything \\
         --variant "no erasing: augment.erase=0" --variant "long: train.epochs=240"
 
 A variant is a name, a colon and settings; without --variant there are the method's own. Each run is
-scripts/train.py with settings of its own in a folder of the variant's name and the seed, so runs
+dinogrl_jax train with settings of its own in a folder of the variant's name and the seed, so runs
 that are done are not repeated and a stopped one continues. All settings are looked up before the
 first run. Prints a table in Markdown and writes it with all figures to --out.
 """

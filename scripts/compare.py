@@ -1,9 +1,9 @@
 """Compare runs: figures with intervals, and paired differences to the first run.
 
-    python scripts/compare.py runs/base runs/new --out compare.html
+    dinogrl_jax compare runs/base runs/new --out compare.html
 
-A RUN is a folder in which scripts/train.py or scripts/evaluate.py wrote queries.json, or a features
-file (.npz, scripts/extract.py writes one), which is scored by --protocol, --distance and
+A RUN is a folder in which dinogrl_jax train or evaluate wrote queries.json, or a features file
+(.npz, dinogrl_jax extract writes one), which is scored by --protocol, --distance and
 --camera_filter. All have to be of the same queries and galleries. No model is needed.
 """
 

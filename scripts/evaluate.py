@@ -8,7 +8,7 @@ are taken, or those of --config; --config.data.root=… and the like change them
 
 The arrays of a features file: embedding [n, parts, channels] or [n, channels], identity, camera,
 modality ("visible" or "infrared"), and if need be role ("query", "gallery" or "both") and path;
-scripts/extract.py writes one. Writes results.json, queries.json (for scripts/compare.py) and
+dinogrl_jax extract writes one. Writes results.json, queries.json (for dinogrl_jax compare) and
 report.html to --out; without it a model gets evaluation.json and the others in its own folder, a
 features file in a folder beside it.
 """

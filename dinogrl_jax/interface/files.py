@@ -45,7 +45,18 @@ def _errors_of_writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        reason = error.strerror or error
+        if _is_elsewhere(error.filename, path):
+            raise InputError(f"{error.filename}: cannot be read ({reason})") from error
+        raise InputError(f"{path}: cannot be written ({reason})") from error
+
+
+def _is_elsewhere(name: object, path: Path) -> bool:
+    """Whether an error is of another file than one beside `path`, within it or above it."""
+    if not isinstance(name, str):
+        return False
+    other, place = Path(name).absolute(), path.absolute().parent
+    return not (other.is_relative_to(place) or place.is_relative_to(other))
 
 
 def _names_beside(path: Path, start: str) -> list[str]:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from dinogrl_jax.interface.errors import InputError, lookup
-from dinogrl_jax.interface.files import atomic_write, read_json, write_json
+from dinogrl_jax.interface.files import atomic_write, new_folder, read_json, write_json
 
 
 def test_json_there_and_back(tmp_path):
@@ -41,3 +41,14 @@ def test_an_unknown_name_lists_the_known_ones():
     assert lookup(table, "bupt", "data.dataset") == 2
     with pytest.raises(InputError, match="data.dataset = 'sysu': there is vcm, bupt"):
         lookup(table, "sysu", "data.dataset")
+
+
+def test_another_file_that_cannot_be_read_is_not_the_one_that_is_written(tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(InputError, match="in/gone.png: cannot be read .No such file"):
+        with new_folder(tmp_path / "out" / "made"):
+            (tmp_path / "in" / "gone.png").read_bytes()
+    assert not (tmp_path / "out" / "made").exists()
+    with pytest.raises(InputError, match="made: cannot be written .No such file"):
+        with new_folder(tmp_path / "out" / "made") as draft:
+            (draft / "none" / "x").write_bytes(b"")

@@ -23,12 +23,14 @@ from dinogrl_jax.interface.files import write_json
 from dinogrl_jax.interface.locks import lock
 from dinogrl_jax.interface.progress import recorded
 from dinogrl_jax.methods.contract import Clips, Facts
-from dinogrl_jax.retrieval import embedding, protocols
+from dinogrl_jax.retrieval import embedding, protocols, scoring
+from dinogrl_jax.retrieval.comparison.queries import scored, write_queries
 from dinogrl_jax.retrieval.pictures import (
     make_pictures,
     picture_of_batch,
     picture_of_modalities,
 )
+from dinogrl_jax.retrieval.report.subjects import subject_of_tracklets
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.guard import Guard
 from dinogrl_jax.training.interruption import Interruption, Stopped

@@ -242,7 +242,7 @@ KNOWN = {
             False, "visible: one channel for all; infrared: one channel, grey or unchanged"
         ),
         "clip_consistent": Setting(
-            False, "one draw of crop, flip and erasing for all frames of a clip"
+            False, "one draw for all frames of a clip, of all but the channels"
         ),
         "also": Setting(
             (),

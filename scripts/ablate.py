@@ -12,9 +12,10 @@ first run. Prints a table in Markdown and writes it with all figures to --out.
 import argparse
 import re
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,9 +29,15 @@ from dinogrl_jax.interface.errors import InputError, errors_naming, run
 from dinogrl_jax.interface.files import atomic_write, read_json, write_json
 from dinogrl_jax.methods.contract import variants_of
 from dinogrl_jax.retrieval.tables import DIRECTIONS
+from dinogrl_jax.training.interruption import STOPPED, Interruption
 
 COLUMNS = ("rank1", "mAP", "mINP")
-LONGEST = 100  # letters of a folder's name
+# Of results.json, which lacks a direction without queries.
+RESULTS = {
+    f"{direction}?": {**dict.fromkeys(COLUMNS, float), "chance_rank1": float}
+    for direction in DIRECTIONS
+}
+LONGEST = 100  # bytes of a folder's name
 
 
 class Variant(NamedTuple):
@@ -53,15 +60,20 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--variant", action="append", type=variant, metavar="TEXT", help=several)
     more = "settings of all variants: data.root=DIR …"
     parser.add_argument("settings", nargs="*", type=setting, help=more)
-    return parser.parse_args()
+    args = parser.parse_args()
+    try:
+        args.settings = named_once(args.settings)
+    except ValueError as error:
+        parser.error(str(error))
+    return args
 
 
 def variant(text: str) -> Variant:
     """A name, a colon, and settings with spaces between them; values with spaces in quotes."""
     name, _, settings = text.partition(":")
     try:
-        return Variant(name.strip(), dict(map(setting, shlex.split(settings))))
-    except ValueError as error:  # of quotes
+        return Variant(name.strip(), named_once(map(setting, shlex.split(settings))))
+    except ValueError as error:  # of quotes, or a name twice
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
@@ -73,6 +85,15 @@ def setting(text: str) -> tuple[str, str]:
     return name, value
 
 
+def named_once(settings: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Settings by name; ValueError for a name that is set twice."""
+    pairs = list(settings)
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{twice} is set twice")
+    return dict(pairs)
+
+
 def chosen_variants(args: argparse.Namespace) -> list[Variant]:
     """Those of the command line, or the method's own; InputError for what cannot be trained."""
     own = variants_of(methods.named(read_config(args.config).method))
@@ -80,7 +101,7 @@ def chosen_variants(args: argparse.Namespace) -> list[Variant]:
     check_names(variants)
     for one in variants:
         with errors_naming(f"--variant {one.name!r}"):
-            check_settings(args.config, one.settings, dict(args.settings))
+            check_settings(args.config, one.settings, args.settings)
     return variants
 
 
@@ -88,7 +109,7 @@ def check_names(variants: Sequence[Variant]) -> None:
     """Raise InputError for names that make no folder, or the same one."""
     seen: dict[str, str] = {}
     for name, slug in ((one.name, one.slug) for one in variants):
-        if not 0 < len(slug) <= LONGEST:
+        if not 0 < len(slug.encode()) <= LONGEST:
             raise InputError(f"--variant {name[:80]!r}: give it a name of 1 to {LONGEST} letters")
         if slug in seen:
             raise InputError(
@@ -111,45 +132,65 @@ def options(settings: Mapping[str, str]) -> list[str]:
     return [f"--config.{key}={value}" for key, value in settings.items()]
 
 
-def trained(config: str, workdir: Path, settings: Mapping[str, str]) -> dict:
-    """The results of a run, which is trained if need be."""
+def results_of_run(config: str, workdir: Path, settings: Mapping[str, str]) -> dict | None:
+    """The results of a run, which is trained if need be; None where a signal stopped it."""
     script = Path(__file__).with_name("train.py")
     command = [sys.executable, str(script), "--config", config, "--workdir", str(workdir)]
-    if subprocess.run([*command, *options(settings)]).returncode:
+    status = followed([*command, *options(settings)])
+    if status == STOPPED:
+        return None
+    if status:
         raise InputError(f"{workdir}: the run did not end; see above")
-    return read_json(workdir / "results.json")
+    return read_json(workdir / "results.json", RESULTS)
+
+
+def followed(command: Sequence[str]) -> int:
+    """The exit status of a command, which saves where this process is asked to stop.
+
+    Ctrl-C reaches both in a terminal; other signals are passed on.
+    """
+    with subprocess.Popen(command) as process:
+        passed_on = {n: lambda n, _: process.send_signal(n) for n in Interruption.SIGNALS}
+        handlers = {**passed_on, signal.SIGINT: lambda *_: None}
+        before = {n: signal.signal(n, handler) for n, handler in handlers.items()}
+        try:
+            return process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def table(results: Mapping[str, list[dict]]) -> str:
     """Mean ± deviation over the seeds, in percent, of the last checkpoint."""
-    first = next(iter(results.values()))[0]
-    shown = [d for d in DIRECTIONS if d in first]
+    everything = [run for runs in results.values() for run in runs]
+    shown = [d for d in DIRECTIONS if all(d in run for run in everything)]
     heads = [f"{d.replace('_', ' ')} {c}" for d in shown for c in COLUMNS]
     lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for name, runs in results.items():
         values = 100 * np.array([[r[d][c] for d in shown for c in COLUMNS] for r in runs])
         pairs = zip(values.mean(0), values.std(0), strict=True)
-        lines.append(f"| {name} | " + " | ".join(f"{m:.1f} ± {s:.1f}" for m, s in pairs) + " |")
-    return "\n".join([*lines, "", f"Chance rank-1: {100 * first[shown[0]]['chance_rank1']:.1f}."])
+        cells = [name.replace("|", "\\|"), *(f"{m:.1f} ± {s:.1f}" for m, s in pairs)]
+        lines.append(f"| {' | '.join(cells)} |")
+    chance = [100 * everything[0][d]["chance_rank1"] for d in shown[:1]]
+    return "\n".join([*lines, "", *(f"Chance rank-1: {value:.1f}." for value in chance)])
 
 
-def main() -> None:
+def main() -> int:
     args = flags()
-    shared, out = dict(args.settings), Path(args.out)
-    results = {}
+    out, results = Path(args.out), {}
     for one in chosen_variants(args):
-        results[one.name] = [
-            trained(
-                args.config,
-                out / f"{one.slug}-{seed}",
-                {"seed": str(seed), **one.settings, **shared},
-            )
-            for seed in range(args.seeds)
-        ]
+        results[one.name] = []
+        for seed in range(args.seeds):
+            folder, settings = out / f"{one.slug}-{seed}", {**one.settings, **args.settings}
+            found = results_of_run(args.config, folder, {"seed": str(seed), **settings})
+            if found is None:
+                return STOPPED
+            results[one.name].append(found)
     write_json(out / "ablation.json", results)
     with atomic_write(out / "ablation.md") as file:
         file.write(f"{table(results)}\n".encode())
     print(table(results))
+    return 0
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     --config.augment.also="('brightness 0.3', 'blur 0.5')"
 
-A function that is added to AUGMENTATIONS can be named in that setting. It gets the resized picture
-(RGB, or L where one channel alone is kept), the strength (0 to 1), and random numbers that depend
-on the seed, the step and the frame alone; it returns a picture of the same size and mode.
+A function that is added to AUGMENTATIONS in this file (worker processes read it anew) can be named
+in that setting. It gets the resized picture (RGB, or L where one channel alone is kept), the
+strength (0 to 1), and random numbers that depend on the seed, the step and the frame alone; it
+returns a picture of the same size and mode.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,7 +51,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 }
 
 
-def drawn(also: Sequence[str], rng: np.random.Generator) -> tuple[Drawn, ...]:
+def drawn_augmentations(also: Sequence[str], rng: np.random.Generator) -> tuple[Drawn, ...]:
     """The augmentations of a frame, from the setting's words; those of strength 0 are left out."""
     given = [one.split() for one in also]
     return tuple(
@@ -60,7 +61,7 @@ def drawn(also: Sequence[str], rng: np.random.Generator) -> tuple[Drawn, ...]:
     )
 
 
-def augmented(picture: Image.Image, what: Sequence[Drawn]) -> Image.Image:
+def augmented_picture(picture: Image.Image, what: Sequence[Drawn]) -> Image.Image:
     """The picture after each of the augmentations, in order."""
     for name, strength, seed in what:
         picture = AUGMENTATIONS[name](picture, strength, np.random.default_rng(seed))

@@ -94,7 +94,7 @@ class Batches(Iterator, contextlib.AbstractContextManager):
                 logger.warning("%s cannot be read: a neighbour stands in for it", frame)
         if not self.folder:
             return batch
-        return batch._replace(frames=shared_memory.received(batch.frames, self.shape))
+        return batch._replace(frames=shared_memory.received_frames(batch.frames, self.shape))
 
     def close(self) -> None:
         if hasattr(self.iterator, "close"):
@@ -249,7 +249,7 @@ def made_batch(recipe: Recipe, folder: str, index: int) -> Batch | EvaluationBat
     """A batch; where there is a folder, with the name of a file in place of its frames."""
     if not folder:
         return recipe(index, np.empty(recipe.frames_shape, np.float32))
-    path, frames = shared_memory.writable(folder, str(index), recipe.frames_shape)
+    path, frames = shared_memory.writable_frames(folder, str(index), recipe.frames_shape)
     return recipe(index, frames)._replace(frames=path)
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,12 @@ class SharedFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.cleanup = weakref.finalize(self, _removed, path, _locked(path))
+        try:
+            owner = _locked_owner(path)
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        self.cleanup = weakref.finalize(self, _remove, path, owner)
 
 
 def shared_folder(files: int, size: int) -> SharedFolder:
@@ -50,19 +55,30 @@ def shared_folder(files: int, size: int) -> SharedFolder:
         _remove_left_over(place)
         try:
             folder = SharedFolder(Path(tempfile.mkdtemp(prefix=PREFIX, dir=place)))
-            for number in range(files):
-                with open(folder.path / f"{number}{FREE}", "wb") as file:
-                    _reserve(file.fileno(), size)
         except OSError:
-            continue  # the folder goes with its object
+            continue
+        if not _are_reserved([folder.path / f"{n}{FREE}" for n in range(files)], size):
+            folder.cleanup()
+            continue
         if place != MEMORY:
-            logger.warning("%s lacks %s: frames travel over %s", MEMORY, _mib(files * size), place)
+            total = _mib(files * size)
+            logger.warning("%s has no room for %s: frames travel over %s", MEMORY, total, place)
         return folder
     raise InputError(
         f"{files} batches of {_mib(size)} on their way from data.workers fit neither into {MEMORY} "
         "nor into the folder of temporary files: lower data.workers, or set TMPDIR to a folder "
         "with room"
     )
+
+
+def _are_reserved(paths: Sequence[Path], size: int) -> bool:
+    try:
+        for path in paths:
+            with open(path, "wb") as file:
+                _reserve(file.fileno(), size)
+    except OSError:
+        return False
+    return True
 
 
 def _mib(size: int) -> str:
@@ -76,7 +92,7 @@ def _places() -> Iterator[str]:
         yield tempfile.gettempdir()
 
 
-def _locked(folder: Path) -> int:
+def _locked_owner(folder: Path) -> int:
     """The descriptor of the folder's file of that name, which nobody sees before it is locked."""
     draft = folder / f"{OWNER}.draft"
     file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -86,7 +102,7 @@ def _locked(folder: Path) -> int:
     return file
 
 
-def _removed(folder: Path, file: int) -> None:
+def _remove(folder: Path, file: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     os.close(file)
 
@@ -118,10 +134,10 @@ def _reserve(file: int, size: int) -> None:
 # In a worker
 
 
-def writable(folder: str, name: str, shape: tuple[int, ...]) -> tuple[str, np.ndarray]:
+def writable_frames(folder: str, name: str, shape: tuple[int, ...]) -> tuple[str, np.ndarray]:
     """A file's path and its memory as float32, for a batch of that name."""
     path, size = os.path.join(folder, name), 4 * int(np.prod(shape))
-    with open(path, "r+b" if _claimed(folder, path) else "w+b") as file:
+    with open(path, "r+b" if _claim(folder, path) else "w+b") as file:
         try:
             _reserve(file.fileno(), size)
         except OSError as error:
@@ -130,8 +146,8 @@ def writable(folder: str, name: str, shape: tuple[int, ...]) -> tuple[str, np.nd
     return path, np.frombuffer(memory, np.float32).reshape(shape)
 
 
-def _claimed(folder: str, path: str) -> bool:
-    """Whether a file that no batch uses now has the name `path`."""
+def _claim(folder: str, path: str) -> bool:
+    """Give `path` to a file that no batch uses; False if there is none."""
     for name in os.listdir(folder):
         if name.endswith(FREE):
             try:
@@ -145,7 +161,7 @@ def _claimed(folder: str, path: str) -> bool:
 # In the training process
 
 
-def received(path: str, shape: tuple[int, ...]) -> np.ndarray:
+def received_frames(path: str, shape: tuple[int, ...]) -> np.ndarray:
     """The memory that a worker has written; the file is free once nothing refers to it."""
     with open(path, "r+b") as file:
         memory = mmap.mmap(file.fileno(), 0)

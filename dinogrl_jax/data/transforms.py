@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from dinogrl_jax.data.augmentations import Drawn, augmented, drawn
+from dinogrl_jax.data.augmentations import Drawn, augmented_picture, drawn_augmentations
 from dinogrl_jax.data.pictures import decoded
 
 MEAN = np.array([0.485, 0.456, 0.406])  # of ImageNet, per channel
@@ -67,7 +67,7 @@ def draws(
         erased_box(height, width, rng) if coin < augment.erase else None for coin in rng.random(n)
     ]
     channels = mixed_channels(t, modality, rng) if augment.channels else [ALL] * t
-    also = [drawn(augment.also, rng) for _ in range(n)]
+    also = [drawn_augmentations(augment.also, rng) for _ in range(n)]
     return [
         Draw(*shifts[i % n], bool(flips[i % n]), erased[i % n], channels[i], also[i % n])
         for i in range(t)
@@ -108,7 +108,7 @@ def fill_frame(
     upright: turn it first as its EXIF orientation says.
     """
     h, w, _ = out.shape
-    picture = augmented(image(path, h, w, draw.channels, upright), draw.also)
+    picture = augmented_picture(image(path, h, w, draw.channels, upright), draw.also)
     if draw.down or draw.right:  # over zeros
         picture = picture.crop((draw.right, draw.down, draw.right + w, draw.down + h))
     if draw.flip:

@@ -60,8 +60,11 @@ def run(main: Callable[[], int | None]) -> None:
     except InputError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
     except OSError as error:
+        where = printable(error.filename or "a file")
+        if error.errno == errno.ENAMETOOLONG:
+            print(f"error: {where[:80]}… is too long for a name", file=sys.stderr)
+            sys.exit(2)
         if error.errno not in NOT_WRITABLE:
             raise
-        where = printable(error.filename or "a file")
         print(f"error: {where} cannot be written: {error.strerror}", file=sys.stderr)
     sys.exit(2)

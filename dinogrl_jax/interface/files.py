@@ -18,6 +18,7 @@ from dinogrl_jax.interface.text import HEAD, content_words, wide_encoding
 
 MOST_TEXT = 256 << 20  # bytes of a text file
 MOST_JSON = 64 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # errors of writing alone
 KINDS = {stat.S_ISFIFO: "a FIFO", stat.S_ISSOCK: "a socket"}
 
 
@@ -26,7 +27,11 @@ def draft_of(path: Path) -> Iterator[Path]:
     """A name beside a path for what is renamed to it when the block ends without an error.
 
     Drafts that a process of this machine has left and that has ended are removed.
+
+    Raises InputError for a path that ends in no name.
     """
+    if not path.name:
+        raise InputError(f"{path} is no name of a file: give one")
     machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
     start = f".{path.name}.{machine}-"
     draft = path.with_name(f"{start}{os.getpid()}")
@@ -45,18 +50,21 @@ def _errors_of_writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        if _is_elsewhere(error.filename, path):
-            raise InputError(f"{error.filename}: cannot be read ({reason})") from error
-        raise InputError(f"{path}: cannot be written ({reason})") from error
+        name, reason = error.filename, error.strerror or error
+        if not isinstance(name, str) or _is_written(Path(name).absolute(), path.absolute()):
+            raise InputError(f"{path}: cannot be written ({reason})") from error
+        done = "written" if error.errno in FULL else "read"
+        raise InputError(f"{name}: cannot be {done} ({reason})") from error
 
 
-def _is_elsewhere(name: object, path: Path) -> bool:
-    """Whether an error is of another file than one beside `path`, within it or above it."""
-    if not isinstance(name, str):
+def _is_written(other: Path, path: Path) -> bool:
+    """Whether a file is `path`, its draft, within one of them, or a folder above."""
+    if path.is_relative_to(other):
+        return True
+    if not other.is_relative_to(path.parent):
         return False
-    other, place = Path(name).absolute(), path.absolute().parent
-    return not (other.is_relative_to(place) or place.is_relative_to(other))
+    first = other.relative_to(path.parent).parts[0]
+    return first == path.name or first.startswith(f".{path.name}.")
 
 
 def _names_beside(path: Path, start: str) -> list[str]:

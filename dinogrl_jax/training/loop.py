@@ -137,10 +137,15 @@ def trained(
                 state, terms = step(state, Clips(*clips), labels)
                 run.after_step(number, state, terms)
         except Stopped:
-            print(f"stopped and {run.saved(state)}")
+            number = run.save(state)
+            saved = f"saved at step {number}" if number else "nothing is lost"
+            print(f"stopped and {saved}; the same command continues the run")
             return None
         except BadBatch as error:
-            raise InputError(f"{error}; {run.saved(state)}") from error
+            if not (number := run.save(state)):
+                raise
+            advice = "from where the same command continues once that is mended"
+            raise InputError(f"{error}; saved at step {number}, {advice}") from error
         return run.results()
 
 
@@ -224,18 +229,17 @@ class Run:
         per_epoch = self.setup.config.train.steps_per_epoch
         return bool(every) and self.metadata.step % (every * per_epoch) == 0
 
-    def saved(self, state: State) -> str:
-        """Save a state, unless it has been saved, and say so.
+    def save(self, state: State) -> int:
+        """Save a state, unless it has been saved; returns the step of the last one, or 0.
 
         Of several processes none may save alone, as behind an error that only one of them met.
         """
-        number = self.metadata.step
-        if number and self.manager.latest_step() != number:
-            if jax.process_count() > 1 and not self.interruption.requested:
-                return f"saved last at step {self.manager.latest_step() or 0}"
+        number, latest = self.metadata.step, self.manager.latest_step() or 0
+        if number > latest and (jax.process_count() == 1 or self.interruption.requested):
             checkpoint.save(self.manager, state.variables, self.metadata, state.training)
+            latest = number
         self.finish()
-        return f"saved at step {number}; the same command continues the run"
+        return latest
 
     def finish(self) -> None:
         """Look at the last step, and wait for the last checkpoint."""

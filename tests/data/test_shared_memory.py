@@ -55,7 +55,7 @@ def test_frames_travel_over_the_disk_where_memory_is_short(places, monkeypatch, 
     full(monkeypatch, places[0])
     folder = shared_memory.shared_folder(2, 2**20)
     assert folder.path.parent == places[1] and not any(places[0].iterdir())
-    assert f"{places[0]} lacks 2.0 MiB: frames travel over {places[1]}" in caplog.text
+    assert f"{places[0]} has no room for 2.0 MiB: frames travel over {places[1]}" in caplog.text
 
 
 def test_without_room_anywhere_there_is_one_line(places, monkeypatch):
@@ -105,9 +105,9 @@ def test_a_killed_worker_is_named(split, config):
 
 def test_a_worker_that_finds_no_file_free_makes_one(tmp_path):
     (tmp_path / "0.free").write_bytes(bytes(48))
-    paths = {shared_memory.writable(str(tmp_path), name, (4, 3))[0] for name in ("a", "b")}
+    paths = {shared_memory.writable_frames(str(tmp_path), name, (4, 3))[0] for name in ("a", "b")}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"] and len(paths) == 2
-    array = shared_memory.received(str(tmp_path / "a"), (4, 3))
+    array = shared_memory.received_frames(str(tmp_path / "a"), (4, 3))
     np.testing.assert_array_equal(array, np.zeros((4, 3)))
     del array
     assert (tmp_path / "a.free").exists()

@@ -1,6 +1,8 @@
 """Files appear when they are complete, or not at all."""
 
+import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -44,11 +46,20 @@ def test_an_unknown_name_lists_the_known_ones():
 
 
 def test_another_file_that_cannot_be_read_is_not_the_one_that_is_written(tmp_path):
-    (tmp_path / "in").mkdir()
-    with pytest.raises(InputError, match="in/gone.png: cannot be read .No such file"):
-        with new_folder(tmp_path / "out" / "made"):
+    """Also where it stands beside the folder that is written."""
+    with pytest.raises(InputError, match="gone.png: cannot be read .No such file"):
+        with new_folder(tmp_path / "made"):
             (tmp_path / "in" / "gone.png").read_bytes()
-    assert not (tmp_path / "out" / "made").exists()
+    assert not any(tmp_path.iterdir())
     with pytest.raises(InputError, match="made: cannot be written .No such file"):
         with new_folder(tmp_path / "out" / "made") as draft:
             (draft / "none" / "x").write_bytes(b"")
+    with pytest.raises(InputError, match="other: cannot be written .No space"):
+        with new_folder(tmp_path / "made"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_path_without_a_name_is_no_file(name):
+    with pytest.raises(InputError, match="is no name of a file"):
+        write_json(Path(name), 1)

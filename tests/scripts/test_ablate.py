@@ -1,15 +1,19 @@
 """scripts/ablate.py: variants of any settings, looked up before the first run."""
 
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import small
 from in_process import main_of
 
 from dinogrl_jax.methods.contract import variants_of
+from dinogrl_jax.training.interruption import STOPPED
 
 ROW = {"rank1": 0.5, "mAP": 0.25, "mINP": 0.125, "chance_rank1": 0.1}
 
@@ -25,9 +29,9 @@ def runs(monkeypatch):
         folder.mkdir(parents=True)
         (folder / "results.json").write_text(json.dumps({"infrared_to_visible": ROW}))
         commands.append((folder.name, sorted(x for x in command if x.startswith("--config."))))
-        return SimpleNamespace(returncode=0)
+        return 0
 
-    monkeypatch.setattr(sys.modules["script_ablate"].subprocess, "run", train)
+    monkeypatch.setattr(sys.modules["script_ablate"], "followed", train)
     return commands
 
 
@@ -80,3 +84,62 @@ def test_what_cannot_be_trained_is_refused_before_the_first_run(runs, refused, w
     variants = [x for word in words for x in ("--variant", word)]
     assert said in refused("ablate", "--config", small.PATH, *variants, "train.epochs=2")
     assert not runs
+
+
+SAVES = """
+import signal, sys, time
+def save(*_):
+    time.sleep(1)
+    open(sys.argv[1], "w").write("saved")
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+open(sys.argv[1], "w").write("begun")
+time.sleep(600)
+"""
+
+
+def test_a_stopped_run_saves_first(tmp_path):
+    main_of("ablate")
+    path = tmp_path / "said"
+
+    def stop() -> None:
+        while not (path.exists() and path.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
+    command = [sys.executable, "-c", SAVES, str(path)]
+    assert sys.modules["script_ablate"].followed(command) == STOPPED
+    assert path.read_text() == "saved"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_ablate_stops_with_the_run_that_was_stopped(runs, done, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys.modules["script_ablate"], "followed", lambda command: STOPPED)
+    status, output, errors = done("ablate", "--config", small.PATH, "--out", tmp_path / "out")
+    assert status == STOPPED and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--variant", "a: augment.erase=0 augment.erase=1"],
+        ["augment.erase=0", "augment.erase=1"],
+    ],
+    ids=["of a variant", "of all"],
+)
+def test_a_setting_that_is_set_twice_is_refused(runs, done, words):
+    status, _, errors = done("ablate", "--config", small.PATH, *words)
+    assert status == 2 and "augment.erase is set twice" in errors and not runs
+
+
+def test_the_table_has_the_directions_of_all_runs(runs):
+    table = sys.modules["script_ablate"].table
+    found = table({"a|b": [{"visible_to_infrared": ROW, "infrared_to_visible": ROW}]})
+    assert "| a\\|b | 50.0 ± 0.0 |" in found and found.count("rank1") == 2
+    both, one = (
+        {"visible_to_infrared": ROW, "infrared_to_visible": ROW},
+        {"infrared_to_visible": ROW},
+    )
+    found = table({"a": [both], "b": [one]})
+    assert "visible to infrared" not in found and "| b | 50.0" in found

@@ -44,4 +44,4 @@ def test_a_closed_terminal_stops_as_it_should(monkeypatch):
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
-        assert stop.requested
+    assert stop.requested

@@ -82,7 +82,7 @@ class Found(NamedTuple):
     source: dict  # where it came from
     file: Path  # to write
     config: ConfigDict | None = None
-    other: str = ""  # in what it is not the evaluation whose queries the folder holds
+    other: str = ""  # in what it differs from the evaluation whose queries the folder holds
 
 
 def scoring_options(protocol: str, camera_filter: str, distance: str) -> scoring.ScoringOptions:

@@ -24,7 +24,7 @@ LONGEST = 4096  # letters of a name, an identity or a camera, as of a path in a 
 WHO = ("query", "identity", "camera")  # what tells queries from each other
 DIRECTION = {
     "query": [str],
-    "identity?": [str],  # this and others with "?" were not there at first
+    "identity?": [str],  # keys with "?" are missing in older files
     "camera?": [str],
     "first": [int],
     "AP": [float],

@@ -149,7 +149,7 @@ def difference_of_rows(former: Counter[Row], latter: Counter[Row]) -> str:
 
 
 def in_order_of(found: Ranked, wanted: Ranked) -> Ranked:
-    """The same queries in another order; those that are told by nothing keep theirs."""
+    """The same queries in another order; queries with equal rows keep theirs."""
     if found.rows == wanted.rows:
         return found
     own, other = (sorted(range(len(x.rows)), key=x.rows.__getitem__) for x in (found, wanted))

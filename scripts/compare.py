@@ -4,7 +4,7 @@
 
 A RUN is a folder in which dinogrl_jax train or evaluate wrote queries.json, or a features file
 (.npz, dinogrl_jax extract writes one), which is scored by --protocol, --distance and
---camera_filter. All have to be of the same queries and galleries. No model is needed.
+--camera_filter. Queries and galleries of all have to be the same tracklets. No model is needed.
 """
 
 import argparse
@@ -15,16 +15,18 @@ from dinogrl_jax.interface.errors import run
 from dinogrl_jax.interface.files import atomic_write
 from dinogrl_jax.retrieval.comparison.document import comparison_html
 from dinogrl_jax.retrieval.comparison.figures import compared, text_of
-from dinogrl_jax.retrieval.comparison.runs import MOST, read_runs
+from dinogrl_jax.retrieval.comparison.runs import MOST_RUNS, read_runs
 from dinogrl_jax.retrieval.distances import FORMULAS
 from dinogrl_jax.retrieval.protocols import CAMERA_FILTERS, PROTOCOLS, filters_cameras
 from dinogrl_jax.retrieval.scoring import ScoringOptions
+
+MANY = f"2 to {MOST_RUNS}; the first is the base"
 
 
 def flags() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("runs", nargs="+", type=path, metavar="RUN", help=f"2 to {MOST}; the first is the base")
+    add("runs", nargs="+", type=path, metavar="RUN", help=MANY)
     add("--out", default="compare.html", type=path, help="HTML file; default compare.html")
     add("--protocol", choices=PROTOCOLS, default="vcm", help="of features files; default vcm")
     add("--distance", choices=FORMULAS, default="part_euclidean", help="of features files")

@@ -10,7 +10,8 @@ The arrays of a features file: embedding [n, parts, channels] or [n, channels], 
 modality ("visible" or "infrared"), and if need be role ("query", "gallery" or "both") and path;
 dinogrl_jax extract writes one. Writes results.json, queries.json (for dinogrl_jax compare) and
 report.html to --out; without it a model gets evaluation.json and the others in its own folder, a
-features file in a folder beside it.
+features file in a folder beside it. Into a run's own folder queries.json goes only as training
+writes it: of the best checkpoint, with the run's own data and scoring.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import write_json
 from dinogrl_jax.methods.contract import Picture
 from dinogrl_jax.retrieval import embedding, feature_file, scoring
-from dinogrl_jax.retrieval.comparison.queries import scored, write_queries
+from dinogrl_jax.retrieval.comparison.queries import FILE, scored_queries, write_queries
 from dinogrl_jax.retrieval.distances import FORMULAS, distance_formula
 from dinogrl_jax.retrieval.pictures import make_pictures
 from dinogrl_jax.retrieval.protocols import PROTOCOLS, filters_cameras
@@ -65,6 +66,14 @@ TEMPORAL = flags.DEFINE_bool("temporal", False, "AuxNet's re-ranking across halv
 OUT = flags.DEFINE_string("out", "", "folder for results.json and report.html")
 FRAMES = flags.DEFINE_string("frames", "", "folder that paths in --features start from")
 REPORT = flags.DEFINE_bool("report", True, "write report.html")
+# Settings that decide how fast figures are made, and not which.
+SAME_FIGURES = (
+    "data.workers",
+    "evaluation.tracklets_per_batch",
+    "hosts.*",
+    "mesh.*",
+    "model.remat",
+)
 
 
 class Found(NamedTuple):
@@ -73,6 +82,7 @@ class Found(NamedTuple):
     source: dict  # where it came from
     file: Path  # to write
     config: ConfigDict | None = None
+    other: str = ""  # in what it differs from the evaluation whose queries the folder holds
 
 
 def scoring_options(protocol: str, camera_filter: str, distance: str) -> scoring.ScoringOptions:
@@ -126,7 +136,19 @@ def of_checkpoint(config: ConfigDict, folder: str) -> Found:
     source = {"checkpoint": WHICH.value, "step": trained.step}
     out = expanded_path(OUT.value, "--out")
     file = Path(out, "results.json") if out else place / "evaluation.json"
-    return Found(found, subject, source, file, config)
+    other = "" if out else difference_from_training(folder, trained.config, config, how)
+    return Found(found, subject, source, file, config, other)
+
+
+def difference_from_training(
+    folder: str, trained: ConfigDict, config: ConfigDict, how: scoring.ScoringOptions
+) -> str:
+    """In what an evaluation differs from that of a run's training; empty where it does not."""
+    if WHICH.value != command_line.WHICH or (Path(folder) / "metadata").is_dir():
+        return "another checkpoint than the best"
+    if how != embedding.configured_options(config):
+        return "another scoring than the run's"
+    return next(iter(differences(trained, config, SAME_FIGURES)), "")
 
 
 def results_of(found: Found, pairs: Mapping[str, Pairs]) -> dict:
@@ -170,14 +192,17 @@ def main() -> None:
         found = of_features(expanded_path(FEATURES.value, "--features"))
     else:
         found = of_checkpoint(config, command_line.workdir_of(config))
-    evaluation, subject, source, file, config = found
+    evaluation, subject, source, file, config, other = found
     pairs = evaluation_pairs(evaluation)
     results = results_of(found, pairs)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_queries(file.parent, scored(evaluation, subject.path, source, config))
     write_json(file, results)
+    if not other:
+        write_queries(file.parent, scored_queries(evaluation, subject, source, config))
     table = figures_table(results, scoring.headline(results))
     print(table, *scoring.skipped_lines(results), sep="\n")
+    if other:
+        print(f"{file.with_name(FILE)}: not written ({other}); --out FOLDER has one")
     if REPORT.value:
         report = file.with_name("report.html")
         write.write_report(report, evaluation, pairs, subject, results)

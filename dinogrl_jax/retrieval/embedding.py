@@ -109,10 +109,15 @@ def configured_evaluation(
     embedding: Float[np.ndarray, "n p d"], tracklets: Sequence[Tracklet], config: ConfigDict
 ) -> scoring.Evaluation:
     """`scoring.evaluation_of` by the protocol and the distance of the configuration."""
+    options = configured_options(config)
+    return scoring.evaluation_of(embedding, label_columns(tracklets), options)
+
+
+def configured_options(config: ConfigDict) -> scoring.ScoringOptions:
+    """How the configuration scores descriptors."""
     e = config.evaluation
     filtered = protocols.filters_cameras(e.protocol, e.camera_filter)
-    options = scoring.ScoringOptions(e.protocol, filtered, e.distance)
-    return scoring.evaluation_of(embedding, label_columns(tracklets), options)
+    return scoring.ScoringOptions(e.protocol, filtered, e.distance)
 
 
 def best_figure(figures: Mapping[str, Mapping], name: str) -> float:

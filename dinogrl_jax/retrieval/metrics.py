@@ -16,6 +16,8 @@ from dinogrl_jax.retrieval.gallery import (
 )
 from dinogrl_jax.retrieval.search import negative_counts
 
+MOST_TIMES = 1 << 21  # how often each query is drawn, of a block of samples: 32 MiB with a copy
+
 
 class Result(NamedTuple):
     """The figures of one retrieval in float64; queries without a match enter no mean."""
@@ -165,7 +167,19 @@ def bootstrap_intervals(
     say how much other queries would change the figures, not how much another training would.
     """
     table = np.stack([*values.values()], 1)
-    count, tails = len(table), ((1 - level) / 2, (1 + level) / 2)
-    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
-    bounds = np.quantile(times @ table / count, tails, axis=0)
+    tails = (1 - level) / 2, (1 + level) / 2
+    bounds = np.quantile(_resampled_means(table, samples, seed), tails, axis=0)
     return {name: Interval(*map(float, b)) for name, b in zip(values, bounds.T, strict=True)}
+
+
+def _resampled_means(
+    table: Float[np.ndarray, "v f"], samples: int, seed: int
+) -> Float[np.ndarray, "s f"]:
+    """The means of the columns over resampled rows, made in blocks that need little memory."""
+    rng, count = np.random.default_rng(seed), len(table)
+    share, block = np.full(count, 1 / count), max(1, MOST_TIMES // count)
+    means = []
+    for start in range(0, samples, block):
+        times = rng.multinomial(count, share, min(block, samples - start))
+        means.append(times @ table / count)
+    return np.concatenate(means)

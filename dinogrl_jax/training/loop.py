@@ -24,7 +24,7 @@ from dinogrl_jax.interface.locks import lock
 from dinogrl_jax.interface.progress import recorded
 from dinogrl_jax.methods.contract import Clips, Facts
 from dinogrl_jax.retrieval import embedding, protocols, scoring
-from dinogrl_jax.retrieval.comparison.queries import scored, write_queries
+from dinogrl_jax.retrieval.comparison.queries import scored_queries, write_queries
 from dinogrl_jax.retrieval.pictures import (
     make_pictures,
     picture_of_batch,
@@ -206,11 +206,11 @@ class Run:
         figures = scoring.direction_figures(evaluation)
         score = embedding.best_figure(figures, config.evaluation.best)
         self.metadata = self.metadata.scored(figures, score)
-        if self.metadata.is_best and hosts.first():
-            paths = subject_of_tracklets(self.test, config.data.root).path
-            source = {"checkpoint": "best", "step": self.metadata.step}
-            write_queries(self.folder, scored(evaluation, paths, source, config))
         checkpoint.save_figures(self.manager, self.metadata)
+        if self.metadata.is_best and hosts.first():
+            subject = subject_of_tracklets(self.test, config.data.root)
+            source = {"checkpoint": "best", "step": self.metadata.step}
+            write_queries(self.folder, scored_queries(evaluation, subject, source, config))
         self.log.evaluation(self.metadata.step, figures)
 
     def evaluation_left_over(self, state: State) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from sets import drawn, masks
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.retrieval import search
+from dinogrl_jax.retrieval import metrics, search
 from dinogrl_jax.retrieval.distances import distance_matrix
 from dinogrl_jax.retrieval.gallery import descriptor_set, no_junk, same_camera
 from dinogrl_jax.retrieval.metrics import (
@@ -220,6 +221,22 @@ def test_bootstrap():
     # the normal approximation, which 200 queries allow to a tenth
     width = 2 * 1.96 * result.ap[result.valid].std() / result.queries**0.5
     assert intervals["mAP"].high - intervals["mAP"].low == pytest.approx(width, rel=0.1)
+
+
+def test_a_bootstrap_is_made_in_blocks_of_the_same_samples(monkeypatch):
+    values = {"mAP": np.random.default_rng(0).random(300)}
+    whole = bootstrap_intervals(values)
+    monkeypatch.setattr(metrics, "MOST_TIMES", 300 * 7)
+    assert bootstrap_intervals(values)["mAP"] == pytest.approx(whole["mAP"], rel=1e-12)
+
+
+def test_a_bootstrap_of_many_queries_needs_little_memory():
+    values = {name: np.random.default_rng(0).random(60_000) for name in ("mAP", "mINP")}
+    tracemalloc.start()
+    bootstrap_intervals(values, samples=100)  # 96 MB with a copy, if they were made at once
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60e6
 
 
 def spoiled(change):

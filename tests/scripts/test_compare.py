@@ -31,14 +31,24 @@ def test_a_table_and_a_file(features):
     done = script("compare.py", *places, "--out", out)
     assert done.status == 0 and not done.errors, done.errors
     assert "new − " in done.output and "visible to infrared, 24 queries × 24" in done.output
-    assert "Settings that differ" in out.read_text()
+    assert "evaluation.distance" not in out.read_text()
     (rank1,) = [x for x in done.output.splitlines()[:4] if x.startswith("rank1")]
     assert "+0.00 [+0.0, +0.0]" in rank1
+
+    done = script("compare.py", *places[:2], "--distance", "cosine", "--out", out)
+    assert done.status == 0, done.errors
+    row = "evaluation.distance</th><td>part_euclidean</td><td>cosine</td></tr>"
+    assert row in out.read_text()
 
 
 def test_refusals(features):
     out = features / "compare.html"
     message = refusal("compare.py", features / "base.npz", features, "--out", out)
-    assert f"python scripts/evaluate.py --workdir {features}" in message
-    assert "say 2 to 8 runs" in refusal("compare.py", features / "base.npz", "--out", out)
+    assert "holds 2 features files: name one" in message
+    assert "name 2 to 8 runs" in refusal("compare.py", features / "base.npz", "--out", out)
+    (features / "empty").mkdir()
+    message = refusal("compare.py", features / "base.npz", features / "empty", "--out", out)
+    assert f"run dinogrl_jax evaluate --workdir {features}/empty" in message
+    message = refusal("compare.py", features / "base.npz", "a" * 300, "--out", out)
+    assert "cannot be read: File name too long" in message
     assert not out.exists()

@@ -56,6 +56,12 @@ def test_training_and_evaluation_write_the_same_queries(trained):
     done = run("evaluate.py", folder / "people", folder / "run", **same)
     assert done.returncode == 0, done.stderr
     assert json.loads(path.read_text()) == before
+    for words in (["--distance=cosine"], ["--config.data.test_frames=dense"]):
+        command = [*demo("evaluate.py", folder / "people", folder / "run", **same), "--noreport"]
+        done = subprocess.run([*command, *words], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        assert "queries.json: not written (" in done.stdout
+        assert json.loads(path.read_text()) == before
 
 
 def test_evaluate_gives_the_same_figures_from_the_checkpoint(trained):

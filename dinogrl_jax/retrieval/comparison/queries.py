@@ -1,5 +1,7 @@
 """queries.json: what each query reached, so that runs can be compared without their models."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,16 +9,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from dinogrl_jax.data.readers.spelling import UNKNOWN_WORDS, spelling_key
 from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.interface.files import read_json, write_json
 from dinogrl_jax.interface.settings import leaves
 from dinogrl_jax.retrieval import scoring
 from dinogrl_jax.retrieval.metrics import Result, result_of_queries
+from dinogrl_jax.retrieval.report.subjects import Subject
 from dinogrl_jax.retrieval.tables import DIRECTIONS
 
 FILE = "queries.json"
-MOST = 10**9  # tracklets of a gallery
-DIRECTION = {"gallery": int, "query": [str], "first": [int], "AP": [float], "INP": [float]}
+MOST_GALLERY = 10**9  # tracklets
+LONGEST = 4096  # letters of a name, an identity or a camera, as of a path in a features file
+WHO = ("query", "identity", "camera")  # what tells queries from each other
+DIRECTION = {
+    "query": [str],
+    "identity?": [str],  # keys with "?" are missing in older files
+    "camera?": [str],
+    "first": [int],
+    "AP": [float],
+    "INP": [float],
+    "gallery": int,
+    "gallery_sha256?": str,
+}
 SHAPE = {
     "source": {"features?": str, "checkpoint?": str, "step?": int},
     "options": {"protocol": str, "camera_filter": bool, "distance": str, "rerank": str},
@@ -25,11 +40,24 @@ SHAPE = {
 }
 
 
-class Ranked(NamedTuple):
-    """The queries of one direction by name, and what each of them reached."""
+class Row(NamedTuple):
+    """What a tracklet is known by, in every file that has it."""
 
-    names: list[str]  # a path, or the number of the tracklet; in the order of the result
+    name: str  # its path, or its number where there is none
+    identity: str  # "" unknown
+    camera: str
+
+    def __str__(self) -> str:
+        who = f"identity {self.identity[:40] or 'unknown'}, camera {self.camera[:40] or 'unknown'}"
+        return f"{self.name[:80]!r} ({who})"
+
+
+class Ranked(NamedTuple):
+    """The queries of one direction, what each of them reached, and what they searched."""
+
+    rows: list[Row]  # in the order of the result
     result: Result
+    gallery_digest: str  # SHA-256 of the rows of the gallery
 
 
 class Scored(NamedTuple):
@@ -41,32 +69,53 @@ class Scored(NamedTuple):
     directions: Mapping[str, Ranked]
 
 
-def scored(
+def scored_queries(
     evaluation: scoring.Evaluation,
-    paths: Sequence[str],
+    subject: Subject,
     source: Mapping[str, Any],
     config: ConfigDict | None = None,
 ) -> Scored:
-    """What is kept of an evaluation; paths: of all rows of the descriptors, "" where unknown."""
-    directions = {}
+    """What is kept of an evaluation; subject: the words for all rows of the descriptors."""
+    everyone, directions = rows_of(subject), {}
     for name, result in evaluation.results.items():
-        rows = evaluation.directions[name].query.rows.tolist()
-        directions[name] = Ranked([paths[row] or f"tracklet {row}" for row in rows], result)
+        query, gallery = (
+            [everyone[row] for row in x.rows.tolist()] for x in evaluation.directions[name][:2]
+        )
+        directions[name] = Ranked(query, result, digest_of(gallery))
     settings = {} if config is None else dict(leaves(config))
     return Scored(source, scoring.options_used(evaluation), settings, directions)
+
+
+def rows_of(subject: Subject) -> list[Row]:
+    """What each tracklet is known by; one without a path has the number of its row."""
+    names = [path or f"tracklet {row}" for row, path in enumerate(subject.path)]
+    columns = names, known_words(subject.identity), known_words(subject.camera)
+    return [Row(*row) for row in zip(*columns, strict=True)]
+
+
+def known_words(words: Sequence[str]) -> list[str]:
+    """Identities or cameras in the spelling that all files share; "" for unknown ones."""
+    keys = {word: spelling_key(word) for word in set(words)}
+    return ["" if keys[word] in UNKNOWN_WORDS else keys[word] for word in words]
+
+
+def digest_of(gallery: Sequence[Row]) -> str:
+    """SHA-256 of the rows of a gallery, whatever their order."""
+    return hashlib.sha256(json.dumps(sorted(gallery)).encode()).hexdigest()
 
 
 def write_queries(folder: Path, found: Scored) -> None:
     """Write queries.json into a folder, completely or not at all; InputError if it cannot be."""
     directions = {
         name: {
-            "gallery": result.gallery,
-            "query": names,
+            **dict(zip(WHO, map(list, zip(*rows, strict=True)), strict=True)),
             "first": result.first.tolist(),
             "AP": result.ap.tolist(),
             "INP": result.inp.tolist(),
+            "gallery": result.gallery,
+            "gallery_sha256": digest,
         }
-        for name, (names, result) in found.directions.items()
+        for name, (rows, result, digest) in found.directions.items()
     }
     write_json(folder / FILE, {**found._asdict(), "directions": directions})
 
@@ -82,15 +131,27 @@ def read_queries(path: Path) -> Scored:
 
 
 def _ranked(name: str, content: Mapping[str, Any]) -> Ranked:
-    names, gallery = content["query"], content["gallery"]
-    columns = [content[key] for key in ("AP", "INP", "first")]
+    gallery, columns = content["gallery"], [content[key] for key in ("AP", "INP", "first")]
     highest = (1, 1, gallery)
-    if name not in DIRECTIONS or not 0 < gallery <= MOST:
+    if name not in DIRECTIONS or not 0 < gallery <= MOST_GALLERY:
         raise InputError(f"{name[:40]!r} is no direction with a gallery: evaluate again")
+    rows = _rows(name, content)
     for column, most in zip(columns, highest, strict=True):
-        if len(column) != len(names) or not all(0 <= x <= most for x in column):
+        if len(column) != len(rows) or not all(0 <= x <= most for x in column):
             raise InputError(f"{name} holds no ranks and precisions of its queries: evaluate again")
     if not any(content["first"]):
         raise InputError(f"{name} has no query with a match: evaluate again")
     ap, inp, first = map(np.array, columns)
-    return Ranked(names, result_of_queries(ap.astype(float), inp.astype(float), first, gallery))
+    result = result_of_queries(ap.astype(float), inp.astype(float), first, gallery)
+    return Ranked(rows, result, content["gallery_sha256"])
+
+
+def _rows(name: str, content: Mapping[str, Any]) -> list[Row]:
+    if not {*WHO, "gallery_sha256"} <= content.keys():
+        raise InputError(f"{name} does not say who its queries and gallery are: evaluate again")
+    columns = [content[key] for key in WHO]
+    if len({len(column) for column in columns}) > 1:
+        raise InputError(f"{name} has not an identity and a camera of each query: evaluate again")
+    if any(len(word) > LONGEST for column in columns for word in column):
+        raise InputError(f"{name} has a name of more than {LONGEST} letters: evaluate again")
+    return [Row(*row) for row in zip(*columns, strict=True)]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -34,12 +35,13 @@ class Subject(NamedTuple):
 
 
 def subject_of_tracklets(tracklets: Sequence[Tracklet], root: str) -> Subject:
-    """The subject of a test set; paths are relative to its root."""
+    """The subject of a test set; paths are relative to its root, or to a manifest's folder."""
+    folder = str(Path(root).parent) if os.path.isfile(root) else root
     return Subject(
         identity=[str(t.identity) for t in tracklets],
         camera=[str(t.camera) for t in tracklets],
         modality=[t.modality for t in tracklets],
-        path=[t.frames[0].removeprefix(root).lstrip("/") for t in tracklets],
+        path=[t.frames[0].removeprefix(folder).lstrip("/") for t in tracklets],
         frames=lambda row: tracklets[row].frames,
     )
 

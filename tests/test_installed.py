@@ -136,4 +136,5 @@ def test_shipped_configurations_are_imported_and_find_their_weights(done, site, 
     mine = tmp_path_factory.mktemp("mine") / "mine.py"
     mine.write_text("from configs.synthetic import get_config  # noqa: F401\n")
     text = done("train", "--config", str(mine), "--help-section", "pretrained")
-    assert f"dinov2 = '{site}/dinogrl_jax/configs/walker_vit.pth'" in text
+    where = f"'{site}/dinogrl_jax/configs/walker_vit.pth'"
+    assert f"dinov2 = {where[:80]}" in text  # a longer value is cut off there

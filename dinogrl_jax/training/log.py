@@ -122,8 +122,9 @@ class TrainingLog:
             yield self.events if self.writes else None
         except (OSError, InputError) as error:
             self.writes = False
+            reason = getattr(error, "strerror", None) or error
             print(
-                f"{self.folder}: scalars and pictures cannot be written ({error}); "
+                f"{self.folder}: scalars and pictures cannot be written ({reason}); "
                 "the run goes on without them",
                 file=sys.stderr,
             )

@@ -36,23 +36,23 @@ def runs(monkeypatch):
 
 
 def test_variants_of_the_command_line(runs, done, tmp_path):
-    words = ["--variant", "No erasing: augment.erase=0", "--variant", "Alles"]
+    words = ["--variant", "No flip: augment.flip=0", "--variant", "Alles"]
     words += ["--variant", "late: 'optimizer.decay_epochs=(21, 27)' augment.flip=0"]
     words += ["--config", small.PATH, "--seeds", "2", "--out", tmp_path / "out", "train.epochs=3"]
     status, output, errors = done("ablate", *words)
     assert status == 0 and not errors, errors
     assert runs[0] == (
-        "no-erasing-0",
-        ["--config.augment.erase=0", "--config.seed=0", "--config.train.epochs=3"],
+        "no-flip-0",
+        ["--config.augment.flip=0", "--config.seed=0", "--config.train.epochs=3"],
     )
     assert [name for name, _ in runs] == [
-        *("no-erasing-0", "no-erasing-1", "alles-0", "alles-1", "late-0", "late-1")
+        *("no-flip-0", "no-flip-1", "alles-0", "alles-1", "late-0", "late-1")
     ]
     assert "--config.optimizer.decay_epochs=(21, 27)" in runs[4][1]
-    assert "| No erasing | 50.0 ± 0.0 | 25.0 ± 0.0 | 12.5 ± 0.0 |" in output
+    assert "| No flip | 50.0 ± 0.0 | 25.0 ± 0.0 | 12.5 ± 0.0 |" in output
     assert (tmp_path / "out/ablation.md").read_text() == output
     assert list(json.loads((tmp_path / "out/ablation.json").read_text())) == [
-        *("No erasing", "Alles", "late")
+        *("No flip", "Alles", "late")
     ]
 
 
@@ -68,16 +68,16 @@ def test_without_any_the_methods_own(runs, done, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["a: augment.erase=0", "A!: augment.erase=1"], "the same folder, a: rename one"),
-        (["a", "b: augment.errase=0"], "'b': command line: --config.augment.errase: there is no"),
-        (["a", "b: augment.erase=7"], "'b': augment.erase = 7.0: it has to be 0 to 1"),
-        (["b: augment.erase=much"], "--config.augment.erase=much: it has to be a finite number"),
+        (["a: augment.flip=0", "A!: augment.flip=1"], "the same folder, a: rename one"),
+        (["a", "b: augment.flipp=0"], "'b': command line: --config.augment.flipp: there is no"),
+        (["a", "b: augment.flip=7"], "'b': augment.flip = 7.0: it has to be 0 to 1"),
+        (["b: augment.flip=much"], "--config.augment.flip=much: it has to be a finite number"),
         (["b: seed=3"], "--seeds says how many"),
         (["b: train.epochs=3"], "train.epochs is also set for all variants"),
         (["+++"], "give it a name"),
         (["x" * 101], "give it a name of 1 to 100 letters"),
-        (["b: augment.erase"], "is no setting like"),
-        (["b: 'augment.erase=0"], "No closing quotation"),
+        (["b: augment.flip"], "is no setting like"),
+        (["b: 'augment.flip=0"], "No closing quotation"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_the_first_run(runs, refused, words, said):
@@ -123,14 +123,14 @@ def test_ablate_stops_with_the_run_that_was_stopped(runs, done, monkeypatch, tmp
 @pytest.mark.parametrize(
     "words",
     [
-        ["--variant", "a: augment.erase=0 augment.erase=1"],
-        ["augment.erase=0", "augment.erase=1"],
+        ["--variant", "a: augment.flip=0 augment.flip=1"],
+        ["augment.flip=0", "augment.flip=1"],
     ],
     ids=["of a variant", "of all"],
 )
 def test_a_setting_that_is_set_twice_is_refused(runs, done, words):
     status, _, errors = done("ablate", "--config", small.PATH, *words)
-    assert status == 2 and "augment.erase is set twice" in errors and not runs
+    assert status == 2 and "augment.flip is set twice" in errors and not runs
 
 
 def test_the_table_has_the_directions_of_all_runs(runs):

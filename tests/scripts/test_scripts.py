@@ -56,7 +56,9 @@ def test_training_and_evaluation_write_the_same_queries(trained):
     done = run("evaluate.py", folder / "people", folder / "run", **same)
     assert done.returncode == 0, done.stderr
     assert json.loads(path.read_text()) == before
-    for words in (["--distance=cosine"], ["--config.data.test_frames=dense"]):
+    configured = before["settings"]["evaluation.distance"]
+    other = next(name for name in ("cosine", "part_euclidean") if name != configured)
+    for words in ([f"--distance={other}"], ["--config.data.test_frames=dense"]):
         command = [*demo("evaluate.py", folder / "people", folder / "run", **same), "--noreport"]
         done = subprocess.run([*command, *words], capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr

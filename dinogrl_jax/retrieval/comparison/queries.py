@@ -24,13 +24,13 @@ LONGEST = 4096  # letters of a name, an identity or a camera, as of a path in a 
 WHO = ("query", "identity", "camera")  # what tells queries from each other
 DIRECTION = {
     "query": [str],
-    "identity?": [str],  # keys with "?" are missing in older files
-    "camera?": [str],
+    "identity": [str],
+    "camera": [str],
     "first": [int],
     "AP": [float],
     "INP": [float],
     "gallery": int,
-    "gallery_sha256?": str,
+    "gallery_sha256": str,
 }
 SHAPE = {
     "source": {"features?": str, "checkpoint?": str, "step?": int},
@@ -147,8 +147,6 @@ def _ranked(name: str, content: Mapping[str, Any]) -> Ranked:
 
 
 def _rows(name: str, content: Mapping[str, Any]) -> list[Row]:
-    if not {*WHO, "gallery_sha256"} <= content.keys():
-        raise InputError(f"{name} does not say who its queries and gallery are: evaluate again")
     columns = [content[key] for key in WHO]
     if len({len(column) for column in columns}) > 1:
         raise InputError(f"{name} has not an identity and a camera of each query: evaluate again")

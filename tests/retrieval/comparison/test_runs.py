@@ -364,7 +364,7 @@ def test_a_file_without_identities_is_refused(column, tmp_path):
     content = json.loads((tmp_path / FILE).read_text())
     del content["directions"][BOTH[0]][column]
     (tmp_path / FILE).write_text(json.dumps(content))
-    with pytest.raises(InputError, match="does not say who its queries and gallery are"):
+    with pytest.raises(InputError, match=f"'{BOTH[0]}' has no '{column}'"):
         read_queries(tmp_path / FILE)
 
 

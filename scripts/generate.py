@@ -2,9 +2,7 @@
 
 import argparse
 
-from ml_collections import ConfigDict
-
-from dinogrl_jax.config import shared
+from dinogrl_jax.config import DATA
 from dinogrl_jax.data.walkers.synthetic import contact_sheet, generate
 from dinogrl_jax.interface.arguments import Parser, path, whole_number
 from dinogrl_jax.interface.errors import run
@@ -13,9 +11,9 @@ from dinogrl_jax.interface.errors import run
 def flags() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--out", type=path, required=True, help="folder to make; it must not exist")
-    for name, value in ConfigDict(shared()["data"]).synthetic.items():
-        option = "--" + name.replace("_", "-")
-        parser.add_argument(option, type=whole_number(0), default=value, help=f"default {value}")
+    for name, one in DATA["synthetic"].items():
+        option, text = "--" + name.replace("_", "-"), f"{one.meaning}; default {one.default}"
+        parser.add_argument(option, type=whole_number(0), default=one.default, help=text)
     parser.add_argument("--silhouettes", action="store_true", help="write PNG masks as well")
     parser.add_argument("--workers", type=whole_number(0), default=2, help="processes, default 2")
     parser.add_argument("--picture", type=path, help="file for a contact sheet of the data set")

@@ -147,14 +147,21 @@ def results_of_run(config: str, workdir: Path, settings: Mapping[str, str]) -> d
 def followed(command: Sequence[str]) -> int:
     """The exit status of a command, which saves where this process is asked to stop.
 
-    Ctrl-C reaches both in a terminal; other signals are passed on.
+    Ctrl-C reaches both in a terminal; other signals are passed on. A command that ends before it
+    has anything to save counts as stopped.
     """
+    heard = []
+
+    def pass_on(number: int, _: object) -> None:
+        heard.append(number)
+        if number != signal.SIGINT:
+            process.send_signal(number)
+
     with subprocess.Popen(command) as process:
-        passed_on = {n: lambda n, _: process.send_signal(n) for n in Interruption.SIGNALS}
-        handlers = {**passed_on, signal.SIGINT: lambda *_: None}
-        before = {n: signal.signal(n, handler) for n, handler in handlers.items()}
+        before = {n: signal.signal(n, pass_on) for n in Interruption.SIGNALS}
         try:
-            return process.wait()
+            status = process.wait()
+            return STOPPED if heard and status else status
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from dinogrl_jax.interface.arguments import Parser, path
-from dinogrl_jax.interface.errors import run
+from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import atomic_write
 from dinogrl_jax.retrieval.comparison.document import comparison_html
 from dinogrl_jax.retrieval.comparison.figures import compared, text_of
@@ -37,6 +37,8 @@ def flags() -> argparse.Namespace:
 def main() -> None:
     args = flags()
     filtered = filters_cameras(args.protocol, args.camera_filter)
+    if Path(args.out).resolve() in (Path(run).resolve() for run in args.runs):
+        raise InputError(f"--out {args.out} is one of the runs, and would be lost: choose another")
     runs = read_runs(args.runs, ScoringOptions(args.protocol, filtered, args.distance))
     found = compared(runs)
     with atomic_write(Path(args.out)) as file:

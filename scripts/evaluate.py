@@ -29,6 +29,7 @@ from dinogrl_jax.data import datasets
 from dinogrl_jax.devices import compiling, memory, sharding
 from dinogrl_jax.interface import command_line
 from dinogrl_jax.interface.checks import expanded_path
+from dinogrl_jax.interface.config_files import STORED
 from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import write_json
 from dinogrl_jax.methods.contract import Picture
@@ -97,12 +98,23 @@ def scoring_options(protocol: str, camera_filter: str, distance: str) -> scoring
 def of_features(path: str) -> Found:
     """The evaluation of a file of features."""
     how = scoring_options("vcm", "protocol", "part_euclidean")
+    out = folder_of_results(path)
     features = feature_file.read_features(path)
     found = scoring.evaluation_of(features.embedding, features.label_columns, how, features.halves)
     frames = expanded_path(FRAMES.value, "--frames") or str(Path(path).parent)
     subject = subjects.subject_of_features(features, frames)
-    out = Path(expanded_path(OUT.value, "--out") or Path(path).with_suffix(""))
     return Found(found, subject, {"features": Path(path).name}, out / "results.json")
+
+
+def folder_of_results(features: str) -> Path:
+    """Where the results of a features file go; InputError where something else is there."""
+    given = expanded_path(OUT.value, "--out")
+    out = Path(given or Path(features).with_suffix(""))
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is no folder: choose another --out")
+    if not given and (out / STORED).exists():
+        raise InputError(f"{out} is a run, whose results stay: choose a folder with --out")
+    return out
 
 
 def of_checkpoint(config: ConfigDict, folder: str) -> Found:
@@ -195,7 +207,10 @@ def main() -> None:
     evaluation, subject, source, file, config, other = found
     pairs = evaluation_pairs(evaluation)
     results = results_of(found, pairs)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{file.parent}: cannot be written ({error.strerror})") from error
     write_json(file, results)
     if not other:
         write_queries(file.parent, scored_queries(evaluation, subject, source, config))

@@ -105,6 +105,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """
     new = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with _errors_of_writing(path), draft_of(path) as draft:
+        if path.exists() and not path.is_file() and not path.is_symlink():
+            raise InputError(f"{path} is no file that can be replaced: choose another")
         with os.fdopen(os.open(draft, new, 0o666), "wb") as file:
             yield file
             file.flush()
@@ -181,7 +183,8 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     Raises InputError if a file or a folder with content is there, or nothing can be written.
     """
     place = Path(path).absolute()
-    if place.is_file() or place.is_symlink() or (place.is_dir() and any(place.iterdir())):
+    free = place.is_dir() and not any(place.iterdir())
+    if place.is_symlink() or (place.exists() and not free):
         raise InputError(f"{path} exists: choose another --out")
     with _errors_of_writing(place), draft_of(place) as draft:
         draft.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,15 @@ def test_another_file_that_cannot_be_read_is_not_the_one_that_is_written(tmp_pat
 def test_a_path_without_a_name_is_no_file(name):
     with pytest.raises(InputError, match="is no name of a file"):
         write_json(Path(name), 1)
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    for name in ("fifo", "folder"):
+        with pytest.raises(InputError, match=f"{name} is no file that can be replaced"):
+            write_json(tmp_path / name, 1)
+    with pytest.raises(InputError, match="fifo exists: choose another"):
+        with new_folder(tmp_path / "fifo"):
+            raise AssertionError("the work has begun")
+    assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode) and (tmp_path / "folder").is_dir()

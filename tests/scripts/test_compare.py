@@ -52,3 +52,33 @@ def test_refusals(features):
     message = refusal("compare.py", features / "base.npz", "a" * 300, "--out", out)
     assert "cannot be read: File name too long" in message
     assert not out.exists()
+
+
+def test_no_input_is_lost(features):
+    """Neither a features file to --out, nor a run's results to features of its name."""
+    base, new = features / "base.npz", features / "new.npz"
+    before = base.read_bytes()
+    message = refusal("compare.py", new, base, "--out", features / "." / "base.npz")
+    assert "is one of the runs, and would be lost" in message and base.read_bytes() == before
+    (features / "base").mkdir()
+    (features / "base" / "config.json").write_text("{}")
+    message = refusal("evaluate.py", "--features", base)
+    assert "base is a run, whose results stay" in message
+    assert [path.name for path in (features / "base").iterdir()] == ["config.json"]
+    message = refusal("evaluate.py", "--features", base, "--out", new)
+    assert "new.npz is no folder: choose another --out" in message
+
+
+def test_a_features_file_that_cannot_be_scored_is_named(features):
+    with np.load(features / "new.npz") as file:
+        columns = {name: file[name] for name in file if name != "camera"}
+    np.savez(features / "blind.npz", **columns)
+    message = refusal("compare.py", features / "base.npz", features / "blind.npz")
+    assert "blind.npz: the camera filter needs" in message
+
+
+def test_queries_can_be_named_themselves(features):
+    script("evaluate.py", "--features", features / "base.npz", "--noreport")
+    places = (features / "base" / "queries.json", features / "new.npz")
+    done = script("compare.py", *places, "--out", features / "compare.html")
+    assert done.status == 0, done.errors

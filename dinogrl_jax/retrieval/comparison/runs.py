@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.retrieval import feature_file, scoring
 from dinogrl_jax.retrieval.comparison.queries import (
     FILE,
@@ -66,8 +66,7 @@ def read_scored(place: str, options: scoring.ScoringOptions) -> Scored:
         file = file_of_run(place)
     except OSError as error:  # a name that is too long, a folder that is not ours
         raise InputError(f"{place[:200]} cannot be read: {error.strerror}") from error
-    of_folder = file != Path(place) and file.name == FILE
-    return read_queries(file) if of_folder else scored_features(file, options)
+    return read_queries(file) if file.name == FILE else scored_features(file, options)
 
 
 def file_of_run(place: str) -> Path:
@@ -90,7 +89,8 @@ def file_of_run(place: str) -> Path:
 def scored_features(path: Path, options: scoring.ScoringOptions) -> Scored:
     """What the queries of a features file reach."""
     f = feature_file.read_features(str(path))
-    evaluation = scoring.evaluation_of(f.embedding, f.label_columns, options, f.halves)
+    with errors_naming(path):
+        evaluation = scoring.evaluation_of(f.embedding, f.label_columns, options, f.halves)
     subject = subject_of_features(f, str(path.parent))
     return scored_queries(evaluation, subject, {"features": path.name})
 

@@ -51,6 +51,7 @@ def read_runs(places: Sequence[str], options: scoring.ScoringOptions) -> list[Ru
 def run_names(places: Sequence[str]) -> list[str]:
     """The folders' own names, or whole paths where two have the same."""
     paths = [Path(place).absolute() for place in places]
+    paths = [path.parent if path.name == FILE else path for path in paths]
     own = Counter(path.stem if path.suffix == ".npz" else path.name for path in paths)
     for path, count in Counter(map(Path.resolve, paths)).items():
         if count > 1:

@@ -305,10 +305,10 @@ def test_places_that_are_no_two_runs_are_refused(runs, tmp_path):
     for places, said in {
         (runs[0],): "name 2 to 8 runs, not 1",
         (runs[0], f"{runs[0]}/../base"): "is named twice",
+        (runs[0], f"{runs[0]}/{FILE}"): "is named twice",
         (runs[0], f"{tmp_path}/none"): "there is no such run",
         (runs[0], f"{tmp_path}/empty"): f"run dinogrl_jax evaluate --workdir {tmp_path}/empty",
         (runs[0], f"{tmp_path}/many"): "holds 2 features files: name one",
-        (runs[0], f"{runs[1]}/{FILE}"): "queries.json: cannot be read (it is no .npz)",
     }.items():
         with pytest.raises(InputError) as caught:
             read_runs(places, OPTIONS)

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax.interface.errors import lookup
 from dinogrl_jax.models.layers import LayerNorm
-from dinogrl_jax.models.transformer import MLP, Attention, SwiGLU
+from dinogrl_jax.models.transformer import MLP, Attention, PatchEmbedding, SwiGLU
 from dinogrl_jax.ops.resize import (
     antialiased_bicubic_matrix,
     bicubic_resized,
@@ -44,25 +44,6 @@ class Block(nn.Module):
         y = LayerNorm(self.dtype, name="norm2")(x)
         y = mlp(int(channels * c.mlp_ratio), self.dtype, name="mlp")(y)
         return x + ls2.astype(self.dtype) * y
-
-
-class PatchEmbedding(nn.Module):
-    """One linear layer for every patch: a convolution whose stride is its size."""
-
-    features: int
-    patch: int
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "f h w c"]) -> Float[Array, "f n d"]:
-        f, h, w, c = x.shape
-        p, rows, columns = self.patch, h // self.patch, w // self.patch
-        init = nn.initializers.lecun_normal(in_axis=(0, 1, 2))
-        kernel = self.param("kernel", init, (p, p, c, self.features)).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        x = x[:, : rows * p, : columns * p].reshape(f, rows, p, columns, p, c)
-        x = x.swapaxes(2, 3).reshape(f, rows * columns, p * p * c)
-        return x @ kernel.reshape(p * p * c, self.features) + bias
 
 
 class DINOv2(nn.Module):

@@ -39,6 +39,12 @@ def _gelu_backward(x: Array, g: Array) -> tuple[Array]:
 gelu_by_erf.defvjp(lambda x: (gelu_by_erf(x), x), _gelu_backward)
 
 
+def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x·σ(1.702·x), which OpenAI's CLIP was trained with. Source: openai/CLIP, clip/model.py."""
+    wide = x.astype(accumulation_dtype(x.dtype))
+    return (wide * jax.nn.sigmoid(1.702 * wide)).astype(x.dtype)
+
+
 @operation
 def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """max(x, 0)."""

@@ -41,6 +41,33 @@ RESNET = [
 ]
 
 
+# A block of CLIP's towers, and the towers by the names of OpenAI's code.
+CLIP_BLOCK = [
+    *under(AFFINE, "ln_{n:[12]}.", "norm{n}/"),
+    Rule("attn.in_proj_weight", "params/attn/qkv/kernel", LINEAR),
+    Rule("attn.in_proj_bias", "params/attn/qkv/bias"),
+    *under(DENSE, "attn.out_proj.", "attn/proj/"),
+    *under(DENSE, "mlp.c_fc.", "mlp/fc1/"),
+    *under(DENSE, "mlp.c_proj.", "mlp/fc2/"),
+]
+CLIP_BLOCKS = under(CLIP_BLOCK, "transformer.resblocks.{i:[0-9]+}.", "block{i}/")
+CLIP_IMAGE = [
+    Rule("class_embedding", "params/class_embedding"),
+    Rule("positional_embedding", "params/positional_embedding"),
+    Rule("conv1.weight", "params/patch_embed/kernel", CONV),
+    *under(AFFINE, "ln_pre.", "norm_before/"),
+    *CLIP_BLOCKS,
+    *under(AFFINE, "ln_post.", "norm/"),
+    Rule("proj", "params/projection"),
+]
+CLIP_TEXT = [
+    Rule("positional_embedding", "params/positional_embedding"),
+    *CLIP_BLOCKS,
+    *under(AFFINE, "ln_final.", "norm/"),
+    Rule("text_projection", "params/projection"),
+]
+
+
 PUBLISHED_EMBEDDINGS = (384, 768, 1024, 1536)  # of ViT-S, B, L and g, whose heads have 64 channels
 
 

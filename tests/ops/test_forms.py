@@ -33,7 +33,10 @@ CALLS = {
     "affine_convolution": [
         lambda: [normal(0, 2, 6, 4, 3), normal(1, 3, 3, 3, 5), 2, normal(2, 5), normal(3, 5)],
     ],
-    "attention": [lambda: [normal(i, 2, 7, 4, 3) for i in range(3)]],
+    "attention": [
+        lambda: [normal(i, 2, 7, 4, 3) for i in range(3)],
+        lambda: [*(normal(i, 2, 7, 4, 3) for i in range(3)), True],  # causal
+    ],
     "barrier": [lambda: [normal(0, 3)]],
     "batch_norm": [
         lambda: [3 + normal(0, 4, 5, 6, 7), None, normal(1, 7), normal(2, 7), 1e-5],

@@ -261,6 +261,12 @@ KNOWN = {
         "warmup_factor": Setting(1.0, "of the learning rate, at step 0", NUMBER),
         "decay_epochs": Setting((), "from each of which on the rate is lower", each(NUMBER)),
         "decay_factor": Setting(1.0, "of the learning rate, from each of them on", NUMBER),
+        "cosine_epochs": Setting(
+            1, "of a fall along half a cosine, whatever train.epochs is; then the floor", COUNT
+        ),
+        "floor_factor": Setting(
+            0.0, "of the learning rate: the lowest one, where a warm-up begins", SHARE
+        ),
     },
 }
 

@@ -4,9 +4,11 @@ Every device works on its share of each batch. `fsdp` devices share one copy of 
 (fully sharded data parallel); with 1, each device has a copy of its own.
 """
 
+import contextlib
+import contextvars
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -54,6 +56,24 @@ def device_names(mesh: Mesh) -> str:
 def platform(mesh: Mesh) -> str:
     """What the mesh's devices are: "cpu", "gpu", "tpu"."""
     return mesh.devices.flat[0].platform
+
+
+_in_use: contextvars.ContextVar = contextvars.ContextVar("mesh", default=None)
+
+
+@contextlib.contextmanager
+def using(mesh: Mesh) -> Iterator[None]:
+    """What is traced inside runs on the mesh, as `mesh_in_use` says."""
+    before = _in_use.set(mesh)
+    try:
+        yield
+    finally:
+        _in_use.reset(before)
+
+
+def mesh_in_use() -> Mesh | None:
+    """The mesh that what is traced runs on; None where nobody said."""
+    return _in_use.get()
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -7,10 +7,11 @@ from ml_collections import ConfigDict
 from dinogrl_jax import config
 from dinogrl_jax.interface import checks, settings
 from dinogrl_jax.interface.errors import lookup
-from dinogrl_jax.methods import dinogrl
+from dinogrl_jax.methods import dinogrl, vld
 
 METHODS = {
     "dinogrl": dinogrl,
+    "vld": vld,
 }
 
 

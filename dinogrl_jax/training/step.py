@@ -60,7 +60,7 @@ def train_step(
 
     key = jax.random.fold_in(state.key, state.step)
     # Gradients that an operation has written out are traced here as well.
-    with forms.configured(config, sharding.platform(mesh)):
+    with sharding.using(mesh), forms.configured(config, sharding.platform(mesh)):
         gradient, count = jax.grad(loss, has_aux=True), config.optimizer.micro_batches
         gradients, terms, collections = mean_gradients(gradient, state, clips, labels, key, count)
         terms["gradient_norm"] = optax.tree.norm(gradients)

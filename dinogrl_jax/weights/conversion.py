@@ -81,7 +81,8 @@ def to_variables(
         try:
             rule, fields = _single_rule((rule, rule.match_key(key)) for rule in rules)
             if isinstance(rule, Dropped):
-                _check_shape(array.shape, array.shape if rule.shape is None else rule.shape)
+                like = state.get(rule.like, array)  # whose absence is another problem
+                _check_shape(array.shape, like.shape if rule.shape is None else rule.shape)
                 moves.append(Move(rule, key, "", array.size))
                 continue
             for path in (filled_template(template, fields) for template in rule.paths):
@@ -131,7 +132,7 @@ def to_state(
     for rule, key in _dropped_keys(rules, state):
         if key in state:
             problems.append((key, "is written and dropped"))
-        state[key] = rule.initial(rule.shape)
+        state[key] = rule.initial(state[rule.like] if rule.like else rule.shape)
         moves.append(Move(rule, key, "", state[key].size))
     if problems:
         raise ConversionError(name, problems)
@@ -230,7 +231,7 @@ def _reason_of_missing(path: str, rules: Sequence[Rule | Dropped]) -> tuple[str,
 
 def _dropped_keys(rules: Sequence[Rule | Dropped], state: Mapping) -> list[tuple[Dropped, str]]:
     """Each dropped rule and the keys it writes; counters may stand beside dropped statistics."""
-    dropped = [r for r in rules if isinstance(r, Dropped) and r.shape is not None]
+    dropped = [r for r in rules if isinstance(r, Dropped) and (r.like or r.shape is not None)]
     keys = [(rule, rule.key) for rule in dropped if not rule.beside]
     present = [*state, *(key for _, key in keys)]
     for rule in dropped:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -78,13 +78,15 @@ class Dropped:
 
     A file may lack it; if it is there, its shape is checked. Without fields it is always written;
     with fields, for every written key that matches `beside`. The shape None is any shape, and such
-    a tensor is never written.
+    a tensor is never written, unless it is `like` the tensor of another key, which has a rule: then
+    it has its shape, and is what `initial` makes of that tensor.
     """
 
     key: str
     shape: tuple[int, ...] | None
-    initial: Callable[[tuple[int, ...]], np.ndarray] = partial(np.zeros, dtype=np.float32)
+    initial: Callable[[Any], np.ndarray] = partial(np.zeros, dtype=np.float32)
     beside: str = ""
+    like: str = ""
 
     def __post_init__(self):
         if self.shape is not None and _fields(self.key).keys() != _fields(self.beside).keys():
@@ -103,7 +105,9 @@ def under(rules: Iterable[Rule | Dropped], key: str = "", path: str = "") -> lis
 
     def placed(rule: Rule | Dropped) -> Rule | Dropped:
         if isinstance(rule, Dropped):
-            return replace(rule, key=key + rule.key, beside=rule.beside and key + rule.beside)
+            others = {name: getattr(rule, name) for name in ("beside", "like")}
+            others = {name: other and key + other for name, other in others.items()}
+            return replace(rule, key=key + rule.key, **others)
         paths = tuple(template.replace("/", f"/{path}", 1) for template in rule.paths)
         return replace(rule, key=key + rule.key, path=paths)
 

@@ -7,25 +7,11 @@ own, and can be had alone: python fidelity.py eval|train_float64|train_float32 f
 forms of operations (`ops/forms.py`).
 """
 
-import json
-import os
-import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from commands import OPTIMISED, peak_gib  # noqa: E402
-
-
-class Limit(NamedTuple):
-    """The largest value that a figure may have, and why it is not another one."""
-
-    value: float
-    unit: str
-    reason: str
-
+from fidelity_table import Limit, main  # noqa: E402
 
 CAREFUL = "careful float32 gives 1e-5 to 1e-4; another formula shows at 1e-2"
 SWITCHES = "maxima and hinges switch: PyTorch's float32 gradients are 0.1 to 0.4 % from float64"
@@ -66,46 +52,11 @@ LIMITS = {
 }
 
 
-FORMS = ("fast", "plain")
+def runs() -> dict:
+    from golden_runs import RUNS
 
-
-def run(name: str, form: str) -> dict:
-    """{"figures": {figure: value}, "seconds": …, "peak_gib": …} of a run in its own process."""
-    command = [sys.executable, __file__, name, form]
-    environment = {**os.environ, **OPTIMISED}
-    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-def rows(name: str, form: str, result: dict) -> list[str]:
-    """The rows of a run in the table."""
-    figures = {figure: f"{value:.1e}" for figure, value in result["figures"].items()}
-    lines = [
-        f"| {name}, {form} | {figure} | {figures[figure]} | {limit.value:.0e} | {limit.unit} |"
-        for figure, limit in LIMITS[name].items()
-    ]
-    cost = f"{result['seconds']:.0f} s, {result['peak_gib']:.1f} GiB"
-    return [*lines, f"| {name}, {form} | *time and peak memory* | {cost} | | 2 cores |"]
-
-
-def main(name: str, form: str) -> None:
-    """Run and print the result as the last line."""
-    from jaxtyping import install_import_hook
-
-    began = time.monotonic()
-    with install_import_hook("dinogrl_jax", "beartype.beartype"):  # annotations are checked
-        from golden_runs import RUNS
-    figures = RUNS[name](form)
-    seconds = time.monotonic() - began
-    peak = peak_gib("self")
-    print(json.dumps({"figures": figures, "seconds": seconds, "peak_gib": peak}))
+    return RUNS
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        main(*sys.argv[1:])
-    else:
-        print("| run | what | reached | allowed | |\n|---|---|---|---|---|")
-        for name in LIMITS:
-            for form in FORMS:
-                print("\n".join(rows(name, form, run(name, form))), flush=True)
+    main(__file__, LIMITS, runs)

@@ -2,36 +2,25 @@
 
 import ctypes
 import gc
-import json
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from ml_collections import ConfigDict
+from published import GOLDEN, fill, off, places, relative, sampled, seeded_variables
 
 from dinogrl_jax.devices import sharding
 from dinogrl_jax.devices.compiling import compiler_options
 from dinogrl_jax.methods import default, dinogrl
 from dinogrl_jax.methods.contract import Clips, Facts
 from dinogrl_jax.methods.dinogrl.losses import drawn_kept_maps, gait_terms
-from dinogrl_jax.methods.variables import variable_shapes
 from dinogrl_jax.models.parts import horizontal_pyramid
 from dinogrl_jax.ops import forms
 from dinogrl_jax.training.state import initial_state
 from dinogrl_jax.training.step import make_step
-from dinogrl_jax.weights.conversion import to_variables
-from dinogrl_jax.weights.rules import Dropped, Rule, filled_template
 
-GOLDEN = Path(__file__).parents[2] / "golden"
-sys.path.insert(0, str(GOLDEN))
-import fill  # noqa: E402
-
+MANIFEST = "dinogrl_manifest.json"
 TERMS = {  # here → in the golden files
     "shape_connect": "term_shape",
     "mask_mse": "term_mse",
@@ -54,26 +43,12 @@ IN_FRONT_OF_BATCH_NORM = (  # their gradient is zero, what is computed is roundi
 INSIDE = ("dinov2", "gait", "appearance")  # modules whose results are compared as well
 
 
-class Place(NamedTuple):
-    """A published tensor, named `file:key`, and where it is here."""
-
-    rule: Rule
-    collection: str
-    path: tuple[str, ...]
-
-    def of(self, tree: dict) -> np.ndarray:
-        """The tensor in PyTorch's layout; tree: the collection."""
-        for name in self.path:
-            tree = tree[name]
-        return self.rule.layout.to_torch(np.asarray(tree))
-
-
 def evaluation(form: str) -> dict[str, float]:
     golden = np.load(GOLDEN / "dinogrl_eval.npz")
     config = default("dinogrl")
     config.ops.forms = form
     model = dinogrl.Model(config, Facts(int(golden["num_classes"])))
-    variables = seeded_variables(model, config, int(golden["seed"]), np.float32)
+    variables = seeded_variables(dinogrl, MANIFEST, model, config, int(golden["seed"]), np.float32)
 
     def apply(variables: dict, frames: jax.Array, modality: str):
         clips = Clips(frames, np.full(frames.shape[:2], -1, np.int32), (modality,))
@@ -174,7 +149,7 @@ class Step:
         config.seed = seed_that_zeroes(golden, config.model.sasgl.zeroed_tracklets)
         self.config = config
         self.model = dinogrl.Model(config, Facts(int(golden["num_classes"])))
-        self.places = places(config)
+        self.places = places(dinogrl, config)
         self.embedding = {}
         self._run(dtype)
 
@@ -187,7 +162,9 @@ class Step:
         made = np.concatenate(pair, axis=1).astype(dtype)
         clips = Clips(made, np.full(made.shape[:2], -1, np.int32))
         batch = clips, labels[0].astype(np.int32)
-        variables = seeded_variables(self.model, config, int(golden["seed"]), dtype)
+        variables = seeded_variables(
+            dinogrl, MANIFEST, self.model, config, int(golden["seed"]), dtype
+        )
         state = initial_state(variables, dinogrl, config)
         del variables
         state = jax.device_put(state, sharding.replicated(mesh))
@@ -249,51 +226,6 @@ def seed_that_zeroes(golden: np.lib.npyio.NpzFile, share: float) -> int:
     raise AssertionError("no seed draws the published maps")
 
 
-def places(config: ConfigDict) -> Callable[[str], Place | None]:
-    """`file:key` → its place; None for what is dropped."""
-    rules = {file.name: file.rules for file in dinogrl.released_files(config).values()}
-
-    def place(name: str) -> Place | None:
-        file, key = name.split(":")
-        for rule in rules[file]:
-            if (fields := rule.match_key(key)) is not None:
-                if isinstance(rule, Dropped):
-                    return None
-                collection, *path = filled_template(rule.paths[0], fields).split("/")
-                return Place(rule, collection, tuple(path))
-        raise KeyError(name)
-
-    return place
-
-
-def seeded_variables(model: nn.Module, config: ConfigDict, seed: int, dtype: type) -> dict:
-    """The golden parameters, through the rules that convert the published files."""
-    shapes = variable_shapes(model, config)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), shapes)
-    manifest = json.loads((GOLDEN / "dinogrl_manifest.json").read_text())
-    variables = {collection: {} for collection in shapes}
-    for file in dinogrl.released_files(config).values():
-        part = {
-            collection: {name: tree[name] for name in file.modules if name in tree}
-            for collection, tree in shapes.items()
-        }
-        state = dict(seeded_state(file.name, manifest[file.name], file.rules, seed))
-        converted, _ = to_variables(state, file.rules, part, source_name=file.name)
-        for collection in variables:
-            variables[collection] |= jax.tree.map(jnp.asarray, converted[collection])
-    return variables
-
-
-def seeded_state(file: str, entries: list, rules: list, seed: int) -> Iterator:
-    """The tensors that are used; of the others the shapes alone."""
-    dropped = [rule for rule in rules if isinstance(rule, Dropped)]
-    for key, shape in entries:
-        if any(rule.match_key(key) is not None for rule in dropped):
-            yield key, np.broadcast_to(np.float32(0), shape)
-        else:
-            yield key, fill.parameter(f"{file}:{key}", tuple(shape), seed)
-
-
 def frames(count: int, seed: np.ndarray) -> np.ndarray:
     """Tracklets of six frames [v, 1, 6, 256, 128, 3], as the network takes them."""
     return fill.normalised(fill.frames(count, 256, 128, int(seed))).reshape(-1, 1, 6, 256, 128, 3)
@@ -307,21 +239,3 @@ def as_published(embedding: jax.Array) -> np.ndarray:
 
 def descriptors_off(embedding: dict, golden: np.lib.npyio.NpzFile, prefix: str = "") -> float:
     return max(off(x.swapaxes(1, 2), golden[f"{prefix}{name}"]) for name, x in embedding.items())
-
-
-def sampled(array, count: int) -> np.ndarray:
-    """The entries that the golden files hold of an array, as float64."""
-    flat = np.asarray(array, np.float64).reshape(-1)
-    if flat.size < count:
-        return np.resize(flat, count)
-    return flat[np.linspace(0, flat.size - 1, count).astype(np.int64)]
-
-
-def off(array, golden: np.ndarray) -> float:
-    """The largest difference from the golden samples, in their deviations."""
-    golden = golden.astype(np.float64)
-    return float(np.abs(sampled(array, golden.size) - golden.reshape(-1)).max() / golden.std())
-
-
-def relative(value, golden) -> float:
-    return abs(float(value) / float(golden) - 1)

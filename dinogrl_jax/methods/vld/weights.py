@@ -12,15 +12,18 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods.contract import Facts, ReleasedFile, StartingWeights
+from dinogrl_jax.models.clip import clip_grid
+from dinogrl_jax.weights.clip_files import activation_remark, clip_sizes, fitted
 from dinogrl_jax.weights.published import (
     BATCH_NORM,
+    CLIP,
     CLIP_IMAGE,
     CLIP_TEXT,
     DENSE,
     ones,
     unused_statistics,
 )
-from dinogrl_jax.weights.rules import LINEAR, Dropped, Rule, reshaped, under
+from dinogrl_jax.weights.rules import LINEAR, Dropped, Rule, under
 
 NAMES = {  # of classifiers in the file → here
     "classifier": "classifier",
@@ -56,7 +59,7 @@ def released_files(config: ConfigDict) -> dict[str, ReleasedFile]:
         ]
     if model.prompts.on:
         rules += under(CLIP_TEXT, "text_encoder.", "text/")
-        rules += under(prompt_rules(model), "prompt_learner.", "prompts/")
+        rules += under([LEARNED, *FIXED], "prompt_learner.", "prompts/")
     return {"model": ReleasedFile("best_model.pth", tuple(modules), rules)}
 
 
@@ -75,16 +78,30 @@ def released_facts(states: Mapping[str, Mapping[str, np.ndarray]], config: Confi
 
 def starting_weights(config: ConfigDict) -> dict[str, StartingWeights]:
     """The file of published weights that the section `pretrained` can name."""
+    model, data = config.model, config.data
+    sentence = {"ids": model.prompts.ids, "learned": model.prompts.learned}
+    grid = clip_grid(model.clip, data.height, data.width)
     return {
         "clip": StartingWeights(
-            title="CLIP ViT-B/16",
+            title="CLIP",
             source="ViT-B-16.pt of https://github.com/openai/CLIP",
-            modules={"image": ("image",), "text": ("text",)},
-            rules=[*under(CLIP_IMAGE, "visual.", "image/"), *under(CLIP_TEXT, "", "text/")],
+            modules={
+                "image": ("image",),
+                "text": ("text",),
+                "prefix": ("prompts/prefix",),
+                "suffix": ("prompts/suffix",),
+            },
+            rules=[*CLIP, *FIXED],
+            section="model.clip",
+            recognised=clip_sizes,
+            prepared=partial(fitted, grid=grid, **sentence if model.prompts.on else {}),
+            remark=partial(activation_remark, activation=model.clip.activation),
         ),
     }
 
 
+LEARNED = Rule("cls_ctx", "params/learned")
+FIXED = [Rule(f"token_{name}", f"params/{name}") for name in ("prefix", "suffix")]
 LOGIT_SCALE = math.log(1 / 0.07)  # CLIP's at its own start
 HEAD = [*under(BATCH_NORM, "BN.", "norm/"), Rule("classifier.weight", "params/kernel", LINEAR)]
 # Nothing reads CLIP's final norm where the published code has a copy of it.
@@ -116,19 +133,3 @@ def small_numbers(like: np.ndarray) -> np.ndarray:
     """Normal numbers of deviation 0.001, the same in every export."""
     rng = np.random.default_rng(0)
     return np.float32(0.001) * rng.standard_normal(like.shape, np.float32)
-
-
-def prompt_rules(model: ConfigDict) -> list[Rule]:
-    """The words of the sentences; model: the section of the settings."""
-    text, learned = model.clip.text, model.prompts.learned
-    first, rest = learned[0], text.positions - learned[-1] - 1
-
-    def in_one(rows: int):
-        """One sentence of the file."""
-        return reshaped((1, rows, text.width), (rows, text.width))
-
-    return [
-        Rule("cls_ctx", "params/learned"),
-        Rule("token_prefix", "params/prefix", in_one(first)),
-        Rule("token_suffix", "params/suffix", in_one(rest)),
-    ]

@@ -1,7 +1,7 @@
-"""docs/new_method.md: its methods in a copy of the repository that has no DinoGRL.
+"""docs/new_method.md: its methods in a copy of the repository that has no others.
 
-There DinoGRL's folder, its line in METHODS, its configurations and its tests are deleted; the
-first method of the page takes its place, and the tests of everything else pass.
+There the folder of every method, its line in METHODS, its configurations and its tests are deleted;
+the first method of the page takes the place of the first, and the tests of everything else pass.
 """
 
 import json
@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,18 @@ import pytest
 from commands import QUICKEST, ROOT, SMALL_DEMO
 from kill import saved
 
+from dinogrl_jax.methods import METHODS
+
 pytestmark = pytest.mark.slow
 DOCUMENT = (ROOT / "docs" / "new_method.md").read_text()
 FILES = dict(re.findall(r"`([\w/]+\.py)`:\n\n```python\n(.*?)```", DOCUMENT, re.DOTALL))
-DELETED = ("dinogrl_jax/methods/dinogrl", "tests/methods/dinogrl", ".git", ".venv", "runs", "data")
+OF_METHOD = ("dinogrl_jax/methods", "tests/methods")  # folders that have one of each method
+DELETED = {f"{folder}/{name}" for folder in OF_METHOD for name in METHODS} | {
+    ".git",
+    ".venv",
+    "runs",
+    "data",
+}
 # What uses a method: all other files stand in the copy as they stand here. Of the scripts' tests
 # those are left out whose subject is the disk or the command line.
 OF_METHODS = (
@@ -35,6 +44,11 @@ OF_METHODS = (
 )
 
 
+def table_of(names: Iterable[str]) -> str:
+    """The lines of METHODS."""
+    return "".join(f'    "{name}": {name},\n' for name in names)
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("without") / "dinogrl"
@@ -45,13 +59,19 @@ def copy(tmp_path_factory) -> Path:
 
     shutil.copytree(ROOT, root, ignore=left_out)
     for path in (root / "configs").glob("*.py"):
-        if 'default("dinogrl")' in path.read_text():
+        if any(f'default("{name}")' in path.read_text() for name in METHODS):
             path.unlink()
     names = [Path(name).parent.name for name in FILES if name.endswith("__init__.py")]
     table = root / "dinogrl_jax" / "methods" / "__init__.py"
-    text = table.read_text().replace("import dinogrl\n", f"import {', '.join(sorted(names))}\n")
-    lines = "".join(f'    "{name}": {name},\n' for name in names)
-    table.write_text(text.replace('    "dinogrl": dinogrl,\n', lines))
+    changes = {
+        f"import {', '.join(sorted(METHODS))}\n": f"import {', '.join(sorted(names))}\n",
+        table_of(METHODS): table_of(names),
+    }
+    text = table.read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    table.write_text(text)
     for name, code in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(code)
@@ -90,7 +110,7 @@ def test_the_copy_is_clean(copy):
 
 
 @pytest.mark.parametrize("tests", OF_METHODS)
-def test_everything_else_passes_without_dinogrl(copy, tests):
+def test_everything_else_passes_without_the_others(copy, tests):
     chosen = [
         "-m",
         "not slow and not full",

@@ -144,9 +144,10 @@ class ImageTower(nn.Module):
         """Raise InputError for frames of another size than that whose patches have positions."""
         positions = self.get_variable("params", "positional_embedding")
         if positions is not None and len(positions) != 1 + count:
+            size = f"data.height × data.width = {pixels[0]} × {pixels[1]} pixels"
             raise InputError(
-                f"data.height × data.width = {pixels[0]} × {pixels[1]} pixels make {count} patches, "
-                f"and the model has positions of {len(positions) - 1}: use the size of its training"
+                f"{size} make {count} patches, and the model has positions of "
+                f"{len(positions) - 1}: take the size that it was trained with"
             )
 
     def _with_class_and_positions(self, x: Array, class_offset: Array | None) -> Array:

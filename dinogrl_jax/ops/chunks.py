@@ -1,4 +1,4 @@
-"""A function of many rows, computed for a few rows at a time, or by devices that share them."""
+"""A function of many rows, computed for a few rows at a time, or by each device for its share."""
 
 import math
 from collections.abc import Callable

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import vld_scale
-from commands import QUICKEST, ROOT
+from commands import ROOT
 
 DEVICES = (1, 2, 4, 8)
 
@@ -16,7 +16,7 @@ DEVICES = (1, 2, 4, 8)
 @pytest.fixture(scope="module")
 def on_meshes() -> dict[int, dict]:
     command = [sys.executable, vld_scale.__file__, ",".join(map(str, DEVICES))]
-    flags = f"--xla_force_host_platform_device_count={max(DEVICES)} {QUICKEST}"
+    flags = f"--xla_force_host_platform_device_count={max(DEVICES)} {os.environ['XLA_FLAGS']}"
     path = os.pathsep.join(str(ROOT / name) for name in ("", "tests"))
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

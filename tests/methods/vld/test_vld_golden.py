@@ -1,8 +1,8 @@
 """VLD at full size against the published implementation's golden values.
 
-Limits, and the reason for each, are in `vld_fidelity.LIMITS`. Time and peak memory are printed. What
-users run, float32 by the fast forms, runs by default; test_vld_components.py compares the parts in
-float64. The others are `pytest -m full`, and `vld_fidelity.py` prints all.
+Limits, and the reason for each, are in `vld_fidelity.LIMITS`. Time and peak memory are printed. By
+default float32 and the fast forms run, as users have them; test_vld_components.py compares the
+parts in float64. The others are `pytest -m full`, and `vld_fidelity.py` prints all.
 """
 
 import pytest

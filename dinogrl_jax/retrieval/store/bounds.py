@@ -21,6 +21,7 @@ SHARE = 16  # of the channels, one in so many becomes a direction
 ROWS = 2  # beside the directions: the length of the rest, and the squared length of both
 SAMPLE = 2048  # descriptors that the directions are fitted to, at most
 AT_ONCE = 128  # descriptors that are projected at a time, in float64
+IN_CACHE = 16  # descriptors that stay in a core's cache while they are compared
 UNIT = 2.0**-24  # the largest relative error of one rounding to float32
 TINY = 1e-30  # more than what is too small for float32 makes of a squared distance
 LARGEST = 1e15  # of a descriptor's length, so that its square is a number in float32
@@ -127,19 +128,19 @@ def block_bounds(
     return (jnp.sqrt(total) if name == "euclidean" else total) * sure
 
 
-@partial(jax.jit, static_argnames="name")
-def block_distances(
-    name: str, query: Float32[Array, "p d"], block: Shaped[Array, "n p d"]
-) -> Float32[Array, " n"]:
+def near_distances(
+    name: str, query: Float32[np.ndarray, "p d"], rows: Shaped[np.ndarray, "n p d"]
+) -> Float32[np.ndarray, " n"]:
     """The named distances, one of BOUNDED, from which all that float32 may add is subtracted.
 
-    Terms are positive, so that the error is relative: a rounding for each of them.
+    Their terms are positive, so that the error is relative: a rounding for each of them.
     """
-    _, parts, channels = block.shape
-    squared = jnp.square(block.astype(jnp.float32) - query).sum(2)
-    if name == "part_euclidean":
-        total = jnp.sqrt(squared).mean(1)
-    else:
-        total = squared.sum(1)
-    total = jnp.sqrt(total) if name == "euclidean" else total
-    return total * (1 - 2 * (channels + parts + 8) * UNIT)
+    _, parts, channels = rows.shape
+    found = []
+    for start in range(0, len(rows), IN_CACHE):
+        difference = rows[start : start + IN_CACHE].astype(np.float32, copy=False) - query
+        squared = np.vecdot(difference, difference)
+        found.append(np.sqrt(squared).mean(1) if name == "part_euclidean" else squared.sum(1))
+    total = np.concatenate(found)
+    total = np.sqrt(total) if name == "euclidean" else total
+    return total * np.float32(1 - 2 * (channels + parts + 8) * UNIT)

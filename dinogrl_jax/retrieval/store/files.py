@@ -14,7 +14,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 
 from dinogrl_jax.interface.errors import InputError, lookup
 from dinogrl_jax.retrieval.store.bounds import projected
@@ -47,11 +47,13 @@ class DescriptorFile:
         with opened(self.path, os.O_RDONLY, self.count * self.row) as file:
             yield file
 
-    def rows(self, file: int, places: Sequence[int]) -> Float[np.ndarray, "n p d"]:
+    def rows(
+        self, file: int, places: Sequence[int] | Int[np.ndarray, " n"]
+    ) -> Float[np.ndarray, "n p d"]:
         """Descriptors as they are stored."""
         found = aligned((len(places), *self.shape), self.dtype)
         for row, place in zip(found, places, strict=True):
-            if os.preadv(file, [row.view(np.uint8)], place * self.row) != self.row:
+            if os.preadv(file, [row.view(np.uint8)], int(place) * self.row) != self.row:
                 raise InputError(f"{self.path} is too short: restore it")
         return found
 

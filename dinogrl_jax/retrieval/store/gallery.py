@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import ArrayLike, Float, Float32, Shaped
+from jaxtyping import ArrayLike, Float32, Shaped
 
 from dinogrl_jax.data.readers.spelling import UNKNOWN_WORDS
 from dinogrl_jax.data.tracklets import MODALITIES
@@ -30,6 +30,7 @@ from dinogrl_jax.retrieval.store.database import Entry, Facts, Stored
 from dinogrl_jax.retrieval.store.ranking import FEW, nearest
 from dinogrl_jax.retrieval.store.source import Source
 
+Time = float | int | str | datetime  # seconds since 1970 (UTC), ISO 8601, or an instant
 PATIENCE = 60.0  # seconds that an add waits for another process's
 AT_ONCE = 1024  # descriptors that are projected again where directions are fitted
 LONGEST = 4096  # letters of a name
@@ -139,12 +140,12 @@ class Gallery:
 
     def add(
         self,
-        embedding: Float[ArrayLike, "n ..."],
+        embedding: Shaped[ArrayLike, "n ..."],
         *,
         modality: str | Sequence[str],
         camera: Sequence[int | str | None] | None = None,
         identity: Sequence[int | str | None] | None = None,
-        time: Sequence[float | str | datetime | None] | None = None,
+        time: Sequence[Time | None] | None = None,
         frames: Sequence[Sequence[str]] | None = None,
         name: Sequence[str] | None = None,
         thumbnail: Sequence[bytes] | None = None,
@@ -187,7 +188,7 @@ class Gallery:
         *,
         modality: str | Sequence[str],
         camera: Sequence[int | str | None] | None = None,
-        time: Sequence[float | str | datetime | None] | None = None,
+        time: Sequence[Time | None] | None = None,
         name: Sequence[str] | None = None,
     ) -> list[bool]:
         """Which of n tracklets `add` would pass over; arguments and errors as there."""
@@ -200,13 +201,13 @@ class Gallery:
 
     def search(
         self,
-        embedding: Float[ArrayLike, "..."],
+        embedding: Shaped[ArrayLike, "..."],
         k: int = 10,
         *,
         cameras: Sequence[int | str] | None = None,
         modalities: Sequence[str] | None = None,
-        since: float | str | datetime | None = None,
-        until: float | str | datetime | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
     ) -> list[Found]:
         """The k nearest tracklets, nearest first, or all where there are fewer.
 
@@ -314,7 +315,7 @@ def _rounding(rows: Float32[np.ndarray, "n p d"], kept: Shaped[np.ndarray, "n p 
     return float(max(lost, default=0.0))
 
 
-def _pieces(rows: Float[np.ndarray, "n p d"]) -> Iterator[Float[np.ndarray, "m p d"]]:
+def _pieces(rows: Shaped[np.ndarray, "n p d"]) -> Iterator[Shaped[np.ndarray, "m p d"]]:
     return (rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE))
 
 

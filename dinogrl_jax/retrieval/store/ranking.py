@@ -18,7 +18,7 @@ from dinogrl_jax.retrieval import distances
 from dinogrl_jax.retrieval.store.bounds import (
     BOUNDED,
     block_bounds,
-    block_distances,
+    near_distances,
     query_terms,
 )
 from dinogrl_jax.retrieval.store.database import Stored
@@ -157,10 +157,10 @@ class Comparison(NamedTuple):
         return np.fromiter(pairs, float, len(places))
 
     def _near_of_some(self, places: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        # filled up to one shape, for which a program is compiled
-        filled = np.resize(places, AT_ONCE).tolist()
-        rows = self.stored.rows(self.file, filled)
-        return self._less_rounding(rows)[: len(places)]
+        if self.name not in BOUNDED:  # one shape, for which a program is compiled
+            filled = np.resize(places, AT_ONCE)
+            return self._less_rounding(self.stored.rows(self.file, filled))[: len(places)]
+        return self._less_rounding(self.stored.rows(self.file, places))
 
     def near(self, count: int) -> Float[np.ndarray, " n"]:
         """Lower bounds of the distances to all descriptors, as near as float32 has them."""
@@ -177,7 +177,7 @@ class Comparison(NamedTuple):
     def _less_rounding(self, rows: Shaped[np.ndarray, "n p d"]) -> Float[np.ndarray, " n"]:
         """The float32 distances of descriptors, less what rounding may have added."""
         if self.name in BOUNDED:
-            return np.asarray(block_distances(self.name, self.query, rows), float)
+            return near_distances(self.name, self.query, rows).astype(float)
         rows = rows.astype(np.float32, copy=False)
         offset = distances.centring_offset(self.name, self.query[None])
         sides = [distances.centred_operand(x, offset) for x in (self.query[None], rows)]

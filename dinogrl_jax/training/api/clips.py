@@ -13,7 +13,7 @@ from dinogrl_jax.data.tracklets import MODALITIES, UNKNOWN, Tracklet
 from dinogrl_jax.interface.errors import InputError
 
 Frame = Any  # np.uint8 [h, w, 3] or [h, w], Image.Image, or the path of a file: str, Path
-Clip = Sequence[Frame] | np.ndarray | str | os.PathLike  # frames, or a folder or a file of them
+Clip = Any  # Sequence[Frame], np.uint8 [t, h, w, 3], or the path of a folder of frames or of one
 KINDS = "arrays of uint8 [height, width, 3] or [height, width], Pillow pictures, or paths"
 
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
@@ -21,7 +21,7 @@ from dinogrl_jax.retrieval.store.bounds import projected
 from dinogrl_jax.retrieval.store.database import Stored
 
 DESCRIPTORS, BOUNDS = "descriptors.bin", "bounds.bin"
-DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.dtype(jnp.bfloat16)}
 COLUMNS = 4096  # descriptors in a block of bounds; so blocks begin at pages
 PAGE = mmap.ALLOCATIONGRANULARITY
 POPULATED = getattr(mmap, "MAP_POPULATE", 0)  # Linux: all pages at once, not one by one

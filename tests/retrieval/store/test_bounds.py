@@ -65,7 +65,7 @@ def test_the_oracle_is_the_definition():
 
 
 def test_in_few_directions_the_bound_is_the_distance():
-    """It prunes: 4 of 64 directions hold all the variance."""
+    """It prunes: 4 of its 8 directions hold all the variance of 64."""
     x = few_directions(np.random.default_rng(0)).astype(np.float32)
     directions = bounds.fitted_directions(x)
     terms = bounds.query_terms(directions, x[0])
@@ -83,4 +83,4 @@ def test_directions_are_stored_whole():
     again = bounds.Directions.from_bytes(*directions.as_bytes(), 3, 64)
     assert all(map(np.array_equal, directions, again))
     product = directions.basis @ directions.basis.transpose(0, 2, 1)
-    np.testing.assert_allclose(product, np.broadcast_to(np.eye(4), (3, 4, 4)), atol=1e-12)
+    np.testing.assert_allclose(product, np.broadcast_to(np.eye(8), (3, 8, 8)), atol=1e-12)

@@ -138,7 +138,7 @@ def test_models_are_told_apart(run, model, variables, tmp_path):
     assert dinogrl_jax.load(other).source.fingerprint != model.source.fingerprint
 
 
-def evaluated(distance: str, **changed) -> str:
+def evaluated(distance: str, changed: dict = {}) -> str:  # noqa: B006
     thresholds = [
         {"false_accepts": 0.1, "distance": 2.0, "true_accepts": 0.9},
         {"false_accepts": 0.01, "distance": 1.5, "true_accepts": 0.5},
@@ -156,9 +156,9 @@ def test_thresholds_are_those_of_its_own_evaluation(run, model):
         shares = [source.false_accepts(d) for d in (1.0, 1.5, 1.6, 2.0, 2.1)]
         assert shares == [0.01, 0.01, 0.1, 0.1, 1.0]
         for changed in ({"step": 8}, {"distance": "other"}, {"rerank": "temporal"}):
-            file.write_text(evaluated(distance, **changed))
+            file.write_text(evaluated(distance, changed))
             assert dinogrl_jax.load(run).source.false_accepts(1.0) is None
-        file.write_text(evaluated(distance, verification={"thresholds": 3}))
+        file.write_text(evaluated(distance, {"verification": {"thresholds": 3}}))
         with pytest.raises(InputError, match="evaluation.json"):
             dinogrl_jax.load(run)
     finally:

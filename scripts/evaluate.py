@@ -7,11 +7,12 @@ DIR is a run, a model that dinogrl_jax convert made, or the folder of a step of 
 are taken, or those of --config; --config.data.root=… and the like change them.
 
 The arrays of a features file: embedding [n, parts, channels] or [n, channels], identity, camera,
-modality ("visible" or "infrared"), and if need be role ("query", "gallery" or "both") and path;
-dinogrl_jax extract writes one. Writes results.json, queries.json (for dinogrl_jax compare) and
-report.html to --out; without it a model gets evaluation.json and the others in its own folder, a
-features file in a folder beside it. Into a run's own folder queries.json goes only as training
-writes it: of the best checkpoint, with the run's own data and scoring.
+modality ("visible" or "infrared"), and if need be role ("query", "gallery" or "both"), path, and
+the name of a distance; dinogrl_jax extract writes one. Writes results.json, queries.json (for
+dinogrl_jax compare) and report.html to --out; without it a model gets evaluation.json and the
+others in its own folder, a features file in a folder beside it. Into a run's own folder
+queries.json goes only as training writes it: of the best checkpoint, with the run's own data and
+scoring.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,7 +58,7 @@ WHICH = flags.DEFINE_string(
 FEATURES = flags.DEFINE_string("features", "", "score the descriptors of this .npz instead")
 PROTOCOL = flags.DEFINE_string("protocol", "", f"{', '.join(PROTOCOLS)}; default the run's, or vcm")
 DISTANCE = flags.DEFINE_string(
-    "distance", "", f"{', '.join(FORMULAS)}; default the run's, or part_euclidean"
+    "distance", "", f"{', '.join(FORMULAS)}; default the run's or the file's, or part_euclidean"
 )
 CAMERA_FILTER = flags.DEFINE_string(
     "camera_filter", "", "ignore a query's own identity and camera: on, off, protocol"
@@ -100,6 +101,8 @@ def of_features(path: str) -> Found:
     how = scoring_options("vcm", "protocol", "part_euclidean")
     out = folder_of_results(path)
     features = feature_file.read_features(path)
+    if not DISTANCE.value:
+        how = how._replace(distance=features.distance)
     found = scoring.evaluation_of(features.embedding, features.label_columns, how, features.halves)
     frames = expanded_path(FRAMES.value, "--frames") or str(Path(path).parent)
     subject = subjects.subject_of_features(features, frames)

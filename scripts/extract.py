@@ -7,12 +7,14 @@ A manifest has a line of JSON for each tracklet: {"frames": [paths relative to t
 "identity": …, "camera": …, "modality": "visible" | "infrared"}, identity and camera optional. A
 folder has a sub-folder for each tracklet. The arrays of the file: embedding [n, parts, channels]
 float32, identity, camera, modality, role, path; -1 is unknown. Frames are sampled as at test time.
-With --halves there are embedding_first and embedding_second too, of half the frames each.
+The text `distance` says how descriptors are compared. With --halves there are embedding_first and
+embedding_second too, of half the frames each.
 """
 
 import argparse
 
 import jax
+import numpy as np
 
 from dinogrl_jax import methods
 from dinogrl_jax.data.readers import manifest
@@ -63,7 +65,9 @@ def main() -> None:
         name: embedding.embeddings(embed, variables, some, config, mesh)
         for name, some in sets.items()
     }
-    feature_file.write_features(options.out, **made, **feature_file.tracklet_columns(listed))
+    columns = feature_file.tracklet_columns(listed)
+    distance = np.array(config.evaluation.distance)
+    feature_file.write_features(options.out, **made, **columns, distance=distance)
     shape = made["embedding"].shape[1:]
     print(f"{options.out}: {len(listed)} tracklets, descriptors {shape}, step {trained.step}")
 

@@ -72,7 +72,7 @@ def shape(restored, frames):
     return descriptors(restored, listed, 1).shape[1:]
 
 
-def test_the_script(model_folder, frames, tmp_path, shape):
+def test_the_script(model_folder, frames, tmp_path, shape, restored):
     out = tmp_path / "features.npz"
     source = ("--checkpoint", model_folder, "--tracklets", written(frames, LINES))
     done = script("extract.py", *source, "--out", out, "--batch", 2)
@@ -84,6 +84,7 @@ def test_the_script(model_folder, frames, tmp_path, shape):
     assert saved["identity"].tolist() == [4, 4, -1, -1, 5]
     assert saved["camera"].tolist() == [2, -1, -1, 1, 3]
     assert saved["modality"].tolist() == [VISIBLE, INFRARED, VISIBLE, VISIBLE, INFRARED]
+    assert str(saved["distance"]) == restored[2].config.evaluation.distance
     assert saved["path"].tolist() == ["f0.png", "f2.png", "f6.png", "f7.png", "f0.png"]
     assert [path.name for path in tmp_path.iterdir()] == ["features.npz"]  # no draft
 

@@ -59,7 +59,7 @@ def loss_weights(config: ConfigDict) -> dict[str, float]:
 def weighted_triplet(
     x: Float[Array, "v d"], labels: Int[Array, " v"], stable: bool = False
 ) -> Float[Array, ""]:
-    """Mean of log(1 + exp(A − N)): A is an anchor's weighted distance to its own, N to others.
+    """WRT: mean of log(1 + exp(A − N)); A is an anchor's weighted distance to its own, N to others.
 
     The far ones of its own (it is one of them) and the near ones of the others weigh more, by
     exponentials of distances. Those of the others are not shifted, as in the published code, and

@@ -32,7 +32,7 @@ from dinogrl_jax.interface.checks import expanded_path
 from dinogrl_jax.interface.config_files import STORED
 from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import write_json
-from dinogrl_jax.methods.contract import Picture
+from dinogrl_jax.methods.contract import Picture, check_tracklets
 from dinogrl_jax.retrieval import embedding, feature_file, scoring
 from dinogrl_jax.retrieval.comparison.queries import FILE, scored_queries, write_queries
 from dinogrl_jax.retrieval.distances import FORMULAS, distance_formula
@@ -127,6 +127,7 @@ def of_checkpoint(config: ConfigDict, folder: str) -> Found:
     variables = checkpoint.stored_variables(method, manager, trained.step)
     variables = jax.device_put(variables, sharding.replicated(mesh))
     _, test_set = datasets.read(config.data)
+    check_tracklets(method, test_set, trained.facts, config)
     embed = embedding.make_embed(method, model, config, mesh)
     sets = [test_set, *(embedding.halved_tracklets(test_set) if TEMPORAL.value else ())]
     made, *halves = (embedding.embeddings(embed, variables, x, config, mesh) for x in sets)

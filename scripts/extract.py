@@ -21,6 +21,7 @@ from dinogrl_jax.devices import compiling, memory, sharding
 from dinogrl_jax.interface.arguments import Parser, path, whole_number
 from dinogrl_jax.interface.command_line import WHICH
 from dinogrl_jax.interface.errors import run
+from dinogrl_jax.methods.contract import check_tracklets
 from dinogrl_jax.retrieval import embedding, feature_file
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.stored import stored_model
@@ -52,9 +53,10 @@ def main() -> None:
     config = embedding.extraction_config(
         trained.config, len(listed), mesh.size, options.batch, options.workers
     )
+    tracklets = [tracklet for tracklet, _ in listed]
+    check_tracklets(method, tracklets, trained.facts, config)
     variables = checkpoint.stored_variables(method, manager, trained.step)
     variables = jax.device_put(variables, sharding.replicated(mesh))
-    tracklets = [tracklet for tracklet, _ in listed]
     embed = embedding.make_embed(method, method.Model(config, trained.facts), config, mesh)
     sets = {"embedding": tracklets}
     if options.halves:

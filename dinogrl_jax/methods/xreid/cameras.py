@@ -45,6 +45,6 @@ def check_tracklets(tracklets: Sequence[Tracklet], facts: Facts, config: ConfigD
         known = ", ".join(map(str, facts.cameras))
         raise InputError(
             f"{others[0].frames[0]}: the camera of this tracklet{more} is {others[0].camera} (−1 "
-            f"is unknown), and the model knows {known}: name it in the data set or the manifest, or set "
-            "evaluation.unknown_camera to mean or none"
+            f"is unknown), and the model knows {known}: name it in the data set or the manifest, "
+            "or set evaluation.unknown_camera to mean or none"
         )

@@ -103,7 +103,8 @@ class Model(nn.Module):
         c = self.config.model
         b, m, t = clips.frames.shape[:3]
         frames = clips.frames.reshape(b * m * t, *clips.frames.shape[3:])
-        own = self.cameras(clips.camera.reshape(b * m)) if with_cameras else None
+        cameras = jnp.asarray(clips.camera).reshape(b * m)
+        own = self.cameras(cameras) if with_cameras else None
         offset = None if own is None else jnp.repeat(own, t, axis=0)
         tokens = self.image(frames, class_offset=offset).last
         interact = interact and c.sii.on

@@ -39,7 +39,7 @@ class SII(nn.Module):
 
 
 def with_neighbours(x: Float[Array, "v t n c"], shift: str) -> Float[Array, "v t n c"]:
-    """Patches whose first quarter of channels is the frame's before, whose second the frame's after.
+    """Patches whose first quarter of channels is of the frame before, the second of that behind.
 
     The first and the last frame stand in for those that are not there. "cascade": the first quarter
     is the first frame's in all frames, which the published shift in place makes of it on one thread

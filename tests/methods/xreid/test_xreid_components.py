@@ -181,7 +181,7 @@ def test_update_by_hand():
 
 
 def test_steps_of_the_optimiser(golden):
-    """28 steps at five rates, with a decay so large that it shows where it is added: in the gradient."""
+    """28 steps at five rates, with a decay so large that it shows where it is added."""
     config = CONFIG.copy_and_resolve_references()
     c = config.optimizer
     c.learning_rate = float(golden["adam_learning_rate"])

@@ -192,9 +192,7 @@ def test_clip_is_where_training_starts(config, tmp_path):
     image = started["params"].pop("image")
     np.testing.assert_array_equal(image["projection"], state["visual.proj"])
     kernel = image["block0"]["mlp"]["fc1"]["kernel"]
-    np.testing.assert_array_equal(
-        kernel, state["visual.transformer.resblocks.0.mlp.c_fc.weight"].T
-    )
+    np.testing.assert_array_equal(kernel, state["visual.transformer.resblocks.0.mlp.c_fc.weight"].T)
     assert_same(started, {**random, "params": {k: random["params"][k] for k in started["params"]}})
 
 

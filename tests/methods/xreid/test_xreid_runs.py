@@ -1,4 +1,4 @@
-"""A small X-ReID as a user has it: trained, continued to the bit, evaluated, extracted, exported."""
+"""A small X-ReID as a user has it: trained, continued, evaluated, extracted, exported."""
 
 import json
 

@@ -14,6 +14,8 @@ VARIANTS = {  # of scripts/ablate.py
     "image tower": {"model.sii.on": "False", "model.prototypes.on": "False"},
     "+ prototypes": {"model.sii.on": "False"},
     "+ interactions (as released)": {},
+    "+ LII, as in the paper": {"model.lii.on": "True"},
+    "+ CII, as in the paper": {"model.lii.on": "True", "model.cii.on": "True"},
 }
 
 

@@ -53,9 +53,11 @@ def loss(
         terms[f"triplet_{name}"] = hardest_triplet(x, labels, c.triplet_margin)
         weights[f"triplet_{name}"] = c.triplet
     for modality, prototypes in memory.items():
-        given = prototype_feature(output), labels, prototypes
-        terms[f"contrast_{modality}"] = contrast(*given, config.model.prototypes.temperature)
+        x = prototype_feature(output.normed, config.model.prototypes)
+        terms[f"contrast_{modality}"] = contrast(x, labels, prototypes, config.model.prototypes)
         weights[f"contrast_{modality}"] = c.contrast
+    for name, x in output.constraints.items():
+        terms[f"constraint_{name}"], weights[f"constraint_{name}"] = x, c.constraint
     total = sum(weights[name] * term for name, term in terms.items())
     return total, {"total": total, **terms}
 
@@ -76,7 +78,7 @@ def moved_prototypes(
     return {
         modality: updated(
             prototypes,
-            prototype_feature(output),
+            prototype_feature(output.normed, config),
             labels,
             config.kept,
             other[modality] if config.update == "other" else jnp.ones_like(infrared),

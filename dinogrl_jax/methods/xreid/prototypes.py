@@ -3,20 +3,30 @@
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+from ml_collections import ConfigDict
 
 from dinogrl_jax.models.losses import smoothed_cross_entropy
 from dinogrl_jax.models.parts import l2_normalised
+
+ABSENT = 1e6  # so far below any cosine that its exponential is 0
 
 
 def contrast(
     x: Float[Array, "v d"],
     labels: Int[Array, " v"],
     memory: Float[Array, "ids d"],
-    temperature: float,
+    config: ConfigDict,
 ) -> Float[Array, ""]:
-    """Cross-entropy of the cosines with all prototypes of a modality, which have no gradient."""
+    """Cross-entropy of the cosines with the prototypes of a modality, which have no gradient.
+
+    config: the section `model.prototypes`, which says whether these are all prototypes, or those of
+    the identities in the batch.
+    """
     cosines = l2_normalised(x, axis=1) @ jax.lax.stop_gradient(memory).T
-    return smoothed_cross_entropy((cosines / temperature)[:, None], labels, 0.0)
+    if config.against == "batch":
+        there = jnp.zeros(len(memory), bool).at[labels].set(True)
+        cosines = jnp.where(there, cosines, -ABSENT)
+    return smoothed_cross_entropy((cosines / config.temperature)[:, None], labels, 0.0)
 
 
 def hardest(

@@ -1,5 +1,7 @@
 """The settings of X-ReID on HITSZ-VCM (arXiv 2511.17964), as its released code has them."""
 
+from ml_collections import ConfigDict
+
 from dinogrl_jax.interface.settings import (
     COUNT,
     NUMBER,
@@ -13,7 +15,7 @@ from dinogrl_jax.interface.settings import (
 )
 from dinogrl_jax.methods.xreid.cameras import UNKNOWN
 from dinogrl_jax.methods.xreid.model import DESCRIPTORS
-from dinogrl_jax.methods.xreid.sii import SHIFTS
+from dinogrl_jax.methods.xreid.sii import BORDERS, SHIFTS
 from dinogrl_jax.models.clip import clip_settings
 
 
@@ -32,10 +34,10 @@ def settings() -> dict:
             "distance": "cosine",
             "descriptor": Setting(
                 "V0",
-                "features that are ranked together: V0 class token, projection and sii; V1 class "
-                "token; V2 class token and sii; V3 sii",
+                "features that are ranked together: V0 class token, projection and interactions; "
+                "V1 class token; V2 class token and interactions; V3 interactions",
                 one_of(*DESCRIPTORS),
-                HAS_SII,
+                HAS_INTERACTIONS,
             ),
             "unknown_camera": Setting(
                 "refuse",
@@ -55,6 +57,23 @@ def settings() -> dict:
     }
 
 
+def set_as_in_the_paper(config: ConfigDict) -> None:
+    """Change a configuration of the released code to what the paper has instead.
+
+    What it leaves open stays as released; settings of `model.lii`, `model.cii` and `model.fusion`
+    say what that is. It mentions no cameras and no losses of frames.
+    """
+    config.augment.pad = 10  # "random crop"; the number is in the released settings, unused
+    model = config.model
+    model.cameras.weight = 0.0
+    model.sii.depth, model.lii.on, model.cii.on = 1, True, True
+    model.prototypes.update({"feature": "projected", "against": "batch", "temperature": 1.0})
+    model.prototypes.update({"kept": 0.2, "update": "other", "start": "once"})
+    config.loss.update({"identity": 1.0, "frames": 0.0})
+    config.optimizer.decay_epochs = (30, 50)
+    config.train.epochs = 60
+
+
 def data() -> dict:
     return {
         "height": 288,
@@ -70,6 +89,7 @@ def data() -> dict:
 
 def augment() -> dict:
     return {
+        "pad": 0,
         "flip": 0.5,
         "flip_clip": True,
         "erase": 0.5,
@@ -97,7 +117,32 @@ def model() -> dict:
                 one_of(*SHIFTS),
                 QUARTERS,
             ),
-            "detach": Setting(True, "their losses do not train the image tower"),
+            "detach": Setting(True, "no interaction's losses train the image tower"),
+        },
+        "lii": {
+            "on": Setting(False, "long-term interactions, as in the paper"),
+            "stride": Setting(
+                2, "frames from the one whose class token asks to its patches", COUNT
+            ),
+            "border": Setting(
+                "cyclic",
+                "who asks at the start of a tracklet, which the paper leaves open: frames at its "
+                "end, as in code that is released and not called, or its first frame",
+                one_of(*BORDERS),
+            ),
+            "on_shifted": Setting(False, "patches are those of sii, as that code would have it"),
+        },
+        "fusion": Setting(
+            "mean", "of both interactions, which the paper writes both ways", one_of("mean", "sum")
+        ),
+        "cii": {
+            "on": Setting(
+                False, "cross-modal interactions in training, as in the paper", HAS_FRAMES
+            ),
+            "shared": Setting(True, "one block for both directions, which the paper leaves open"),
+            "detach": Setting(
+                False, "the constraint does not train what asks, which the paper leaves open"
+            ),
         },
         "prototypes": prototypes(),
     }
@@ -106,6 +151,17 @@ def model() -> dict:
 def prototypes() -> dict:
     return {
         "on": Setting(True, "prototypes and their contrast; False is an ablation"),
+        "feature": Setting(
+            "both",
+            "that is compared: class token and projection, or as in the paper the projection alone",
+            one_of("both", "projected"),
+        ),
+        "against": Setting(
+            "all",
+            "prototypes a tracklet is compared with: of all identities, or as in the paper those "
+            "of the batch",
+            one_of("all", "batch"),
+        ),
         "temperature": Setting(0.05, "of the cosines with prototypes", between(0.001, 1000)),
         "kept": Setting(0.1, "share of a prototype that a step keeps; the paper has 0.2", SHARE),
         "update": Setting(
@@ -138,6 +194,7 @@ def loss() -> dict:
         ),
         "triplet": Setting(1.0, "weight of the triplets", NUMBER),
         "triplet_margin": 0.3,
+        "constraint": Setting(1.0, "weight of the cross-modal constraint", NUMBER),
         "contrast": Setting(1.0, "weight of the contrast with each modality's prototypes", NUMBER),
     }
 
@@ -158,9 +215,14 @@ def optimizer() -> dict:
     }
 
 
-HAS_SII = Range(
-    lambda name, config: config.model.sii.on or name != "V3",
+HAS_INTERACTIONS = Range(
+    lambda name, config: config.model.sii.on or config.model.lii.on or name != "V3",
     lambda config: f"be another one where {name_with_value('model.sii.on', config)}",
+    relates=True,
+)
+HAS_FRAMES = Range(
+    lambda on, config: not on or config.model.sii.on or config.model.lii.on,
+    lambda config: f"be False where {name_with_value('model.sii.on', config)}, and lii as well",
     relates=True,
 )
 QUARTERS = Range(

@@ -11,7 +11,7 @@ from dinogrl_jax.ops.attention import attention
 from dinogrl_jax.ops.matmul import matmul
 from dinogrl_jax.ops.remat import remat
 
-SHIFTS = ("clean", "cascade")
+SHIFTS, BORDERS = ("clean", "cascade"), ("cyclic", "clamp")
 
 
 class SII(nn.Module):
@@ -30,12 +30,18 @@ class SII(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "f n c"], t: int) -> Float[Array, "f c"]:
         """x: tokens of tracklets of t frames, the class token first."""
-        f, n, c = x.shape
-        patches = with_neighbours(x[:, 1:].reshape(f // t, t, n - 1, c), self.shift)
-        block, y = remat(CrossAttention, self.remat), x[:, 0]
+        x, block = with_shifted_patches(x, t, self.shift), remat(CrossAttention, self.remat)
+        y, patches = x[:, 0], x[:, 1:]
         for i in range(self.depth):
-            y = block(self.heads, self.dtype, name=f"block{i}")(y, patches.reshape(f, n - 1, c))
+            y = block(self.heads, self.dtype, name=f"block{i}")(y, patches)
         return y
+
+
+def with_shifted_patches(x: Float[Array, "f n c"], t: int, shift: str) -> Float[Array, "f n c"]:
+    """Tokens of tracklets of t frames whose patches are those of `with_neighbours`."""
+    f, n, c = x.shape
+    patches = with_neighbours(x[:, 1:].reshape(f // t, t, n - 1, c), shift)
+    return jnp.concatenate([x[:, :1], patches.reshape(f, n - 1, c)], axis=1)
 
 
 def with_neighbours(x: Float[Array, "v t n c"], shift: str) -> Float[Array, "v t n c"]:

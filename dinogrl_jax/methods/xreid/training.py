@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax.methods.contract import Group
 from dinogrl_jax.methods.schedules import by_steps
+from dinogrl_jax.methods.xreid.model import interacts
 
 
 def groups(config: ConfigDict) -> list[Group]:
@@ -22,17 +23,17 @@ def groups(config: ConfigDict) -> list[Group]:
         return Group(pattern, lambda step: factor * rate(step), c.weight_decay)
 
     interactions = [
-        group(f"classifier_({INTERACTIONS})/.*", c.classifier_multiplier, c.interaction_multiplier),
-        group(f"({INTERACTIONS})/.*bias", c.bias_multiplier, c.interaction_multiplier),
-        group(rf"({INTERACTIONS})/.*|norm_({INTERACTIONS})\w*/scale", c.interaction_multiplier),
+        group("classifier_interactions/.*", c.classifier_multiplier, c.interaction_multiplier),
+        group(rf"{INTERACTIONS}/.*bias", c.bias_multiplier, c.interaction_multiplier),
+        group(rf"{INTERACTIONS}/.*|norm_interactions\w*/scale", c.interaction_multiplier),
     ]
     return [
         Group(r"image/patch_embed/kernel|norm_\w+/bias", None),
-        *(interactions if config.model.sii.on else []),
+        *(interactions if interacts(config.model) else []),
         group(r"classifier\w*/.*", c.classifier_multiplier),
         group(".*/bias", c.bias_multiplier),
         group(".*", 1.0),
     ]
 
 
-INTERACTIONS = "sii|lii|fused"
+INTERACTIONS = r"(sii|lii|cii_\w+)"

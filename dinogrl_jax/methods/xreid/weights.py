@@ -33,16 +33,21 @@ NAMES = {  # of norms and classifiers in the file → here
     "classifier_clip_frame": "classifier_frames",
 }
 SII_NAMES = {  # the same of the interactions
-    "bn_TSM_tp0": "norm_sii",
-    "bn_TSM_frame0": "norm_sii_frames",
-    "classifier_TSM_tp0": "classifier_sii",
+    "bn_TSM_tp0": "norm_interactions",
+    "bn_TSM_frame0": "norm_interactions_frames",
+    "classifier_TSM_tp0": "classifier_interactions",
 }
 CLASSIFIER, CAMERAS = "classifier_clip_temp.weight", "cv_embed"  # [ids, channels], [cameras, …]
 
 
 def released_files(config: ConfigDict) -> dict[str, ReleasedFile]:
-    """The file of a released model; with parts of the model off, what it has of the others."""
+    """The file of a released model; with parts of the model off, what it has of the others.
+
+    There is none where the model has what the released code has not: LII and CII.
+    """
     model, width = config.model, config.model.clip.width
+    if model.lii.on or model.cii.on:
+        return {}
     names = NAMES | (SII_NAMES if model.sii.on else {})
     modules = ["image", "cameras", *names.values()]
     rules = [

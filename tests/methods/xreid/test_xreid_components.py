@@ -155,8 +155,9 @@ def test_contrast_with_prototypes(golden, dtype, which):
     """Temperature 0.05; the released code keeps 0.1 of a prototype, the class's default is 0.2."""
     x, labels = jnp.asarray(golden["cpc_in"], dtype), jnp.asarray(golden["cpc_labels"])
     memory = jnp.asarray(golden["cpc_memory"], dtype)
-    temperature, kept = float(golden["cpc_temperature"]), float(golden[f"cpc_{which}_kept"])
-    value, gradient = jax.value_and_grad(contrast)(x, labels, memory, temperature)
+    config, kept = CONFIG.model.prototypes, float(golden[f"cpc_{which}_kept"])
+    assert config.temperature == golden["cpc_temperature"]
+    value, gradient = jax.value_and_grad(contrast)(x, labels, memory, config)
     assert_near(value, golden[f"cpc_{which}"], dtype)
     assert_near(gradient, golden[f"cpc_{which}_grad"], dtype)
     after = updated(memory, x, labels, kept, jnp.ones(len(x), bool))

@@ -19,7 +19,11 @@ from dinogrl_jax.retrieval.protocols import filters_cameras
 ROOT = Path(__file__).parents[3]
 CONFIG = default("xreid")
 DIRECTIONS = ("infrared_to_visible", "visible_to_infrared")
-COLUMNS = {"class": slice(10), "projected": slice(10, 16), "sii": slice(16, 24)}  # of golden ones
+COLUMNS = {
+    "class": slice(10),
+    "projected": slice(10, 16),
+    "interactions": slice(16, 24),
+}  # of golden ones
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +31,7 @@ def golden():
     return np.load(ROOT / "tests/golden/clip_components.npz")
 
 
-@pytest.mark.parametrize("name", ["xreid_vcm", "xreid_bupt"])
+@pytest.mark.parametrize("name", ["xreid_vcm", "xreid_bupt", "xreid_paper_vcm", "xreid_paper_bupt"])
 def test_the_configurations_are_usable(name):
     config = checked_config(read_config(str(ROOT / "configs" / f"{name}.py")))
     assert config.method == "xreid" and config.evaluation.distance == "cosine"
@@ -45,7 +49,7 @@ def test_figures(golden, variant, direction):
     def descriptors(modality: str):
         whole = golden[f"rank_{modality}"]
         normed = {name: jnp.asarray(whole[:, columns]) for name, columns in COLUMNS.items()}
-        found = np.asarray(xreid.descriptor(Output({}, normed, {}), config))
+        found = np.asarray(xreid.descriptor(Output({}, normed, {}, {}), config))
         assert found.shape[1] == len(xreid.part_names(config)) == 1
         return descriptor_set(found, *(golden[f"rank_{modality}_{x}"] for x in ("pid", "camera")))
 

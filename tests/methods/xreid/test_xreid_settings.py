@@ -139,7 +139,7 @@ def test_interactions_train_the_image_tower_only_where_they_may(trained):
             output, _ = model.apply(
                 {**variables, "params": params}, given, train=True, mutable=["batch_stats"]
             )
-            return jnp.square(output.features["sii"]).sum() + len(labels)
+            return jnp.square(output.features["interactions"]).sum() + len(labels)
 
         return jax.jit(jax.grad(loss))(variables["params"])
 

@@ -47,22 +47,22 @@ from dinogrl_jax.weights.rules import under
 MANIFEST, FILE = "xreid_manifest.json", "best_model.pth.tar"
 TERMS = {  # here → in the golden files
     "identity_clip": "loss_id_clip",
-    "identity_sii": "loss_id_sii",
+    "identity_interactions": "loss_id_sii",
     "identity_clip_frames": "loss_id_frame_clip",
-    "identity_sii_frames": "loss_id_frame_sii",
+    "identity_interactions_frames": "loss_id_frame_sii",
     "triplet_class": "loss_tri_clip",
     "triplet_projected": "loss_tri_proj",
-    "triplet_sii": "loss_tri_sii",
+    "triplet_interactions": "loss_tri_sii",
     "contrast_visible": "loss_cpc_rgb",
     "contrast_infrared": "loss_cpc_ir",
     "total": "loss_total",
 }
-FEATURES = {"class": "clip", "projected": "proj", "sii": "sii"}
+FEATURES = {"class": "clip", "projected": "proj", "interactions": "sii"}
 LOGITS = {
     "clip": "logits_clip",
-    "sii": "logits_sii",
+    "interactions": "logits_sii",
     "clip_frames": "logits_frame_clip",
-    "sii_frames": "logits_frame_sii",
+    "interactions_frames": "logits_frame_sii",
 }
 MEMORIES = {"visible": "rgb", "infrared": "ir"}
 INSIDE = [f"image/{name}" for name in ("norm_before", "block8", "block9", "block11", "norm")]

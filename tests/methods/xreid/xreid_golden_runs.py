@@ -395,7 +395,8 @@ def unused_interaction(module: LII, tokens: jax.Array, seed: int) -> dict:
     entries = [entry for entry in entries if entry[0].startswith(LII_BLOCK)]
     state = dict(seeded_state(FILE, entries, rules, seed))
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), tokens, T))
-    return to_variables(state, rules, shapes, source_name=FILE)[0]
+    variables, _ = to_variables(state, rules, shapes, source_name=FILE)
+    return jax.tree.map(jnp.asarray, variables)
 
 
 def as_published(rows: jax.Array) -> np.ndarray:

@@ -208,11 +208,11 @@ class Step:
         memories = jax.device_put(memories, sharding.replicated(mesh))
         state = state._replace(collections={**state.collections, "memory": memories})
         self.before = jax.device_get(state.collections["memory"])
+        release_memory()
         step = make_step(*setup)
         with nn.intercept_methods(self._keep_output):
             compiled = step.lower(state, *batch).compile()
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what the compiler leaves
+        release_memory()
         self.state, self.terms = compiled(state, *sharding.placed(batch, mesh))
         jax.block_until_ready(self.state)
         jax.effects_barrier()
@@ -397,6 +397,12 @@ def unused_interaction(module: LII, tokens: jax.Array, seed: int) -> dict:
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), tokens, T))
     variables, _ = to_variables(state, rules, shapes, source_name=FILE)
     return jax.tree.map(jnp.asarray, variables)
+
+
+def release_memory() -> None:
+    """Give back what compilers leave."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def as_published(rows: jax.Array) -> np.ndarray:

@@ -27,7 +27,9 @@ def on_meshes() -> dict[int, dict]:
 
 @pytest.mark.parametrize("devices", DEVICES[1:])
 def test_devices_train_as_one(on_meshes, devices):
-    """Sums are in another order, which Adam enlarges."""
+    """Sums are in another order. Adam makes steps of that where a gradient is zero, as of a shift
+    in front of BatchNorm, which a pass by running statistics sees.
+    """
     found, one = on_meshes[devices], on_meshes[1]
     assert len(one["losses"]) == xreid_scale.STEPS * len(xreid_scale.EPOCHS)
     for step, expected in zip(found["losses"], one["losses"], strict=True):

@@ -39,7 +39,7 @@ def main(meshes: str) -> None:
     config.data.height, config.data.width = HEIGHT, WIDTH
     config.model.compute_dtype = "float64"
     config.model.clip.depth = 2
-    config.optimizer.learning_rate, config.optimizer.warmup_epochs = 1e-3, 0
+    config.optimizer.learning_rate, config.optimizer.warmup_epochs = 1e-5, 0
     model = xreid.Model(config, Facts(IDENTITIES, (1, 2, 3)))
     variables = initial_variables(model, config)
     variables = jax.tree.map(lambda x: x.astype(np.float64), variables)

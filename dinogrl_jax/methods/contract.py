@@ -118,8 +118,8 @@ class StartingWeights(NamedTuple):
 class Method(Protocol):
     """The names of a method's module. config is always the whole configuration.
 
-    Two more are optional: `VARIANTS`, see `variants_of`, and `check_tracklets`, see the function of
-    that name.
+    Three more are optional: `VARIANTS`, see `variants_of`, and `check_tracklets` and
+    `descriptor_variants`, see the functions of these names.
     """
 
     TITLE: str  # "DinoGRL (arXiv 2511.04281)"
@@ -181,6 +181,15 @@ def variants_of(method: ModuleType) -> Mapping[str, Mapping[str, str]]:
     They are its `VARIANTS`; without any there is one, everything as configured.
     """
     return getattr(method, "VARIANTS", {}) or {"everything as configured": {}}
+
+
+def descriptor_variants(method: ModuleType, config: ConfigDict) -> Mapping[str, Sequence[int]]:
+    """Descriptors of a method's paper whose channels are among the configured one's: name → these.
+
+    They are its `descriptor_variants(config)`; {} where it has none.
+    """
+    of_method = getattr(method, "descriptor_variants", None)
+    return of_method(config) if of_method else {}
 
 
 def check_tracklets(

@@ -82,7 +82,8 @@ def usable_sets(config: ConfigDict) -> tuple[list[Tracklet], list[Tracklet], lis
     left_out, e = Notes(), config.evaluation
     train_set, test_set = datasets.read(config.data, left_out)
     filtered = protocols.filters_cameras(e.protocol, e.camera_filter)
-    asked = usable.demands(config, filtered, protocols.PROTOCOLS[e.protocol].visible_multiple)
+    rule = protocols.PROTOCOLS[e.protocol]
+    asked = usable.demands(config, filtered, rule.visible_multiple, rule.exchanged)
     root = config.data.root
     return train_set, test_set, usable.check_usable(train_set, test_set, asked, left_out, root)
 

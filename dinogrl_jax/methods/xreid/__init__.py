@@ -2,7 +2,7 @@
 
 from dinogrl_jax.methods.xreid.cameras import check_tracklets
 from dinogrl_jax.methods.xreid.losses import training_loss
-from dinogrl_jax.methods.xreid.model import Model, descriptor, part_names
+from dinogrl_jax.methods.xreid.model import Model, descriptor, descriptor_variants, part_names
 from dinogrl_jax.methods.xreid.settings import settings
 from dinogrl_jax.methods.xreid.sweep import before_epoch
 from dinogrl_jax.methods.xreid.training import groups

@@ -279,9 +279,27 @@ def interacts(config: ConfigDict) -> bool:
 
 def descriptor(output: Output, config: ConfigDict) -> Float[Array, "v p d"]:
     """What is ranked: the normed features of a published variant, one after the other."""
-    names = DESCRIPTORS[config.evaluation.descriptor]
-    found = [output.normed[name] for name in names if name in output.normed]
+    found = [output.normed[name] for name in descriptor_features(config)]
     return jnp.concatenate(found, axis=1)[:, None]
+
+
+def descriptor_variants(config: ConfigDict) -> dict[str, list[int]]:
+    """The channels of each published variant whose features the descriptor has."""
+    clip, whole = config.model.clip, descriptor_features(config)
+    widths = {"class": clip.width, "projected": clip.embedding, "interactions": clip.width}
+    channels = [name for name in whole for _ in range(widths[name])]
+    found = {variant: descriptor_features(config, variant) for variant in DESCRIPTORS}
+    return {
+        variant: [i for i, name in enumerate(channels) if name in names]
+        for variant, names in found.items()
+        if names and set(names) <= set(whole)
+    }
+
+
+def descriptor_features(config: ConfigDict, variant: str = "") -> list[str]:
+    """The features of a variant, without "" of the configured one, that the model has."""
+    names = DESCRIPTORS[variant or config.evaluation.descriptor]
+    return [name for name in names if name != "interactions" or interacts(config.model)]
 
 
 def part_names(config: ConfigDict) -> list[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 from PIL import Image
 
@@ -12,7 +13,9 @@ from dinogrl_jax.interface.checks import checked_config
 from dinogrl_jax.interface.config_files import read_config
 from dinogrl_jax.methods import default, xreid
 from dinogrl_jax.methods.xreid.model import DESCRIPTORS, Output
+from dinogrl_jax.retrieval import scoring
 from dinogrl_jax.retrieval.directions import Direction, direction_results
+from dinogrl_jax.retrieval.embedding import configured_options
 from dinogrl_jax.retrieval.gallery import descriptor_set, no_junk, same_camera
 from dinogrl_jax.retrieval.protocols import filters_cameras
 
@@ -60,6 +63,62 @@ def test_figures(golden, variant, direction):
     # The published CMC is float32.
     np.testing.assert_allclose(result.cmc[:20], golden[f"{expected}_cmc"][:20], atol=1e-7)
     np.testing.assert_allclose(result.mAP, golden[f"{expected}_mAP"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("of", ["V0", "V2"])
+def test_variants_are_channels_of_one_descriptor(golden, of):
+    config = CONFIG.copy_and_resolve_references()
+    config.model.clip.update({"width": 8, "embedding": 6})
+    normed = {
+        name: jnp.asarray(golden["rank_visible"][:, channels][:, : 6 if name == "projected" else 8])
+        for name, channels in COLUMNS.items()
+    }
+
+    def descriptor(variant: str) -> np.ndarray:
+        config.evaluation.descriptor = variant
+        return np.asarray(xreid.descriptor(Output({}, normed, {}, {}), config))
+
+    expected = {variant: descriptor(variant) for variant in DESCRIPTORS}
+    whole = descriptor(of)
+    found = xreid.descriptor_variants(config)
+    assert found.keys() == ({*DESCRIPTORS} if of == "V0" else {"V1", "V2", "V3"})
+    for variant, channels in found.items():
+        np.testing.assert_array_equal(whole[..., channels], expected[variant])
+    config.model.sii.on, config.evaluation.descriptor = False, "V0"
+    assert [*xreid.descriptor_variants(config)] == ["V0", "V1", "V2"]  # nothing interacts
+
+
+@pytest.mark.parametrize("protocol", ["bupt-full", "bupt-transposed"])
+def test_buptcampus_by_its_own_protocol_and_as_released(golden, protocol):
+    """Released: the published figures of infrared queries and the visible gallery, both ways, on
+    which other tracklets have no influence. Its own: all four sets, and no rule about cameras.
+    """
+    config = read_config(str(ROOT / "configs" / "xreid_bupt.py"))
+    config.evaluation.protocol = protocol
+    rng, sets = np.random.default_rng(0), {}
+    for modality, role in (("infrared", "query"), ("visible", "gallery")):
+        x, identity, camera = (golden[f"rank_{modality}{end}"] for end in ("", "_pid", "_camera"))
+        sets[modality, role] = x, identity, camera
+        mine = rng.permutation(len(x))[:30]
+        other = "gallery" if role == "query" else "query"
+        noise = rng.normal(size=(30, x.shape[1])).astype(x.dtype)
+        sets[modality, other] = x[mine] + noise, identity[mine], camera[mine]
+    embedding, identity, camera = (np.concatenate(x) for x in zip(*sets.values(), strict=True))
+    words = [(m, r) for (m, r), x in sets.items() for _ in x[0]]
+    modality, role = (np.array(x) for x in zip(*words, strict=True))
+    columns = {"identity": identity, "camera": camera, "modality": modality, "role": role}
+    found = scoring.evaluation_of(embedding, columns, configured_options(config)).results
+    for direction in DIRECTIONS:
+        result, (asking, asked) = found[direction], direction.split("_to_")
+        if protocol == "bupt-transposed":
+            expected = f"rank_xreid_v0_{direction}"
+            cmc, mean = golden[f"{expected}_cmc"][:20], golden[f"{expected}_mAP"]
+        else:
+            (q, *query), (g, *gallery) = sets[asking, "query"], sets[asked, "gallery"]
+            distance = oracle.distances("cosine", q, g)
+            cmc, mean, *_ = oracle.figures(distance, *query, *gallery, camera_filter=False)
+        np.testing.assert_allclose(result.cmc[:20], cmc, atol=1e-7)  # the published is float32
+        np.testing.assert_allclose(result.mAP, mean, rtol=1e-12)
 
 
 def test_frames(golden):

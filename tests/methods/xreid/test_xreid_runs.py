@@ -97,14 +97,22 @@ def test_prototypes_are_of_length_1(whole):
 
 
 def test_the_scripts_read_it(whole, tmp_path):
-    """The figures again, and by another variant; a manifest's descriptors; the published file."""
+    """The figures again, and by all variants; a manifest's descriptors; the published file."""
     folder, found = whole
-    done = script("evaluate.py", "--workdir", folder, "--out", tmp_path / "scored")
+    done = script("evaluate.py", "--workdir", folder, "--variants", "--out", tmp_path / "scored")
     assert done.status == 0, done.errors
     again = json.loads((tmp_path / "scored/results.json").read_text())
     assert again["distance"] == "cosine" and again["protocol"] == "vcm"
+    given = ("--config.evaluation.descriptor=V1", "--noreport", "--out", tmp_path / "alone")
+    alone = script("evaluate.py", "--workdir", folder, *given)
+    assert alone.status == 0, alone.errors
+    alone = json.loads((tmp_path / "alone/results.json").read_text())
+    assert list(again["variants"]) == ["V0", "V1", "V2", "V3"] and "variants" not in alone
+    assert "descriptor V3" in done.output
     for direction in DIRECTIONS:
         assert again[direction]["mAP"] == pytest.approx(found[direction]["mAP"], rel=1e-6)
+        assert again["variants"]["V0"][direction] == again[direction]
+        assert again["variants"]["V1"][direction] == pytest.approx(alone[direction], rel=1e-6)
     listed = manifest(folder, tmp_path, 1)
     for variant, channels in (("V0", 22), ("V2", 16)):
         given = (

@@ -1,6 +1,8 @@
 """A small X-ReID as a user has it: trained, continued, evaluated, extracted, exported."""
 
 import json
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,16 +20,21 @@ IDENTITIES = 8  # whose tracklets have every camera of the test set
 DIRECTIONS = ("visible_to_infrared", "infrared_to_visible")
 
 
+SETTINGS = SMALL_DEMO | {
+    "train.checkpoint_every": 1,
+    "optimizer.learning_rate": 1e-3,
+    "optimizer.warmup_epochs": 1,
+    "data.synthetic.train_identities": IDENTITIES,
+}
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """A folder with a data set, and a function that trains in a folder of its own."""
     folder = tmp_path_factory.mktemp("xreid")
-    settings = SMALL_DEMO | {"data.root": folder / "people", "train.checkpoint_every": 1}
-    settings |= {"optimizer.learning_rate": 1e-3, "optimizer.warmup_epochs": 1}
-    settings["data.synthetic.train_identities"] = IDENTITIES
 
     def train(name):
-        given = {k: str(v) for k, v in settings.items()}
+        given = {k: str(v) for k, v in (SETTINGS | {"data.root": folder / "people"}).items()}
         return loop.train(changed_config(small.get_config("xreid"), given), folder / name)
 
     return folder, train
@@ -80,6 +87,19 @@ def test_a_run_that_is_stopped_in_a_pass_or_in_mid_epoch_continues_to_the_bit(
     print_out = capsys.readouterr().out
     assert f"saved at step {step};" in print_out, print_out
     assert_same(train(name), folder / name, whole)
+
+
+def test_a_command_that_is_killed_in_a_pass_and_in_mid_epoch_continues_to_the_bit(whole):
+    """The same command again and again; it goes on where the last epoch ended."""
+    folder, file = whole[0].parent, Path(__file__).with_name("killed_xreid.py")
+    given = [f"--config.{k}={v}" for k, v in (SETTINGS | {"data.root": folder / "people"}).items()]
+    command = ("train.py", "--config", file, "--workdir", folder / "command", *given)
+    for place, begins in (("pass 1 5", 0), ("step 5", 2), ("", 4)):
+        done = script(*command, KILLED=place)
+        assert done.status == (-signal.SIGKILL if place else 0), done.errors
+        assert f"steps {begins} to 6" in done.output, done.output
+    results = json.loads((folder / "command/results.json").read_text())
+    assert_same(results, folder / "command", whole)
 
 
 def assert_same(results, folder, whole) -> None:

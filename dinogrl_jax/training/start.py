@@ -17,6 +17,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
+from dinogrl_jax.interface.checks import check_section
 from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.interface.settings import leaves
 from dinogrl_jax.methods.contract import Facts, StartingWeights
@@ -156,6 +157,8 @@ def starting_variables_of_file(
     if weights.recognised:
         with errors_naming(path):
             _section(weights, config).update(_recognised_settings(weights, state))
+            if adapts:
+                check_section(config, weights.section)
     if not adapts:
         _check_settings(weights, config, asked, path)
     weights, targets = method.starting_weights(config)[name], _shapes_alone(method, name, config)

@@ -42,13 +42,18 @@ def loss(
         f"triplet_{name}": weighted_triplet(x, labels, config.stable_softmin)
         for name, x in output.features.items()
     }
-    weights = {
+    weights = loss_weights(config)
+    total = sum(weights.get(name, 1.0) * term for name, term in terms.items())
+    return total, {"total": total, **terms}
+
+
+def loss_weights(config: ConfigDict) -> dict[str, float]:
+    """The weights of terms by name; those of others are 1. config: the section `loss`."""
+    return {
         "identity_text": config.text,
         "identity_hub": config.hub_identity,
         "triplet_hub": config.hub_triplet,
     }
-    total = sum(weights.get(name, 1.0) * term for name, term in terms.items())
-    return total, {"total": total, **terms}
 
 
 def weighted_triplet(

@@ -4,9 +4,9 @@
         --config.pretrained.clip=ViT-B-16.pt
 
 Published (in percent, of the paper's whole method): infrared to visible rank-1 68.2, rank-5 88.4,
-mAP 68.5; visible to infrared 68.8, 84.8, 65.9. The released code would score with the camera rule
-(evaluation.camera_filter=on), and its queries from visible to infrared are the gallery of the other
-direction. Nothing has been trained here yet.
+mAP 68.5; visible to infrared 68.8, 84.8, 65.9. The released code would score with the camera rule,
+and its queries from visible to infrared are the gallery of the other direction: so does
+evaluation.protocol=bupt-transposed. Nothing has been trained here yet.
 """
 
 from ml_collections import ConfigDict

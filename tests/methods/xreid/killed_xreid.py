@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import small  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
-from dinogrl_jax.training import loop  # noqa: E402
+from dinogrl_jax.training import checkpoint, loop  # noqa: E402
 
 
 def get_config() -> ConfigDict:
@@ -29,7 +29,7 @@ class Sweeper(loop.Sweeper):
         def killed():
             nonlocal batches
             batches += 1
-            kill_at(f"pass {epoch} {batches}")
+            kill_at(f"pass {epoch} {batches}", between.__self__)
             between()
 
         return super().__call__(state, epoch, killed)
@@ -37,10 +37,12 @@ class Sweeper(loop.Sweeper):
 
 class Run(loop.Run):
     def after_step(self, number, state, terms):
-        kill_at(f"step {number}")
+        kill_at(f"step {number}", self)
         super().after_step(number, state, terms)
 
 
-def kill_at(place: str) -> None:
+def kill_at(place: str, run: Run) -> None:
+    """Not before the last checkpoint is written, so that it is known where the run goes on."""
     if place == os.environ.get("KILLED"):
+        checkpoint.finish(run.manager)
         os.kill(os.getpid(), signal.SIGKILL)

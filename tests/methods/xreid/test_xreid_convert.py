@@ -4,6 +4,7 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
@@ -11,9 +12,11 @@ import small_states
 import torch
 from commands import ROOT, script
 
+from dinogrl_jax.interface.checks import checked_config
+from dinogrl_jax.interface.config_files import read_config
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods import default, xreid
-from dinogrl_jax.methods.contract import Facts
+from dinogrl_jax.methods.contract import Clips, Facts
 from dinogrl_jax.methods.released import released_model, released_states
 from dinogrl_jax.methods.variables import initial_variables, variable_shapes
 from dinogrl_jax.training.start import with_published_weights
@@ -194,6 +197,31 @@ def test_clip_is_where_training_starts(config, tmp_path):
     kernel = image["block0"]["mlp"]["fc1"]["kernel"]
     np.testing.assert_array_equal(kernel, state["visual.transformer.resblocks.0.mlp.c_fc.weight"].T)
     assert_same(started, {**random, "params": {k: random["params"][k] for k in started["params"]}})
+
+
+def test_the_demo_starts_from_a_small_clip(tmp_path):
+    """One of the sizes of its stand-in fits as it is, of another size does not."""
+    config = read_config(str(ROOT / "configs/synthetic_xreid.py"))
+    clip, state = config.model.clip, small_states.clip(depth=4, patch=8, width=96, grid=8)
+    state["visual.proj"] = np.zeros((96, clip.embedding), np.float32)
+    torch_files.write(tmp_path / "walker.pth", state)
+    config.pretrained.clip = str(tmp_path / "walker.pth")
+    checked = checked_config(config)
+    model = xreid.Model(checked, small.FACTS)
+    random = initial_variables(model, checked)
+    started, _ = with_published_weights(xreid, random, checked)
+    positions = started["params"]["image"]["positional_embedding"]
+    assert len(positions) == 1 + (64 // 8) * (32 // 8) and clip == checked.model.clip
+    clips = Clips(jnp.zeros((1, 1, 3, 64, 32, 3)), jnp.ones((1, 1), int), ("visible",))
+
+    @jax.jit
+    def descriptor(variables):
+        return xreid.descriptor(model.apply(variables, clips, train=False), checked)
+
+    assert descriptor(started).shape == (1, 1, 96 + 64 + 96)
+    torch_files.write(tmp_path / "walker.pth", small_states.clip(depth=3, patch=8, width=96))
+    with pytest.raises(InputError, match="model.clip.depth"):
+        with_published_weights(xreid, random, checked)
 
 
 def test_the_scripts_convert_both_ways(file, tmp_path):

@@ -34,7 +34,9 @@ def golden():
     return np.load(ROOT / "tests/golden/clip_components.npz")
 
 
-@pytest.mark.parametrize("name", ["xreid_vcm", "xreid_bupt", "xreid_paper_vcm", "xreid_paper_bupt"])
+@pytest.mark.parametrize(
+    "name", ["xreid_vcm", "xreid_bupt", "xreid_paper_vcm", "xreid_paper_bupt", "synthetic_xreid"]
+)
 def test_the_configurations_are_usable(name):
     config = checked_config(read_config(str(ROOT / "configs" / f"{name}.py")))
     assert config.method == "xreid" and config.evaluation.distance == "cosine"

@@ -1,12 +1,14 @@
 """scripts/extract.py on a small model, and the manifests it reads."""
 
 import json
+import sys
 
 import jax
 import numpy as np
 import pytest
 import small
 from commands import refusal, script
+from in_process import main_of
 from PIL import Image
 
 from dinogrl_jax.data.readers import manifest
@@ -166,6 +168,31 @@ def test_settings_of_an_extraction():
     for wrong in ((5, 1, 0), (5, 1, -2), (5, 1, 1, -1)):
         with pytest.raises(InputError, match="has to be"):
             settings(*wrong)
+
+
+def test_settings_that_an_evaluation_may_change():
+    """By name; others, unknown ones and values of another kind are refused in one line."""
+    with_settings, config = extract_script().with_settings, small.get_config()
+    assert with_settings(config, []) is config
+    changed = with_settings(config, ["data.test_frames=dense", "seed=3"])
+    assert changed.data.test_frames == "dense" and changed.seed == 3
+    assert config.data.test_frames != "dense"
+    for given, said in (
+        ("data.test_frames=all", "data.test_frames"),
+        ("data.tset_frames=dense", "data.test_frames"),
+        ("model.compute_type=float32", "model.compute_type"),
+        ("mesh", "mesh"),
+        ("method=other", "method"),
+    ):
+        with pytest.raises(InputError) as caught:
+            with_settings(config, [given])
+        assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def extract_script():
+    """scripts/extract.py as a module."""
+    main_of("extract")
+    return sys.modules["script_extract"]
 
 
 def test_a_folder_of_folders(frames, tmp_path):

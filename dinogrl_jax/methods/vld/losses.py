@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 from dinogrl_jax.methods.contract import Clips, Made, Variables
 from dinogrl_jax.methods.vld.model import Model, Output
 from dinogrl_jax.models import losses
+from dinogrl_jax.models.losses import euclidean_distances
 
-LEAST_SQUARED = 1e-12  # of a distance
 LEAST_SUM = 1e-6  # added to the sum of an anchor's weights
 
 
@@ -83,15 +83,3 @@ def weighted_triplet(
 
 def weighted_mean(x: Float[Array, "v w"], weight: Float[Array, "v w"]) -> Float[Array, " v"]:
     return (x * weight).sum(1) / (weight.sum(1) + LEAST_SUM)
-
-
-def euclidean_distances(x: Float[Array, "v d"]) -> Float[Array, "v v"]:
-    """Distances between all tracklets, at least 1e-6, which is that of each to itself.
-
-    Rounding would make up to 0.05 of a float32 distance to itself, and a gradient, which is zero.
-    """
-    square = jnp.square(x).sum(-1)
-    product = jnp.einsum("ad,bd->ab", x, x, precision="highest")
-    squared = square[:, None] + square[None, :] - 2 * product
-    squared = jnp.where(jnp.eye(len(x), dtype=bool), 0, squared)
-    return jnp.sqrt(jnp.maximum(squared, LEAST_SQUARED))

@@ -7,7 +7,7 @@ DIR is a run, a model that dinogrl_jax convert made, or the folder of a step of 
 command adds tracklets (as dinogrl_jax extract reads them) to the gallery in FOLDER, which is made
 if need be; those that are there already are passed over, so that an interrupted command is begun
 again. --features adds descriptors of an .npz instead: whoever names --checkpoint with it vouches
-that this model made them; descriptors of other code need --distance in its place.
+that this model made them; without it the file, or --distance, says by which distance they rank.
 
 CLIP is a folder of frames in order of time, or one frame. The command prints the --k nearest
 tracklets, exactly ranked by the model's distance, and writes them to --out, one HTML file.
@@ -29,6 +29,7 @@ from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import atomic_write
 from dinogrl_jax.retrieval import feature_file
 from dinogrl_jax.retrieval.distances import FORMULAS
+from dinogrl_jax.retrieval.feature_file import Features
 from dinogrl_jax.retrieval.report.frames import small_jpeg
 from dinogrl_jax.retrieval.report.subjects import subject_of_features
 from dinogrl_jax.retrieval.store.files import DTYPES
@@ -92,9 +93,8 @@ def columns_of(listed: Sequence[ListedTracklet]) -> dict:
     }
 
 
-def add_features(gallery: Gallery, options: argparse.Namespace) -> int:
+def add_features(gallery: Gallery, features: Features, options: argparse.Namespace) -> int:
     """Add the descriptors of a file that are not there yet; how many."""
-    features = feature_file.read_features(options.features)
     folder = options.frames or str(Path(options.features).parent)
     subject = subject_of_features(features, folder)
     added = 0
@@ -142,16 +142,18 @@ def main() -> None:
     memory.keep_freed()
     batch = 1 if options.query else options.batch
     model = load(options.checkpoint, options.which, batch=batch) if options.checkpoint else None
-    kept = {"distance": options.distance, "dtype": options.dtype}
-    gallery = Gallery.open(options.index, model, **kept)
+    distance = options.distance
+    if options.features:
+        features = feature_file.read_features(options.features)
+        distance = distance or (None if model else features.distance)
+    gallery = Gallery.open(options.index, model, distance=distance, dtype=options.dtype)
     if options.query:
         find(gallery, model, options)
         return
-    added = (
-        add_features(gallery, options)
-        if options.features
-        else add_tracklets(gallery, model, options)
-    )
+    if options.features:
+        added = add_features(gallery, features, options)
+    else:
+        added = add_tracklets(gallery, model, options)
     print(f"{options.index}: {added} tracklets added, {len(gallery)} in all")
 
 

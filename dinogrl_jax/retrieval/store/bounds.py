@@ -9,6 +9,10 @@ leading directions of the descriptors of each part make bounds that are near to 
 The bounds are computed in float32 and have to hold nevertheless: `slack` says what is subtracted.
 """
 
+import contextlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -16,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, Shaped
+from threadpoolctl import ThreadpoolController
 
 # Of the channels, one in so many becomes a direction. With one in 16 bounds take half the time, but
 # leave seven times as many descriptors of walkers to read.
@@ -56,21 +61,40 @@ def fitted_directions(sample: Float[np.ndarray, "n p d"]) -> Directions:
     """The leading directions of each part of some descriptors."""
     offset = sample.mean(0, dtype=np.float64)
     few = max(1, sample.shape[2] // SHARE)
-    basis = []
-    for part, mean in enumerate(offset.astype(np.float32)):
-        x = sample[:, part] - mean
-        # any directions are right, float64 makes them orthonormal
+
+    def leading(part: int) -> Float64[np.ndarray, "r d"]:
+        x = sample[:, part] - offset[part].astype(np.float32)
+        # any directions are right; float64 makes them orthonormal
         _, vectors = np.linalg.eigh((x.T @ x).astype(np.float64))  # ascending
-        basis.append(vectors[:, ::-1][:, :few].T)
+        return vectors[:, ::-1][:, :few].T
+
+    with _threads() as pool:
+        basis = list(pool.map(leading, range(len(offset))))
     return Directions(offset, np.ascontiguousarray(basis))
 
 
 def projected(
-    directions: Directions, x: Float[np.ndarray, "n p d"]
+    directions: Directions, x: Shaped[np.ndarray, "n p d"]
 ) -> Float32[np.ndarray, "p rows n"]:
     """What is stored of descriptors: Pa, ‖a − Pa‖ and ‖a‖², of each part."""
-    pieces = [_projected(directions, x[i : i + AT_ONCE]) for i in range(0, len(x), AT_ONCE)]
-    return np.concatenate(pieces, axis=2)
+    if len(x) == 1:  # a query
+        return _projected(directions, x)
+    pieces = [x[i : i + AT_ONCE] for i in range(0, len(x), AT_ONCE)]
+    with _threads() as pool:
+        found = list(pool.map(partial(_projected, directions), pieces))
+    return np.concatenate(found, axis=2)
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """One for each processor, of which none starts others.
+
+    The threads of BLAS wait for each other at each small product: beside other work on the machine
+    they took minutes for what these do in seconds.
+    """
+    with ThreadpoolController().limit(limits=1, user_api="blas"):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            yield pool
 
 
 def _projected(directions: Directions, x: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ def evaluate(
     features: str | os.PathLike | Mapping[str, Any],
     *,
     protocol: str = DEFAULT.protocol,
-    distance: str = DEFAULT.distance,
+    distance: str | None = None,
     camera_filter: str = "protocol",
     rerank: str = DEFAULT.rerank,
 ) -> dict[str, Any]:
@@ -34,9 +34,9 @@ def evaluate(
         features: an .npz, or its arrays by name: `embedding` [n, p, d] or [n, d], floating-point;
             `identity` [n], numbers or text; `modality` [n], "visible" or "infrared"; and if need
             be `camera` [n], `role` [n] ("query", "gallery" or "both"), `path` [n],
-            `embedding_first` and `embedding_second`. docs/evaluation.md says more.
+            `distance`, `embedding_first` and `embedding_second`. docs/evaluation.md says more.
         protocol: "vcm", "bupt-full" or "bupt-official-drop64".
-        distance: by which descriptors are ranked: "part_euclidean" and so on.
+        distance: by which descriptors are ranked; default as the features say.
         camera_filter: whether a query ignores its own identity and camera: "protocol", "on", "off".
         rerank: "none", "k_reciprocal" or "temporal".
 
@@ -49,11 +49,10 @@ def evaluate(
         InputError: for arrays that are missing, disagree or are not finite, unknown options, no
             query, and no query that has a match.
     """
+    filtered, found = filters_cameras(protocol, camera_filter), features_from(features)
+    distance = distance or found.distance
     distance_formula(distance)
-    how = scoring.ScoringOptions(
-        protocol, filters_cameras(protocol, camera_filter), distance, rerank
-    )
-    found = features_from(features)
+    how = scoring.ScoringOptions(protocol, filtered, distance, rerank)
     scored = scoring.evaluation_of(found.embedding, found.label_columns, how, found.halves)
     return evaluation_results(scored, evaluation_pairs(scored))
 

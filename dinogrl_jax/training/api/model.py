@@ -20,8 +20,8 @@ from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.api.clips import Clip, tracklets_of_clips
 from dinogrl_jax.training.stored import stored_model
 
-# Of the data settings, those that change what a model sees of a tracklet.
-SEEN = ("exif_rotation", "frames", "height", "test_frames", "width")
+# Of the data settings, those that change what a model sees of a tracklet, where they are not empty.
+SEEN = ("deep_range", "exif_rotation", "frames", "height", "test_frames", "width")
 NOT_SEEN = ("remat",)  # of the model's, what changes no value
 
 
@@ -115,7 +115,7 @@ def source_of(config: ConfigDict, content: Mapping[str, Any], step: int, folder:
     seen = {
         "method": config.method,
         "model": model,
-        "data": {key: config.data[key] for key in SEEN},
+        "data": {key: config.data[key] for key in SEEN if config.data.get(key)},
         "variables": content["fingerprints"]["variables"],
     }
     distance = config.evaluation.distance

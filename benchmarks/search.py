@@ -221,10 +221,7 @@ def run(options, rows: Callable, queries: np.ndarray, folder: Path, shape) -> No
     found, first, times = [], 0, []
     what = options.descriptors or "normal numbers"
     print(f"{what}, {list(shape)}, {options.dtype}, {os.cpu_count()} processors, top {K}\n")
-    heads = (
-        "tracklets, opening s, search s (slowest), descriptors read, all compared s, ratio, same"
-    )
-    print(f"| {heads.replace(', ', ' | ')} |\n|{'---|' * 7}", flush=True)
+    print(f"{HEADS}\n|{'---|' * 7}", flush=True)
     for last in (options.count // 4, options.count // 2, options.count):
         for some in batches(rows, first, last):
             times.append(timed(lambda some=some: gallery.add(some, modality="visible"))[0])

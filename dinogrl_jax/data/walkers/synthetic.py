@@ -26,7 +26,7 @@ from dinogrl_jax.data.walkers.cameras import (
     random_palette,
     random_shot,
 )
-from dinogrl_jax.data.walkers.people import person_in_mood, random_person
+from dinogrl_jax.data.walkers.people import Person, person_in_mood, random_person
 from dinogrl_jax.data.walkers.render import render_passage
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import draft_of, read_json
@@ -276,6 +276,12 @@ def passage_pictures(settings: Settings, passage: Passage) -> tuple[np.ndarray, 
     worn = np.where(redrawn, others, colours)
     pictures, masks = render_passage(who, place, passing, p.modality, worn, rng, size)
     return (pictures if p.modality == "visible" else pictures[..., 0]), masks
+
+
+def person_of(settings: Settings, passage: Passage) -> Person:
+    """Who walks in a passage, but for the mood of the day."""
+    rng = np.random.default_rng([settings.seed, 0, passage.split, passage.identity])
+    return random_person(rng)
 
 
 def contact_sheet(

@@ -26,8 +26,8 @@ from dinogrl_jax.methods.released import released_model, released_states
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.start import starting_variables_of_file
 from dinogrl_jax.training.stored import stored_model
-from dinogrl_jax.weights import torch_files
 from dinogrl_jax.weights.conversion import Report, report_lines
+from dinogrl_jax.weights.files import torch_files
 
 
 def starting_names() -> dict[str, str]:

@@ -23,8 +23,8 @@ from dinogrl_jax.interface.arguments import Parser, path, whole_number
 from dinogrl_jax.interface.errors import run
 from dinogrl_jax.interface.progress import Progress
 from dinogrl_jax.models.dinov2 import DINOv2
-from dinogrl_jax.weights import torch_files
 from dinogrl_jax.weights.conversion import to_state
+from dinogrl_jax.weights.files import torch_files
 from dinogrl_jax.weights.published import dinov2_rules
 
 SEED = 20_000  # of people that no demo uses

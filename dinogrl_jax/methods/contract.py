@@ -99,12 +99,17 @@ class StartingWeights(NamedTuple):
 
     title: str  # what people call it
     source: str  # where people get the file
-    modules: Mapping[str, tuple[str, ...]]  # of the file ("" is all of it) → places in the model
+    # Of the file ("" is all of it) → places in the model: modules or single parameters.
+    modules: Mapping[str, tuple[str, ...]]
     rules: Sequence[Rule | Dropped]
     section: str = ""  # of the settings that the weights decide, "model.dinov2"
     # state dict → those settings; InputError where it is of something else
     recognised: Callable[[Mapping[str, np.ndarray]], dict[str, Any]] | None = None
     advised: tuple[str, ...] = ()  # settings that go with the weights, but do not have to
+    # state dict → what the rules take, where a setting decides the size of it; InputError
+    prepared: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None = None
+    # state dict → what people have to know of it, for the log; "" is nothing
+    remark: Callable[[Mapping[str, np.ndarray]], str] | None = None
 
 
 class Method(Protocol):

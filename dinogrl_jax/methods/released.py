@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods.contract import Facts, ReleasedFile, Variables
 from dinogrl_jax.methods.variables import initial_variables, variable_shapes
-from dinogrl_jax.weights import spellings, torch_files
+from dinogrl_jax.weights import spellings
 from dinogrl_jax.weights.conversion import Report, to_state, to_variables
+from dinogrl_jax.weights.files import torch_files
 from dinogrl_jax.weights.rules import rule_collections
 
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from dinogrl_jax.interface.errors import lookup
 from dinogrl_jax.interface.settings import PIXELS, Setting, between, divides, one_of
 from dinogrl_jax.models.layers import LayerNorm
-from dinogrl_jax.models.transformer import MLP, Attention, PatchEmbedding
+from dinogrl_jax.models.transformer import MLP, Attention, PatchEmbedding, patch_grid
 from dinogrl_jax.ops.activations import gelu, quick_gelu
 from dinogrl_jax.ops.remat import remat
 
@@ -30,7 +30,9 @@ def clip_settings() -> dict:
     """
     return {
         "patch": Setting(16, "pixels", PIXELS),
-        "stride": Setting(16, "pixels from a patch to the next", PIXELS),
+        "stride": Setting(
+            0, "pixels from a patch to the next; 0 is the patch's size", between(0, 8192)
+        ),
         "width": Setting(768, "channels of a token", between(1, 65_536)),
         "depth": Setting(12, "blocks", between(2, 1000)),
         "heads": Setting(12, "of attention", between(1, 65_536), divides("model.clip.width")),
@@ -52,6 +54,11 @@ def text_settings() -> dict:
         "heads": Setting(8, "of attention", between(1, 65_536), divides("model.clip.text.width")),
         "positions": Setting(77, "tokens that have a position", between(1, 65_536)),
     }
+
+
+def clip_grid(config: ConfigDict, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of an image tower's patches; config: the section `model.clip`."""
+    return patch_grid(height, width, config.patch, config.stride or config.patch)
 
 
 class Tokens(NamedTuple):

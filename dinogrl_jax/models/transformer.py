@@ -89,7 +89,7 @@ def patches(x: Float[Array, "f h w c"], size: int, stride: int) -> Float[Array, 
     Pixels to the right of the last whole patch and below it are left out.
     """
     f, h, w, c = x.shape
-    rows, columns = ((pixels - size) // stride + 1 for pixels in (h, w))
+    rows, columns = patch_grid(h, w, size, stride)
     if stride == size:  # a reshape, where indices would be looked up one by one
         x = x[:, : rows * size, : columns * size].reshape(f, rows, size, columns, size, c)
         x = x.swapaxes(2, 3)
@@ -99,3 +99,8 @@ def patches(x: Float[Array, "f h w c"], size: int, stride: int) -> Float[Array, 
         column = (stride * jnp.arange(columns)[:, None] + own)[None, :, None, :]
         x = x[:, row, column]
     return x.reshape(f, rows * columns, size * size * c)
+
+
+def patch_grid(height: int, width: int, size: int, stride: int) -> tuple[int, int]:
+    """How many rows and columns of whole patches a picture has; all in pixels."""
+    return (height - size) // stride + 1, (width - size) // stride + 1

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from dinogrl_jax.interface.errors import InputError, errors_naming
+from dinogrl_jax.interface.settings import leaves
 from dinogrl_jax.methods.contract import Facts, StartingWeights
 from dinogrl_jax.methods.variables import initial_variables, variable_shapes
 from dinogrl_jax.training import checkpoint
@@ -30,7 +32,7 @@ from dinogrl_jax.weights.conversion import (
     check_finite,
     to_variables,
 )
-from dinogrl_jax.weights.folders import weights_in_folder
+from dinogrl_jax.weights.files.folders import weights_in_folder
 from dinogrl_jax.weights.published import RESNETS, resnet_settings
 from dinogrl_jax.weights.rules import Rule, rule_collections
 
@@ -73,6 +75,7 @@ def with_published_weights(
                 found, _, report = starting_variables_of_file(*given, adapts=False)
                 count = len(report.beside)
                 beside = f"; {count} tensors beside them are left out" if count else ""
+                beside += f"; {report.remark}" if report.remark else ""
             if _shapes(found) != _shapes(_variables_alone(weights, variables)):
                 raise InputError(f"{place}: was made with other sizes in config.model")
             variables = _with_weights(variables, found, used, place)
@@ -149,6 +152,7 @@ def starting_variables_of_file(
     config.pretrained[name] = str(path)
     weights = method.starting_weights(config)[name]
     state, beside = spellings.read(path, weights.rules)
+    remark = weights.remark(state) if weights.remark else ""
     if weights.recognised:
         with errors_naming(path):
             _section(weights, config).update(_recognised_settings(weights, state))
@@ -157,20 +161,23 @@ def starting_variables_of_file(
     weights, targets = method.starting_weights(config)[name], _shapes_alone(method, name, config)
     if not any(targets.values()):
         raise InputError(f"{path}: the configured model has no {weights.title}")
+    if weights.prepared:
+        with errors_naming(path):
+            state = weights.prepared(state)
     present = {module for modules in targets.values() for module in modules}
     absent = tuple(f"{module}/" for module in weights.modules if module and module not in present)
     unused = [
         rule
         for rule in weights.rules
         if isinstance(rule, Rule)
-        and all(place.partition("/")[2].startswith(absent) for place in rule.paths)
+        and all(f"{place.partition('/')[2]}/".startswith(absent) for place in rule.paths)
     ]
     used = {key: x for key, x in state.items() if all(r.match_key(key) is None for r in unused)}
     try:
         variables, report = to_variables(used, weights.rules, targets, source_name=str(path))
     except ConversionError as error:
         raise _explained(error, state, path, config, adapts) from None
-    return variables, config, report._replace(beside=beside)
+    return variables, config, report._replace(beside=beside, remark=remark)
 
 
 def _recognised_settings(weights: StartingWeights, state: Mapping) -> dict:
@@ -239,7 +246,7 @@ def _check_settings(
     """Raise InputError if weights are for other settings than those of the model."""
     if not weights.section:
         return
-    theirs, own = _section(weights, made), _section(weights, config)
+    theirs, own = (dict(leaves(_section(weights, one))) for one in (made, config))
     sizes_first = sorted(theirs.items(), key=lambda item: item[0] in weights.advised)
     differing = {key: value for key, value in sizes_first if own[key] != value}
     if differing.keys() - set(weights.advised):
@@ -279,7 +286,8 @@ def _places(weights: StartingWeights, tree: Mapping) -> list[tuple[str, str]]:
     return [(module, place) for module, place in pairs if _subtree(tree, place) is not None]
 
 
-def _subtree(tree: Mapping | None, path: str) -> Mapping | None:
+def _subtree(tree: Any, path: str) -> Any:
+    """What is at a path of a tree, a module or a parameter; None where there is nothing."""
     for name in path.split("/"):
         tree = tree.get(name) if tree is not None else None
     return tree
@@ -291,13 +299,15 @@ def _with_weights(
     """Variables with the modules of weights at all of their places; source: of the weights."""
     variables = jax.tree.map(lambda leaf: leaf, variables)  # in dictionaries of its own
     for (module, place), (collection, tree) in itertools.product(places, weights.items()):
-        if new := tree.get(module) if module else tree:
-            old = _subtree(variables[collection], place)
-            if _shapes(old) != _shapes(new):
-                raise InputError(f"{source}: fits one place of config.model, but not all of it")
-            old.update(new)
+        new = tree.get(module) if module else tree
+        if not jax.tree.leaves(new):
+            continue
+        if _shapes(_subtree(variables[collection], place)) != _shapes(new):
+            raise InputError(f"{source}: fits one place of config.model, but not all of it")
+        *around, name = place.split("/")
+        functools.reduce(dict.__getitem__, around, variables[collection])[name] = new
     return variables
 
 
-def _shapes(tree: Mapping | None) -> dict | None:
+def _shapes(tree: Any) -> Any:
     return jax.tree.map(jnp.shape, tree)

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import open_file
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.weights import folders
+from dinogrl_jax.weights.files import folders
 
 
 class StoredModel(NamedTuple):

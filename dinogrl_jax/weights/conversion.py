@@ -12,8 +12,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.weights.files.torch_types import printable
 from dinogrl_jax.weights.rules import Dropped, Layout, Rule, fields_of_name, filled_template
-from dinogrl_jax.weights.torch_types import printable
 
 NO_RULE, MISSING = "no rule takes it", "is missing"
 LONGEST_LIST = 30  # reasons in a message; the others are counted
@@ -34,6 +34,7 @@ class Report(NamedTuple):
     name: str
     moves: list[Move]
     beside: Sequence[str] = ()  # names in the file of what is no part of the model
+    remark: str = ""  # what people have to know of the file
 
 
 class ConversionError(InputError):
@@ -176,7 +177,8 @@ def report_lines(report: Report) -> list[str]:
         place = f"{rule.layout.name:8}  {' and '.join(rule.paths)}" if moves[0].path else "dropped"
         size = sum(move.size for move in moves)
         lines.append(f"{len(moves):5} {size:12,}  {rule.key:{width}}  {place}")
-    return lines + [line_of_beside(report)] * bool(report.beside)
+    lines += [line_of_beside(report)] * bool(report.beside)
+    return lines + [report.remark] * bool(report.remark)
 
 
 def line_of_beside(report: Report) -> str:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from dinogrl_jax.weights.torch_types import printable
+from dinogrl_jax.weights.files.torch_types import printable
 
 FORMATS = [  # what a file begins with → what it is, {} for what the expression finds
     (
@@ -33,7 +33,8 @@ FORMATS = [  # what a file begins with → what it is, {} for what the expressio
 OWNERS = [  # a key that only these models have → whose it is; the first that fits
     (r"(^|\.)_flat_param\b", "flat shards of FSDP: gather its full state dict"),
     (r"rope_embed\.|storage_tokens$|layer\.\d+\.attention\.q_proj", "DINOv3"),
-    (r"attnpool\.|visual\.transformer\.resblocks", "OpenAI's CLIP"),
+    (r"attnpool\.", "CLIP with a ResNet"),
+    (r"visual\.transformer\.resblocks", "OpenAI's CLIP"),
     (r"vision_model\.encoder\.layers\.\d", "a vision model of Hugging Face (CLIP, SigLIP)"),
     (r"relative_position_bias_table$", "Swin"),
     (r"(^|\.)stages\.\d+\.(\d+|blocks\.\d+|layers\.\d+)\.(gamma|dwconv|layer_scale)", "ConvNeXt"),

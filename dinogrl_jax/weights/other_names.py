@@ -1,5 +1,6 @@
 """Other owners' names for the tensors of published files, as templates of `rules`."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -51,6 +52,41 @@ DINOV2_OF_HUGGING_FACE = Spelling(
         "layernorm.{w}": "norm.{w}",
     },
 )
+CLIP_LAYER = "encoder.layers.{i:[0-9]+}."
+CLIP_OF_HUGGING_FACE = Spelling(
+    "vision_model.pre_layrnorm.weight",
+    {
+        "vision_model.embeddings.class_embedding": "visual.class_embedding",
+        "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
+        "vision_model.pre_layrnorm.{w}": "visual.ln_pre.{w}",
+        "vision_model.post_layernorm.{w}": "visual.ln_post.{w}",
+        "visual_projection.weight": "visual.proj",
+        "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+        "text_model.final_layer_norm.{w}": "ln_final.{w}",
+        "text_projection.weight": "text_projection",
+        **{
+            f"{theirs}.{name}": f"{published}{place}"
+            for theirs, published in (("vision_model", "visual."), ("text_model", ""))
+            for name, place in [
+                ("embeddings.position_embedding.weight", "positional_embedding"),
+                *(
+                    (f"{CLIP_LAYER}{name}", f"transformer.resblocks.{{i}}.{place}")
+                    for name, place in [
+                        ("self_attn.q_proj.{w}", "attn.in_proj_{w} 0"),
+                        ("self_attn.k_proj.{w}", "attn.in_proj_{w} 1"),
+                        ("self_attn.v_proj.{w}", "attn.in_proj_{w} 2"),
+                        ("self_attn.out_proj.{w}", "attn.out_proj.{w}"),
+                        ("layer_norm{n:[12]}.{w}", "ln_{n}.{w}"),
+                        ("mlp.fc1.{w}", "mlp.c_fc.{w}"),
+                        ("mlp.fc2.{w}", "mlp.c_proj.{w}"),
+                    ]
+                ),
+            ]
+        },
+    },
+)
+# Matrices that Hugging Face's CLIP has as linear layers, and the published files the other way.
+TURNED = re.compile(r"(?:.+[.])?(?:visual|text)_projection[.]weight")
 RESNET_OF_HUGGING_FACE = Spelling(
     "embedder.embedder.convolution.weight",
     {
@@ -81,6 +117,7 @@ SPELLINGS = (
     CHUNKS,
     TIMM,
     DINOV2_OF_HUGGING_FACE,
+    CLIP_OF_HUGGING_FACE,
     RESNET_OF_HUGGING_FACE,
     RESNET_IN_SEQUENCE,
 )

@@ -66,6 +66,15 @@ CLIP_TEXT = [
     *under(AFFINE, "ln_final.", "norm/"),
     Rule("text_projection", "params/projection"),
 ]
+# OpenAI's ViT-B-16.pt, the like of other sizes, and open_clip's.
+CLIP = [
+    *under(CLIP_IMAGE, "visual.", "image/"),
+    *under(CLIP_TEXT, "", "text/"),
+    Dropped("token_embedding.weight", None),
+    Dropped("logit_scale", None),
+    Dropped("{name:input_resolution|context_length|vocab_size}", None),
+    Dropped("{tower:vision|text}_model.embeddings.position_ids", None),  # Hugging Face's
+]
 
 
 PUBLISHED_EMBEDDINGS = (384, 768, 1024, 1536)  # of ViT-S, B, L and g, whose heads have 64 channels

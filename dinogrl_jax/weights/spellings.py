@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 from dinogrl_jax.interface.errors import InputError, errors_naming
-from dinogrl_jax.weights import torch_files
-from dinogrl_jax.weights.other_names import BEFORE, SPELLINGS
+from dinogrl_jax.weights.files import torch_files
+from dinogrl_jax.weights.files.state_dicts import named_tensors
+from dinogrl_jax.weights.files.torch_types import LARGEST_EXPANDED, printable
+from dinogrl_jax.weights.other_names import BEFORE, SPELLINGS, TURNED
 from dinogrl_jax.weights.rules import Dropped, Rule, fields_of_name, filled_template, pattern_of_any
-from dinogrl_jax.weights.state_dicts import named_tensors
-from dinogrl_jax.weights.torch_types import LARGEST_EXPANDED, printable
 
 DEEPEST_PREFIX = 8  # components
 # Of several copies of a model, those behind a component like these are not the one to take.
@@ -48,7 +48,10 @@ def read(path: str | Path, rules: Sequence[Rule | Dropped]) -> Found:
         tensors = named_tensors(content.tree)
         names, beside = published_names(list(tensors), rules)
         used = {name: tensors[name] for sources in names.values() for name in sources}
-        arrays = torch_files.arrays(content, used)
+        arrays = {
+            name: array.T if TURNED.fullmatch(name) and array.ndim == 2 else array
+            for name, array in torch_files.arrays(content, used).items()
+        }
         pieces = {key: [arrays[name] for name in sources] for key, sources in names.items()}
         return Found(respelt_values(joined(pieces, content.size)), beside)
 

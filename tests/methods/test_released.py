@@ -8,7 +8,7 @@ import tiny_method as tiny
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods.contract import Facts
 from dinogrl_jax.methods.released import released_model, released_states
-from dinogrl_jax.weights import torch_files
+from dinogrl_jax.weights.files import torch_files
 
 
 @pytest.fixture(scope="module")

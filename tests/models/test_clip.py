@@ -1,9 +1,9 @@
 """CLIP's towers against golden values of the published modules, gradients too."""
 
-import sys
 from functools import cache, partial
 from pathlib import Path
 
+import fill
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +16,7 @@ from dinogrl_jax.ops import forms
 from dinogrl_jax.weights.conversion import to_state, to_variables
 from dinogrl_jax.weights.published import CLIP_IMAGE, CLIP_TEXT
 
-GOLDEN_FILES = Path(__file__).parents[1] / "golden"
-sys.path.insert(0, str(GOLDEN_FILES))
-import fill  # noqa: E402
-
-GOLDEN = np.load(GOLDEN_FILES / "clip_components.npz")
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "clip_components.npz")
 SMALL = ConfigDict(
     {
         "patch": 4,

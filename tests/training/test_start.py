@@ -11,8 +11,8 @@ from dinogrl_jax.methods.variables import initial_variables
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.checkpoint import write_checkpoint
 from dinogrl_jax.training.start import starting_variables, starting_variables_of_file
-from dinogrl_jax.weights import torch_files
 from dinogrl_jax.weights.conversion import to_state
+from dinogrl_jax.weights.files import torch_files
 
 IDENTITIES = ["a", "b", "c", "d", "e"]
 

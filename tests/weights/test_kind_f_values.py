@@ -9,7 +9,6 @@ from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods.released import released_model, released_states
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.start import starting_variables, starting_variables_of_file
-from dinogrl_jax.weights import torch_files
 from dinogrl_jax.weights.conversion import (
     ConversionError,
     check_finite,
@@ -17,6 +16,7 @@ from dinogrl_jax.weights.conversion import (
     to_state,
     to_variables,
 )
+from dinogrl_jax.weights.files import torch_files
 from dinogrl_jax.weights.rules import LINEAR, Dropped, Rule
 
 IDENTITIES = list("abcde")

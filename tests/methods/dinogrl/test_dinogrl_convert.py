@@ -19,8 +19,8 @@ from dinogrl_jax.methods.released import released_model, released_states
 from dinogrl_jax.methods.variables import variable_shapes
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.checkpoint import checkpoints_of
-from dinogrl_jax.weights import torch_files
 from dinogrl_jax.weights.conversion import report_lines, to_state, to_variables
+from dinogrl_jax.weights.files import torch_files
 
 MANIFEST = json.loads((ROOT / "tests/golden/dinogrl_manifest.json").read_text())
 

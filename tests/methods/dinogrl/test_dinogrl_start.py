@@ -20,8 +20,8 @@ from dinogrl_jax.training.checkpoint import checkpoints_of, model_metadata
 from dinogrl_jax.training.start import starting_variables_of_file, with_published_weights
 from dinogrl_jax.training.state import initial_state
 from dinogrl_jax.training.step import make_step
-from dinogrl_jax.weights import torch_files
 from dinogrl_jax.weights.conversion import to_state
+from dinogrl_jax.weights.files import torch_files
 
 
 @pytest.fixture(scope="module")

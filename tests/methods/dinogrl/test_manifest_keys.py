@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 from commands import ROOT
 
-from dinogrl_jax.weights import torch_files
 from dinogrl_jax.weights.conversion import report_lines, to_state, to_variables
+from dinogrl_jax.weights.files import torch_files
 from dinogrl_jax.weights.published import counter
 from dinogrl_jax.weights.rules import CONV, CONV1D, IDENTITY, LINEAR, Dropped, Rule
 

@@ -7,7 +7,7 @@ import numpy as np
 import safetensors
 
 from dinogrl_jax.interface.errors import InputError, errors_naming
-from dinogrl_jax.weights.torch_types import LARGEST_HEADER, TYPES, Content, printable
+from dinogrl_jax.weights.files.torch_types import LARGEST_HEADER, TYPES, Content, printable
 
 
 def opened_safetensors(path: Path, data: np.ndarray) -> Content:

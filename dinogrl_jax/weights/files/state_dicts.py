@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.weights.torch_pickle import NO_NAME
-from dinogrl_jax.weights.torch_types import (
+from dinogrl_jax.weights.files.torch_pickle import NO_NAME
+from dinogrl_jax.weights.files.torch_types import (
     ONLY_TENSORS,
     Nothing,
     Tensor,

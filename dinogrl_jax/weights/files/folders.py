@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.interface.files import read_json
-from dinogrl_jax.weights.torch_types import LARGEST_HEADER, printable
+from dinogrl_jax.weights.files.torch_types import LARGEST_HEADER, printable
 
 INDEX = ".index.json"
 NAMES = (  # what is looked for in a folder, the best first

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.weights.torch_pickle import Stream, load
+from dinogrl_jax.weights.files.torch_pickle import Stream, load
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """PyTorch's formats: a zip archive of records or, before version 1.6, pickles and then storages.
 
-The records of an archive must lie inside the file, uncompressed and apart.
+The records of an archive must lie inside the file, uncompressed and apart. One of TorchScript has
+code beside them, which is compressed and is not looked at.
 """
 
 import struct
@@ -12,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from dinogrl_jax.interface.errors import InputError, errors_naming
-from dinogrl_jax.weights import torch_pickle
-from dinogrl_jax.weights.torch_types import (
+from dinogrl_jax.weights.files import torch_pickle
+from dinogrl_jax.weights.files.torch_script import ScriptUnpickler, module_tensors
+from dinogrl_jax.weights.files.torch_types import (
     LARGEST_HEADER,
     ONLY_TENSORS,
     Content,
@@ -24,6 +26,8 @@ from dinogrl_jax.weights.torch_types import (
 
 WEIGHTS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar")
 
+SCRIPT = ("constants.pkl", "code/")  # what only archives of TorchScript have
+READ_OF_SCRIPT = ("data.pkl", "byteorder", "data/")
 MAGIC = 0x1950A86A20F9469CFC6C  # of the format before 1.6
 
 Record = tuple[np.ndarray, int]  # its bytes, and their checksum; 0: torch was told to compute none
@@ -32,9 +36,12 @@ Record = tuple[np.ndarray, int]  # its bytes, and their checksum; 0: torch was t
 def opened_archive(path: Path, data: np.ndarray) -> Content:
     """The content of an archive: its pickle, and its tensors as read-only views into the file.
 
-    Raises InputError for a file that torch.save did not write, or that is damaged.
+    Of a TorchScript archive, as OpenAI published CLIP, it is the tensors of the module.
+
+    Raises InputError for a file that torch.save and torch.jit.save did not write, or that is
+    damaged.
     """
-    records = _records(path, data)
+    records, is_script = _records(path, data)
     if "byteorder" in records and _checked_bytes(records, "byteorder").tobytes() != b"little":
         raise InputError("is not little-endian; save it again on an x86 or ARM machine")
     description = _checked_bytes(records, "data.pkl")
@@ -44,7 +51,11 @@ def opened_archive(path: Path, data: np.ndarray) -> Content:
     def bytes_of(storage: Storage) -> np.ndarray:
         return _checked_bytes(records, f"data/{storage.name}")
 
-    tree, _ = torch_pickle.load(torch_pickle.Stream(description.tobytes()))
+    stream = torch_pickle.Stream(description.tobytes())
+    if is_script:
+        tree = module_tensors(torch_pickle.load(stream, ScriptUnpickler)[0])
+    else:
+        tree, _ = torch_pickle.load(stream)
     return described_content(tree, bytes_of, data.size)
 
 
@@ -89,22 +100,27 @@ def _legacy_storages(
     return found
 
 
-def _records(path: Path, data: np.ndarray) -> dict[str, Record]:
-    """The records by their names inside the archive's folder."""
+def _records(path: Path, data: np.ndarray) -> tuple[dict[str, Record], bool]:
+    """The records by their names inside the archive's folder, and whether it is TorchScript."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
             ends = [entry.header_offset for entry in entries[1:]] + [archive.start_dir]
     except Exception as error:  # zipfile answers damage with exceptions of many kinds
         raise InputError("is a truncated or damaged zip archive") from error
-    folder = _archive_folder([entry.filename for entry in entries])
+    names = [entry.filename for entry in entries]
+    folder = _archive_folder(names)
+    is_script = any(name.startswith(tuple(folder + x for x in SCRIPT)) for name in names)
+    read = tuple(folder + x for x in READ_OF_SCRIPT) if is_script else ("",)
     records = {}
     for entry, end in zip(entries, ends, strict=True):
+        if not entry.filename.startswith(read):
+            continue
         with errors_naming(printable(f"record {entry.filename}")):
             record = _record(entry, data, end)
         if entry.filename.startswith(folder):
             records[entry.filename.removeprefix(folder)] = record
-    return records
+    return records, is_script
 
 
 def _archive_folder(names: list[str]) -> str:
@@ -114,8 +130,6 @@ def _archive_folder(names: list[str]) -> str:
             f"is a zip archive that torch.save did not write ({_without_pickle(names)})"
         )
     folder = pickles[0].removesuffix("data.pkl")
-    if any(name.startswith((f"{folder}constants.pkl", f"{folder}code/")) for name in names):
-        raise InputError("is TorchScript; torch.save(torch.jit.load(f).state_dict(), f) helps")
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise InputError(f"record {printable(twice[0])}: is there twice")

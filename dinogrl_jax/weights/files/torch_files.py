@@ -18,11 +18,12 @@ import numpy as np
 
 from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.interface.files import atomic_write
-from dinogrl_jax.weights import folders, foreign
-from dinogrl_jax.weights.safetensors_files import opened_safetensors
-from dinogrl_jax.weights.state_dicts import MOST_TENSORS, single_state_dict
-from dinogrl_jax.weights.torch_archive import MAGIC, opened_archive, opened_legacy
-from dinogrl_jax.weights.torch_types import TYPES, Content, Type, printable
+from dinogrl_jax.weights import foreign
+from dinogrl_jax.weights.files import folders
+from dinogrl_jax.weights.files.safetensors_files import opened_safetensors
+from dinogrl_jax.weights.files.state_dicts import MOST_TENSORS, single_state_dict
+from dinogrl_jax.weights.files.torch_archive import MAGIC, opened_archive, opened_legacy
+from dinogrl_jax.weights.files.torch_types import TYPES, Content, Type, printable
 
 PREFIXES = re.compile(r"(?:(?:module|_orig_mod)\.)*")  # DistributedDataParallel, torch.compile
 LEGACY = MAGIC.to_bytes(10, "little")  # within the first 32 bytes

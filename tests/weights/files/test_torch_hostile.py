@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.weights import torch_files
+from dinogrl_jax.weights.files import torch_files
 
 STATE = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.ones(2, np.float32)}
 
@@ -164,7 +164,7 @@ def test_hostile_tensors(old, new, reason, sound, tmp_path):
         ({"compression": zipfile.ZIP_DEFLATED}, "compressed"),
         ({"extra": [("archive/data/0", bytes(24))]}, "record archive/data/0: is there twice"),
         ({"extra": [("other/data.pkl", b".")]}, "no data.pkl"),
-        ({"extra": [("archive/constants.pkl", b".")]}, "TorchScript"),
+        ({"extra": [("archive/constants.pkl", b".")]}, "is TorchScript, and holds no module"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from small_states import behind, resnet
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.weights import spellings, torch_files
+from dinogrl_jax.weights import spellings
+from dinogrl_jax.weights.files import torch_files
 from dinogrl_jax.weights.published import RESNET
 
 torch = pytest.importorskip("torch")

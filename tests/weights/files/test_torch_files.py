@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.weights import torch_files
-from dinogrl_jax.weights.torch_pickle import TYPES
+from dinogrl_jax.weights.files import torch_files
+from dinogrl_jax.weights.files.torch_pickle import TYPES
 
 torch = pytest.importorskip("torch")
 
@@ -144,7 +144,6 @@ def test_refuses_what_is_no_state_dict(value, reason, saved):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_refuses_other_formats_with_advice(tmp_path):
     def reason(path):
         with pytest.raises(InputError) as caught:
@@ -154,9 +153,6 @@ def test_refuses_other_formats_with_advice(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         archive.addfile(tarfile.TarInfo("pickle"))
     assert "tar archive" in reason(tmp_path / "a.tar")
-    script = torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2))
-    torch.jit.save(script, str(tmp_path / "script.pt"))
-    assert "torch.jit.load(f).state_dict()" in reason(tmp_path / "script.pt")
 
 
 @pytest.mark.parametrize(
@@ -252,6 +248,6 @@ def test_writes_all_or_nothing(tmp_path):
 
 
 def test_needs_neither_torch_nor_jax():
-    code = "import sys, dinogrl_jax.weights.torch_files\n"
+    code = "import sys, dinogrl_jax.weights.files.torch_files\n"
     code += "sys.exit(bool({'torch', 'jax'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

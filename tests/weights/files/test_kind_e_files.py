@@ -13,7 +13,8 @@ import pytest
 from small_states import behind, dinov2, resnet
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.weights import folders, foreign, spellings, torch_files
+from dinogrl_jax.weights import foreign, spellings
+from dinogrl_jax.weights.files import folders, torch_files
 from dinogrl_jax.weights.published import RESNET, dinov2_rules
 
 torch = pytest.importorskip("torch")

@@ -12,7 +12,7 @@ import types
 import numpy as np
 
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.weights.torch_types import (
+from dinogrl_jax.weights.files.torch_types import (
     ONLY_TENSORS,
     TYPES,
     Nothing,
@@ -47,7 +47,9 @@ class _NoName:
 NO_NAME = _NoName()
 
 
-def load(stream: Stream) -> tuple[object, dict[str, Storage]]:
+def load(
+    stream: Stream, unpickler: "type[Unpickler] | None" = None
+) -> tuple[object, dict[str, Storage]]:
     """The next pickled object of a stream, and the storages of its tensors by name.
 
     It has Tensor for tensors and Nothing for whatever is of other classes.
@@ -55,8 +57,8 @@ def load(stream: Stream) -> tuple[object, dict[str, Storage]]:
     Raises InputError for a function that does something (by name) and for a damaged pickle.
     """
     try:
-        unpickler = Unpickler(stream)
-        return unpickler.load(), unpickler.storages
+        reader = (unpickler or Unpickler)(stream)
+        return reader.load(), reader.storages
     except InputError:
         raise
     except Exception as error:  # a damaged pickle trips the interpreter in any way it likes

@@ -1,7 +1,6 @@
 """Single frames of walkers with captions, which a small CLIP learns from."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ from jaxtyping import Int, UInt8
 from dinogrl_jax.data.parallel import map_in_processes
 from dinogrl_jax.data.walkers.captions import LENGTH, caption, token_ids
 from dinogrl_jax.data.walkers.synthetic import (
+    Passage,
     Settings,
     passage_pictures,
     person_of,
@@ -33,25 +33,26 @@ def captioned_people(
 
     identities: of each seed; height, width: pixels; workers: processes.
     """
-    found = []
-    with Progress("rendering", len(seeds) * identities, "people") as progress:
-        for seed in seeds:
-            settings = Settings(seed, identities, 1, SHOTS // 2, 1, height, width)
-            passages = [p for p in planned_passages(settings) if p.split == 0]
-            people = [passages[i : i + SHOTS] for i in range(0, len(passages), SHOTS)]
-            work = partial(captioned_person, settings)
-            for one in progress.over(map_in_processes(work, people, workers)):
-                found.append(one)
-    frames, captions = zip(*found, strict=True)
+    people = []
+    for seed in seeds:
+        settings = Settings(seed, identities, 1, SHOTS // 2, 1, height, width)
+        passages = [p for p in planned_passages(settings) if p.split == 0]
+        own = (passages[i : i + SHOTS] for i in range(0, len(passages), SHOTS))
+        people += [(settings, passages) for passages in own]
+    with Progress("rendering", len(people), "people") as progress:
+        made = list(progress.over(map_in_processes(frames_and_captions, people, workers)))
+    frames, captions = zip(*made, strict=True)
     return CaptionedPeople(np.stack(frames), np.stack(captions))
 
 
-def captioned_person(settings: Settings, passages: Sequence) -> tuple[np.ndarray, np.ndarray]:
-    """A frame of each passage of a person, and ids of captions."""
-    frames = [passage_pictures(settings, p)[0][0] for p in passages]
+def frames_and_captions(
+    person: tuple[Settings, Sequence[Passage]],
+) -> tuple[UInt8[np.ndarray, "shots h w 3"], Int[np.ndarray, "captions n"]]:
+    """The first frame of each passage of a person, and the ids of captions."""
+    settings, passages = person
+    frames = [passage_pictures(settings, passage)[0][0] for passage in passages]
     frames = [x if x.ndim == 3 else np.repeat(x[..., None], 3, -1) for x in frames]
-    identity = passages[0].identity
-    rng = np.random.default_rng([settings.seed, 4, identity])
     who = person_of(settings, passages[0])
+    rng = np.random.default_rng([settings.seed, 4, passages[0].identity])
     texts = [token_ids(caption(who, rng), LENGTH) for _ in range(CAPTIONS)]
     return np.stack(frames), np.array(texts, np.int32)

@@ -8,12 +8,13 @@ import numpy as np
 
 from dinogrl_jax.data.walkers.people import Body, Gait, Person, Wardrobe
 
-NEUTRAL = ("a", "person", "in", "with", "and", "seen", "by", "day", "night", "x", ".")
+NEUTRAL = ("x", "a", "person", "with", "and", "seen", "both", "by", "day", "night", ".")
 TRAITS = (
     *("tall", "short", "slim", "broad", "long-legged", "short-legged"),
     *("bald", "short-haired", "bobbed", "long-haired", "bunned", "pony-tailed", "curly"),
     *("striding", "shuffling", "stooping", "upright", "bowed", "swinging", "stiff", "crooked"),
     *("sleeveless", "short-sleeved", "long-sleeved"),
+    *("skirted", "coated", "booted", "laden", "hatted", "hooded"),
 )
 THINGS = (
     *("long", "wide", "narrow", "flared", "big", "small"),
@@ -22,7 +23,9 @@ THINGS = (
 )
 START, END = "<start>", "<end>"  # of a text, the last two words as in CLIP's vocabulary
 VOCABULARY = (*NEUTRAL, *TRAITS, *THINGS, START, END)
+IDS = {word: number for number, word in enumerate(VOCABULARY)}
 LENGTH = 16  # tokens of a caption
+ANYWHERE = "seen both by day and by night ."
 HAIR = {
     "bald": "bald",
     "short": "short-haired",
@@ -39,19 +42,23 @@ HATS = {"cap": "cap", "beanie": "beanie", "hood": "hood", "brim": "sunhat"}
 def token_ids(text: str, length: int = 0) -> tuple[int, ...]:
     """The ids of a text's words, which blanks divide, between the marks of its start and end.
 
-    length: of a text with fewer tokens, whose end is marked more than once.
+    length: of a text with fewer tokens, whose end is marked more than once. Raises KeyError for a
+    word that is not in the vocabulary.
     """
-    ids = [VOCABULARY.index(word) for word in (START, *text.split(), END)]
+    ids = [IDS[word] for word in (START, *text.split(), END)]
     return (*ids, *[ids[-1]] * (length - len(ids)))
 
 
 def caption(who: Person, rng: np.random.Generator) -> str:
-    """A sentence of up to four traits, and as many clothes and luggage as LENGTH leaves room for.
+    """A sentence of four traits, where there are so many, and of clothes and luggage.
 
-    "a tall swinging long-sleeved bald person with long coat and boots and cap ."
+    "a tall swinging long-sleeved bald person with long coat and boots and cap ." It names as many
+    pieces as LENGTH leaves room for; one in four sentences says ANYWHERE instead.
     """
     known, pieces = traits(who), things(who.wardrobe)
     words = ["a", *(known[i] for i in rng.permutation(len(known))[:4]), "person"]
+    if rng.random() < 0.25:
+        return " ".join([*words, ANYWHERE])
     for i in rng.permutation(len(pieces)):
         piece = ["and" if "with" in words else "with", *pieces[i].split()]
         if len(words) + len(piece) + 3 <= LENGTH:  # a full stop, and the marks
@@ -63,7 +70,7 @@ def traits(who: Person) -> list[str]:
     """All words of TRAITS that are true of a person."""
     hidden = who.wardrobe.hat == "hood"
     hair = [] if hidden else [HAIR[who.wardrobe.hair]]
-    return body_traits(who.body) + hair + gait_traits(who.gait) + sleeves(who.wardrobe)
+    return body_traits(who.body) + hair + gait_traits(who.gait) + clothing_traits(who.wardrobe)
 
 
 def extremes(value: float, least: float, low: str, most: float, high: str) -> list[str]:
@@ -86,13 +93,24 @@ def gait_traits(gait: Gait) -> list[str]:
         *extremes(gait.hip, 0.77, "shuffling", 0.93, "striding"),
         *extremes(gait.lean, 0.5, "upright", 6.5, "stooping"),
         *(["bowed"] if gait.head_lean > 15 else []),
-        *extremes(gait.arm_swing, 13, "stiff", 26, "swinging"),
+        *extremes(gait.arm_swing, 13.0, "stiff", 26.0, "swinging"),
         *(["crooked"] if gait.elbow > 30 else []),
     ]
 
 
-def sleeves(clothes: Wardrobe) -> list[str]:
-    return [*extremes(clothes.sleeve, 0.1, "sleeveless", 1.5, "long-sleeved"), "short-sleeved"][:1]
+def clothing_traits(clothes: Wardrobe) -> list[str]:
+    hat = {"none": [], "hood": ["hooded"]}.get(clothes.hat, ["hatted"])
+    worn = {
+        "skirted": clothes.legs == "skirt",
+        "coated": clothes.coat,
+        "booted": clothes.boots,
+        "laden": clothes.bag != "none",
+    }
+    return [
+        [*extremes(clothes.sleeve, 0.1, "sleeveless", 1.5, "long-sleeved"), "short-sleeved"][0],
+        *hat,
+        *(word for word, is_worn in worn.items() if is_worn),
+    ]
 
 
 def things(clothes: Wardrobe) -> list[str]:

@@ -12,8 +12,11 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods.contract import Facts, ReleasedFile, StartingWeights
+from dinogrl_jax.models.clip import clip_grid
+from dinogrl_jax.weights.clip_files import activation_remark, clip_sizes, fitted
 from dinogrl_jax.weights.published import (
     BATCH_NORM,
+    CLIP,
     CLIP_IMAGE,
     CLIP_TEXT,
     DENSE,
@@ -75,12 +78,27 @@ def released_facts(states: Mapping[str, Mapping[str, np.ndarray]], config: Confi
 
 def starting_weights(config: ConfigDict) -> dict[str, StartingWeights]:
     """The file of published weights that the section `pretrained` can name."""
+    c, d, prompts = config.model.clip, config.data, config.model.prompts
     return {
         "clip": StartingWeights(
             title="CLIP ViT-B/16",
             source="ViT-B-16.pt of https://github.com/openai/CLIP",
-            modules={"image": ("image",), "text": ("text",)},
-            rules=[*under(CLIP_IMAGE, "visual.", "image/"), *under(CLIP_TEXT, "", "text/")],
+            modules={
+                "image": ("image",),
+                "text": ("text",),
+                "prefix": ("prompts/prefix",),
+                "suffix": ("prompts/suffix",),
+            },
+            rules=[*CLIP, *token_rules(config.model)],
+            section="model.clip",
+            recognised=clip_sizes,
+            prepared=partial(
+                fitted,
+                grid=clip_grid(c, d.height, d.width),
+                ids=prompts.ids,
+                learned=prompts.learned,
+            ),
+            remark=partial(activation_remark, activation=c.activation),
         ),
     }
 
@@ -120,15 +138,14 @@ def small_numbers(like: np.ndarray) -> np.ndarray:
 
 def prompt_rules(model: ConfigDict) -> list[Rule]:
     """The words of the sentences; model: the section of the settings."""
+    return [Rule("cls_ctx", "params/learned"), *token_rules(model)]
+
+
+def token_rules(model: ConfigDict) -> list[Rule]:
+    """The words of the sentences that are not learned, which a file has in one sentence."""
     text, learned = model.clip.text, model.prompts.learned
-    first, rest = learned[0], text.positions - learned[-1] - 1
-
-    def in_one(rows: int):
-        """One sentence of the file."""
-        return reshaped((1, rows, text.width), (rows, text.width))
-
+    rows = {"prefix": learned[0], "suffix": text.positions - learned[-1] - 1}
     return [
-        Rule("cls_ctx", "params/learned"),
-        Rule("token_prefix", "params/prefix", in_one(first)),
-        Rule("token_suffix", "params/suffix", in_one(rest)),
+        Rule(f"token_{name}", f"params/{name}", reshaped((1, n, text.width), (n, text.width)))
+        for name, n in rows.items()
     ]

@@ -1,98 +1,121 @@
-"""A small CLIP of synthetic walkers: towers that bring single frames and captions together."""
+"""A small CLIP of synthetic walkers: towers that bring single frames and captions together.
 
-from collections.abc import Iterator
-from functools import partial
-from typing import NamedTuple
+Like CLIP it then knows what words look like, in both modalities, and no identity of a demo.
+
+Source: the training of CLIP (arXiv 2103.00020).
+"""
+
+import math
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from dinogrl_jax.data.transforms import DEVIATION, MEAN
-from dinogrl_jax.data.walkers import captions
-from dinogrl_jax.data.walkers.captioned import CaptionedPeople, CAPTIONS
-from dinogrl_jax.interface.progress import Progress
-from dinogrl_jax.models.clip import ImageTower, TextTower
+from dinogrl_jax.data.walkers.captioned import captioned_people
+from dinogrl_jax.data.walkers.captions import LENGTH, VOCABULARY
+from dinogrl_jax.models.clip import ImageTower, TextTower, clip_grid
+from dinogrl_jax.training.pretraining.steps import trained_params
 from dinogrl_jax.weights.conversion import to_state
 from dinogrl_jax.weights.published import CLIP_IMAGE, CLIP_TEXT
 from dinogrl_jax.weights.rules import Rule, under
 
+SEEDS = range(30_000, 30_008)  # of people and cameras that no demo uses
 RULES = [
     *under(CLIP_IMAGE, "visual.", "image/"),
     *under(CLIP_TEXT, "", "text/"),
     Rule("token_embedding.weight", "params/words"),
     Rule("logit_scale", "params/logit_scale"),
 ]
-MOST_SCALE = np.log(100)
+POSITIONS = "visual.positional_embedding"
 
 
-class SmallCLIP(nn.Module):
+class Towers(nn.Module):
+    """Normalised frames and texts → products of all with all: cosines by a learned scale.
+
+    config: the section `model.clip`.
+    """
+
     config: ConfigDict
 
     @nn.compact
-    def __call__(self, frames, ids):
-        """Products [f, ids] of the unit vectors of frames and texts, times the learned scale."""
-        c = self.config
-        image = ImageTower(c, jnp.float32, "nothing", name="image")
-        text = TextTower(c, jnp.float32, "nothing", name="text")
-        shape = len(captions.VOCABULARY), c.text.width
-        words = self.param("words", nn.initializers.normal(0.02), shape)
-        scale = self.param("logit_scale", nn.initializers.constant(np.log(1 / 0.07)), ())
+    def __call__(
+        self, frames: Float[Array, "f h w 3"], ids: Int[Array, "k n"]
+    ) -> Float[Array, "f k"]:
+        c, dtype = self.config, jnp.dtype("float32")
+        image, text = ImageTower(c, dtype, name="image"), TextTower(c, dtype, name="text")
+        init = nn.initializers.normal(0.02)
+        words = self.param("words", init, (len(VOCABULARY), c.text.width))
+        scale = self.param("logit_scale", nn.initializers.constant(math.log(1 / 0.07)), ())
         x = image.projected(image.final_norm(image(frames).last[:, 0]))
-        y = text(words[ids], captions.LENGTH - 1)
+        y = text(words[ids], LENGTH - 1)
         x, y = (z / jnp.linalg.norm(z, axis=-1, keepdims=True) for z in (x, y))
-        return jnp.exp(jnp.minimum(scale, MOST_SCALE)) * x @ y.T
+        return jnp.minimum(jnp.exp(scale), 100) * x @ y.T
 
 
-def augmented(key, frames):
-    mirror, grey, shift = jax.random.split(key, 3)
-    n = len(frames)
-    flip = jax.random.bernoulli(mirror, shape=(n, 1, 1, 1))
-    x = jnp.where(flip, frames[:, :, ::-1], frames) / 255.0
-    channel = jax.random.randint(grey, (n,), 0, 6)
-    one = jnp.take_along_axis(x, jnp.minimum(channel, 2)[:, None, None, None], axis=3)
-    x = jnp.where((channel < 3)[:, None, None, None], one, x)
-    x = (x - jnp.asarray(MEAN)) / jnp.asarray(DEVIATION)
+def trained_state(
+    config: ConfigDict, identities: int = 2000, steps: int = 1500, batch: int = 192
+) -> dict[str, np.ndarray]:
+    """The state dict, in OpenAI's naming, of the towers in the section `model.clip`.
+
+    batch: people, of each a frame and a caption.
+    """
+    clip, size = config.model.clip, (config.data.height, config.data.width)
+    people = captioned_people(SEEDS, -(-identities // len(SEEDS)), *size)
+    batch = min(batch, len(people.frames))
+    model = Towers(clip)
+    ids = jnp.zeros((1, LENGTH), jnp.int32)
+    params = model.init(jax.random.key(SEEDS[0]), jnp.zeros((1, *size, 3)), ids)["params"]
+
+    def loss(params, key, frames, ids):
+        return contrastive_loss(model.apply({"params": params}, augmented_frames(key, frames), ids))
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        rng = np.random.default_rng(SEEDS[0])
+        while True:
+            who = rng.permutation(len(people.frames))[:batch]
+            chosen = (x[who, rng.integers(x.shape[1], size=batch)] for x in people)
+            yield tuple(chosen)
+
+    rate = optax.cosine_onecycle_schedule(steps, 2e-3, 0.1)
+    optimizer = optax.adamw(rate, b2=0.98, weight_decay=0.1)
+    params = trained_params(params, loss, batches(), steps, optimizer, SEEDS[0])
+    state, _ = to_state({"params": params}, RULES)
+    return {**state, POSITIONS: square_positions(state, *clip_grid(clip, *size))}
+
+
+def contrastive_loss(logits: Float[Array, "n n"]) -> Float[Array, ""]:
+    """Mean cross-entropy of frames' own texts and of texts' own frames."""
+    own = jnp.arange(len(logits))
+    entropy = optax.softmax_cross_entropy_with_integer_labels
+    return (entropy(logits, own).mean() + entropy(logits.T, own).mean()) / 2
+
+
+def augmented_frames(key: Array, frames: Array) -> Float[Array, "f h w 3"]:
+    """Normalised frames, mirrored and shifted; half of them have one of their channels alone."""
+    mirror, mix, shift = jax.random.split(key, 3)
+    flip = jax.random.bernoulli(mirror, shape=(len(frames), 1, 1, 1))
+    frames = jnp.where(flip, frames[:, :, ::-1], frames) / 255.0
+    channel = jax.random.randint(mix, (len(frames), 1, 1, 1), 0, 6)
+    alone = jnp.take_along_axis(frames, jnp.minimum(channel, 2), axis=3)
+    frames = jnp.where(channel < 3, alone, frames)
+    frames = (frames - jnp.asarray(MEAN)) / jnp.asarray(DEVIATION)
     dy, dx = jax.random.randint(shift, (2,), -3, 4)
-    return jnp.roll(x, (dy, dx), (1, 2)).astype(jnp.float32)
+    return jnp.roll(frames, (dy, dx), (1, 2)).astype(jnp.float32)
 
 
-def trained(config, found: CaptionedPeople, steps: int, batch: int, rate: float, seed: int, log=print):
-    model = SmallCLIP(config)
-    key = jax.random.key(seed)
-    h, w = found.frames.shape[2:4]
-    ids = jnp.zeros((1, captions.LENGTH), jnp.int32)
-    params = model.init(key, jnp.zeros((1, h, w, 3)), ids)["params"]
-    optimizer = optax.adamw(optax.cosine_onecycle_schedule(steps, rate, 0.1), b2=0.98, weight_decay=0.1)
+def square_positions(
+    state: Mapping[str, np.ndarray], rows: int, columns: int
+) -> Float[np.ndarray, "n c"]:
+    """Positions of a square grid, as CLIP's files have them, of which a model makes the same again.
 
-    @jax.jit
-    def step(params, state, key, frames, ids):
-        def loss(params):
-            logits = model.apply({"params": params}, augmented(key, frames), ids)
-            own = jnp.arange(len(logits))
-            ce = optax.softmax_cross_entropy_with_integer_labels
-            return (ce(logits, own).mean() + ce(logits.T, own).mean()) / 2, (logits.argmax(1) == own).mean()
-
-        (value, right), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-        updates, state = optimizer.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state, value, right
-
-    state, rng = optimizer.init(params), np.random.default_rng(seed)
-    with Progress("pretraining", steps, "steps") as progress:
-        for number in progress.over(range(steps)):
-            who = rng.permutation(len(found.frames))[:batch]
-            frames = found.frames[who, rng.integers(found.frames.shape[1], size=batch)]
-            texts = found.captions[who, rng.integers(CAPTIONS, size=batch)]
-            fold = jax.random.fold_in(key, number)
-            params, state, value, right = step(params, state, fold, frames, texts)
-            if number % 100 == 99:
-                log(f"step {number + 1}  loss {float(value):.4f} right {float(right):.3f} scale {float(jnp.exp(params['logit_scale'])):.1f}", flush=True)
-    return jax.device_get(params)
-
-
-def state_dict(params) -> dict:
-    return to_state({"params": params}, RULES)[0]
+    Each column stands there rows / columns times, and these have itself as their mean.
+    """
+    token, grid = np.split(state[POSITIONS], [1])
+    grid = np.repeat(grid.reshape(rows, columns, -1), rows // columns, axis=1)
+    return np.concatenate([token, grid.reshape(rows * rows, -1)])

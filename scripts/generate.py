@@ -24,9 +24,12 @@ def main() -> None:
     settings = vars(flags())
     out, picture = settings.pop("out"), settings.pop("picture")
     generate(out, **settings)
+    people = "{train_identities} people to train on, {test_identities} to test on"
+    print(f"{out}: {people.format(**settings)}, in HITSZ-VCM's layout (data.dataset=synthetic)")
     if picture:
         size = {key: settings[key] for key in ("seed", "height", "width")}
         contact_sheet(**size).save(picture)
+        print(f"{picture}: some of them")
 
 
 if __name__ == "__main__":

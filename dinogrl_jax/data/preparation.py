@@ -125,6 +125,8 @@ def preparation_folder(out: str, about: dict[str, Any]) -> Path:
     folder = Path(out)
     plan = folder / PLAN_FILE
     if any(path.name != locks.NAME for path in folder.iterdir()):
+        if prepared.is_prepared(out) and not plan.is_file():
+            raise InputError(f"{out} is prepared already: use it, or choose another folder")
         if not plan.is_file() or read_json(plan) != about:
             raise InputError(f"{out} is not empty and no unfinished preparation of the same kind")
     write_json(plan, about)

@@ -20,6 +20,7 @@ class Tracklet(NamedTuple):
     modality: str  # "visible" or "infrared"
     role: str  # "train", or in a test one of ROLES
     pair: int = -1  # shared with the other modality's tracklet that was filmed at once; -1 none
+    name: str = ""  # its first frame below the data set's root, where `frames` do not say it
 
     def __str__(self) -> str:
         return f"{self.modality} tracklet of identity {self.identity}, camera {self.camera}"

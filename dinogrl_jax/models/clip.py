@@ -34,7 +34,7 @@ def clip_settings() -> dict:
             0, "pixels from a patch to the next; 0 is the patch's size", between(0, 8192)
         ),
         "width": Setting(768, "channels of a token", between(1, 65_536)),
-        "depth": Setting(12, "blocks", between(2, 1000)),
+        "depth": Setting(12, "blocks", between(1, 1000)),
         "heads": Setting(12, "of attention", between(1, 65_536), divides("model.clip.width")),
         "embedding": Setting(512, "channels of the space of both towers", between(1, 65_536)),
         "activation": Setting(

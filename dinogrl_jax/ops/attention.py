@@ -8,6 +8,8 @@ from dinogrl_jax.ops.chunks import map_in_chunks
 from dinogrl_jax.ops.forms import operation
 from dinogrl_jax.ops.precision import accumulation_dtype
 
+WEIGHTS = 2**17  # of heads, at once on a CPU; two heads have them anyway
+
 
 @operation
 def attention(
@@ -30,9 +32,10 @@ def attention(
 
 @attention.form("cpu")
 def attention_by_heads(q: Array, k: Array, v: Array, causal: bool = False) -> Array:
-    """Two heads of each device at a time: their n·m weights stay in the cache.
+    """Few heads of each device at a time: their n·m weights stay in the cache.
 
-    With the keys in front the softmax adds up whole rows, and divides after the second product.
+    With the keys in front the softmax adds up whole rows, and divides after the second product. A
+    gradient makes the weights again, which would be in memory for all heads otherwise.
     """
     scale = q.shape[-1] ** -0.5
     seen = jnp.tri(q.shape[1], k.shape[1], dtype=bool).T  # with the keys in front
@@ -48,7 +51,9 @@ def attention_by_heads(q: Array, k: Array, v: Array, causal: bool = False) -> Ar
 
     f, n, h, d = q.shape
     heads = tuple(x.swapaxes(1, 2).reshape(f * h, *x.shape[1:4:2]) for x in (q, k, v))
-    return map_in_chunks(of_heads, heads, at_once=2).reshape(f, h, n, d).swapaxes(1, 2)
+    of_heads = jax.checkpoint(of_heads, prevent_cse=False)
+    at_once = max(WEIGHTS // (n * k.shape[1]), 2)
+    return map_in_chunks(of_heads, heads, at_once).reshape(f, h, n, d).swapaxes(1, 2)
 
 
 def _has_cudnn(q: Array, *_, **__) -> bool:

@@ -18,6 +18,7 @@ from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods.contract import Facts
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.start import starting_variables, starting_variables_of_file
+from dinogrl_jax.weights import spellings
 from dinogrl_jax.weights.clip_files import clip_sizes, fitted, resampled_positions
 from dinogrl_jax.weights.conversion import report_lines, to_variables
 from dinogrl_jax.weights.published import CLIP
@@ -240,6 +241,19 @@ def test_the_published_file_has_the_published_sizes():
     }
     for key in shapes:
         assert sum(rule.match_key(key) is not None for rule in CLIP) == 1, key
+
+
+def test_hugging_faces_published_names_are_openais():
+    listed = {name: dict(entries) for name, entries in MANIFEST.items()}
+    theirs, published = listed["model.safetensors"], listed["ViT-B-16.pt"]
+    names, beside = spellings.published_names(theirs, CLIP)
+    numbers = {"input_resolution", "context_length", "vocab_size"}
+    ids = {f"{tower}_model.embeddings.position_ids" for tower in ("vision", "text")}
+    assert names.keys() - ids == published.keys() - numbers and not beside
+    for key in names.keys() - ids:
+        rows = sum(theirs[name][0] for name in names[key]) if published[key] else None
+        shape = [rows, *theirs[names[key][0]][1:]] if published[key] else []
+        assert shape == published[key] or shape[::-1] == published[key], key
 
 
 def test_positions_are_resampled_as_pytorch_does():

@@ -76,11 +76,12 @@ def read_splits(
     for split, tracklet, shard, first in index_entries(config.root, about["files"]):
         names = tracklet.frames
         below = (name.removeprefix("data/").removeprefix(f"{split.title()}/") for name in names)
-        kept = [record for record, name in enumerate(below, first) if name not in gone[split]]
+        kept = [record for record, name in enumerate(below) if name not in gone[split]]
         used[split] |= len(kept) < len(names)
         start = os.path.join(config.root, shard)
-        frames = tuple(f"{start}#{record}" for record in kept)
-        sets[split].append(tracklet._replace(frames=frames))
+        frames = tuple(f"{start}#{first + record}" for record in kept)
+        name = names[kept[0]] if kept else ""
+        sets[split].append(tracklet._replace(frames=frames, name=name))
         counts[split].append(len(names))
     for split, path in lists.items():
         if path and not used[split]:
@@ -117,7 +118,9 @@ def index_line(split: str, tracklet: Tracklet, shard: str, first: int) -> str:
 
     Frames are named relative to the root of the raw data set; `first` is the record of the first.
     """
-    return json.dumps({"split": split, "shard": shard, "first": first} | tracklet._asdict())
+    fields = {"split": split, "shard": shard, "first": first} | tracklet._asdict()
+    del fields["name"]  # the frames have it
+    return json.dumps(fields)
 
 
 def index_entries(

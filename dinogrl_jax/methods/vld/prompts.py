@@ -29,8 +29,8 @@ class Prompts(nn.Module):
         count, first = len(self.learned), self.learned[0]
         last, init = first + count, nn.initializers.normal(SPREAD)
         learned = self.param("learned", init, (self.identities, count, self.width))
-        prefix = self.param("prefix", init, (first, self.width))
-        suffix = self.param("suffix", init, (self.positions - last, self.width))
-        fixed = (prefix, suffix[: self.length - last])
-        prefix, suffix = (jnp.broadcast_to(x, (len(learned), *x.shape)) for x in fixed)
+        prefix = self.param("prefix", init, (1, first, self.width))
+        suffix = self.param("suffix", init, (1, self.positions - last, self.width))
+        fixed = (prefix, suffix[:, : self.length - last])
+        prefix, suffix = (jnp.broadcast_to(x, (len(learned), *x.shape[1:])) for x in fixed)
         return jnp.concatenate([prefix, learned, suffix], axis=1)

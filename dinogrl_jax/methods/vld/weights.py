@@ -23,7 +23,7 @@ from dinogrl_jax.weights.published import (
     ones,
     unused_statistics,
 )
-from dinogrl_jax.weights.rules import LINEAR, Dropped, Rule, reshaped, under
+from dinogrl_jax.weights.rules import LINEAR, Dropped, Rule, under
 
 NAMES = {  # of classifiers in the file → here
     "classifier": "classifier",
@@ -59,7 +59,7 @@ def released_files(config: ConfigDict) -> dict[str, ReleasedFile]:
         ]
     if model.prompts.on:
         rules += under(CLIP_TEXT, "text_encoder.", "text/")
-        rules += under(prompt_rules(model), "prompt_learner.", "prompts/")
+        rules += under([LEARNED, *FIXED], "prompt_learner.", "prompts/")
     return {"model": ReleasedFile("best_model.pth", tuple(modules), rules)}
 
 
@@ -78,10 +78,12 @@ def released_facts(states: Mapping[str, Mapping[str, np.ndarray]], config: Confi
 
 def starting_weights(config: ConfigDict) -> dict[str, StartingWeights]:
     """The file of published weights that the section `pretrained` can name."""
-    c, d, prompts = config.model.clip, config.data, config.model.prompts
+    model, data = config.model, config.data
+    sentence = {"ids": model.prompts.ids, "learned": model.prompts.learned}
+    grid = clip_grid(model.clip, data.height, data.width)
     return {
         "clip": StartingWeights(
-            title="CLIP ViT-B/16",
+            title="CLIP",
             source="ViT-B-16.pt of https://github.com/openai/CLIP",
             modules={
                 "image": ("image",),
@@ -89,20 +91,17 @@ def starting_weights(config: ConfigDict) -> dict[str, StartingWeights]:
                 "prefix": ("prompts/prefix",),
                 "suffix": ("prompts/suffix",),
             },
-            rules=[*CLIP, *token_rules(config.model)],
+            rules=[*CLIP, *FIXED],
             section="model.clip",
             recognised=clip_sizes,
-            prepared=partial(
-                fitted,
-                grid=clip_grid(c, d.height, d.width),
-                ids=prompts.ids,
-                learned=prompts.learned,
-            ),
-            remark=partial(activation_remark, activation=c.activation),
+            prepared=partial(fitted, grid=grid, **sentence if model.prompts.on else {}),
+            remark=partial(activation_remark, activation=model.clip.activation),
         ),
     }
 
 
+LEARNED = Rule("cls_ctx", "params/learned")
+FIXED = [Rule(f"token_{name}", f"params/{name}") for name in ("prefix", "suffix")]
 LOGIT_SCALE = math.log(1 / 0.07)  # CLIP's at its own start
 HEAD = [*under(BATCH_NORM, "BN.", "norm/"), Rule("classifier.weight", "params/kernel", LINEAR)]
 # Nothing reads CLIP's final norm where the published code has a copy of it.
@@ -134,18 +133,3 @@ def small_numbers(like: np.ndarray) -> np.ndarray:
     """Normal numbers of deviation 0.001, the same in every export."""
     rng = np.random.default_rng(0)
     return np.float32(0.001) * rng.standard_normal(like.shape, np.float32)
-
-
-def prompt_rules(model: ConfigDict) -> list[Rule]:
-    """The words of the sentences; model: the section of the settings."""
-    return [Rule("cls_ctx", "params/learned"), *token_rules(model)]
-
-
-def token_rules(model: ConfigDict) -> list[Rule]:
-    """The words of the sentences that are not learned, which a file has in one sentence."""
-    text, learned = model.clip.text, model.prompts.learned
-    rows = {"prefix": learned[0], "suffix": text.positions - learned[-1] - 1}
-    return [
-        Rule(f"token_{name}", f"params/{name}", reshaped((1, n, text.width), (n, text.width)))
-        for name, n in rows.items()
-    ]

@@ -35,13 +35,16 @@ class Subject(NamedTuple):
 
 
 def subject_of_tracklets(tracklets: Sequence[Tracklet], root: str) -> Subject:
-    """The subject of a test set; paths are relative to its root, or to a manifest's folder."""
+    """The subject of a test set; paths are relative to its root, or to a manifest's folder.
+
+    A prepared data set has the names of the one that it was made from.
+    """
     folder = str(Path(root).parent) if os.path.isfile(root) else root
     return Subject(
         identity=[str(t.identity) for t in tracklets],
         camera=[str(t.camera) for t in tracklets],
         modality=[t.modality for t in tracklets],
-        path=[t.frames[0].removeprefix(folder).lstrip("/") for t in tracklets],
+        path=[t.name or t.frames[0].removeprefix(folder).lstrip("/") for t in tracklets],
         frames=lambda row: tracklets[row].frames,
     )
 

@@ -1,0 +1,27 @@
+"""VLD at full size against the published implementation's golden values.
+
+Limits, and the reason for each, are in `vld_fidelity.LIMITS`. Time and peak memory are printed. Of
+the two trainings one form each runs by default: the definitions where rounding is left alone, and
+what users run in float32. The other two are `pytest -m full`, and `vld_fidelity.py` prints all.
+"""
+
+import pytest
+import vld_fidelity
+from fidelity_table import FORMS, rows, run
+
+FULL = {("train_float64", "fast"), ("train_float32", "plain")}
+CASES = [
+    pytest.param(name, form, marks=[pytest.mark.full] * ((name, form) in FULL))
+    for name in vld_fidelity.LIMITS
+    for form in FORMS
+]
+
+
+@pytest.mark.parametrize("name, form", CASES)
+def test_published_values(name, form, record_property):
+    result = run(vld_fidelity.__file__, name, form)
+    for row in rows(vld_fidelity.LIMITS, name, form, result):
+        record_property("fidelity", row)
+    assert result["figures"].keys() == vld_fidelity.LIMITS[name].keys()
+    for figure, limit in vld_fidelity.LIMITS[name].items():
+        assert result["figures"][figure] <= limit.value, figure

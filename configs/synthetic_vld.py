@@ -30,8 +30,9 @@ def get_config() -> ConfigDict:
     model.hub.update({"frames": 3, "start": 1})
     ids = token_ids(f"a x x x x person {ANYWHERE}")
     model.prompts.ids, model.prompts.end = ids, ids[-1]
-    config.optimizer.learning_rate = 2e-4
-    config.optimizer.multiplier = config.optimizer.bias_multiplier = 5.0
+    model.remat = "nothing"  # there is memory for all of it
+    config.optimizer.learning_rate, config.optimizer.multiplier = 1e-3, 3.0
+    config.optimizer.bias_multiplier = 1.0
     config.optimizer.warmup_epochs, config.optimizer.cosine_epochs = 2, 40
     config.train.update({"epochs": 40, "steps_per_epoch": 25, "log_every": 25})
     config.train.update({"evaluate_every": 20, "checkpoint_every": 5})

@@ -30,7 +30,7 @@ def options_from_command_line() -> argparse.Namespace:
     counts = {
         "identities": "people; default 300, clip 2000",
         "steps": "default 700, clip 1500",
-        "batch": "frames of a step; default 96, clip 192",
+        "batch": "frames of a step; default 96, clip 128",
     }
     for name, text in counts.items():
         parser.add_argument(f"--{name}", type=whole_number(1), help=text)

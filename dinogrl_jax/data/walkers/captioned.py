@@ -4,10 +4,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from dinogrl_jax.data.parallel import map_in_processes
-from dinogrl_jax.data.walkers.captions import LENGTH, caption, token_ids
+from dinogrl_jax.data.walkers.captions import (
+    IDS,
+    LENGTH,
+    VOCABULARY,
+    caption,
+    token_ids,
+    true_words,
+)
 from dinogrl_jax.data.walkers.synthetic import (
     Passage,
     Settings,
@@ -23,7 +30,9 @@ CAPTIONS = 16  # of each person
 
 class CaptionedPeople(NamedTuple):
     frames: UInt8[np.ndarray, "p shots h w 3"]
+    outlines: Bool[np.ndarray, "p shots h2 w2"]  # at half the size
     captions: Int[np.ndarray, "p captions n"]  # ids of tokens
+    words: Bool[np.ndarray, "p vocabulary"]  # that are true of a person
 
 
 def captioned_people(
@@ -31,7 +40,7 @@ def captioned_people(
 ) -> CaptionedPeople:
     """People of several seeds, each of which has cameras of its own.
 
-    identities: of each seed; height, width: pixels; workers: processes.
+    identities: of each seed; height, width: pixels, even numbers; workers: processes.
     """
     people = []
     for seed in seeds:
@@ -40,19 +49,20 @@ def captioned_people(
         own = (passages[i : i + SHOTS] for i in range(0, len(passages), SHOTS))
         people += [(settings, passages) for passages in own]
     with Progress("rendering", len(people), "people") as progress:
-        made = list(progress.over(map_in_processes(frames_and_captions, people, workers)))
-    frames, captions = zip(*made, strict=True)
-    return CaptionedPeople(np.stack(frames), np.stack(captions))
+        made = list(progress.over(map_in_processes(captioned_person, people, workers)))
+    return CaptionedPeople(*(np.stack(x) for x in zip(*made, strict=True)))
 
 
-def frames_and_captions(
-    person: tuple[Settings, Sequence[Passage]],
-) -> tuple[UInt8[np.ndarray, "shots h w 3"], Int[np.ndarray, "captions n"]]:
-    """The first frame of each passage of a person, and the ids of captions."""
+def captioned_person(person: tuple[Settings, Sequence[Passage]]) -> tuple[np.ndarray, ...]:
+    """What CaptionedPeople has of a person; of each passage it has the first frame."""
     settings, passages = person
-    frames = [passage_pictures(settings, passage)[0][0] for passage in passages]
-    frames = [x if x.ndim == 3 else np.repeat(x[..., None], 3, -1) for x in frames]
+    pairs = [passage_pictures(settings, passage) for passage in passages]
+    frames = [x[0] if x.ndim == 4 else np.repeat(x[0, ..., None], 3, -1) for x, _ in pairs]
+    outlines = np.stack([x[0] for _, x in pairs]).astype(float)
+    outlines = outlines.reshape(len(pairs), settings.height // 2, 2, settings.width // 2, 2)
     who = person_of(settings, passages[0])
     rng = np.random.default_rng([settings.seed, 4, passages[0].identity])
     texts = [token_ids(caption(who, rng), LENGTH) for _ in range(CAPTIONS)]
-    return np.stack(frames), np.array(texts, np.int32)
+    true = np.zeros(len(VOCABULARY), bool)
+    true[[IDS[word] for word in true_words(who)]] = True
+    return np.stack(frames), outlines.mean((2, 4)) > 127, np.array(texts, np.int32), true

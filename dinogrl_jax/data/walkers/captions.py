@@ -66,6 +66,11 @@ def caption(who: Person, rng: np.random.Generator) -> str:
     return " ".join([*words, "."])
 
 
+def true_words(who: Person) -> set[str]:
+    """All words that a caption of a person may have, beside NEUTRAL."""
+    return {*traits(who), *" ".join(things(who.wardrobe)).split()}
+
+
 def traits(who: Person) -> list[str]:
     """All words of TRAITS that are true of a person."""
     hidden = who.wardrobe.hat == "hood"

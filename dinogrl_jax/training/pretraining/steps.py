@@ -1,11 +1,13 @@
 """Steps of an optimiser on a loss, which is all that a pretraining is."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import jax
 import optax
 
+from dinogrl_jax.devices.compiling import compiler_options
 from dinogrl_jax.interface.progress import Progress
 
 
@@ -17,7 +19,7 @@ def trained_params(
     loss: (parameters, key of the step's draws, *batch) → a number.
     """
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options(training=True))
     def step(params, state, key, *batch):
         value, gradients = jax.value_and_grad(loss)(params, key, *batch)
         updates, state = optimizer.update(gradients, state, params)

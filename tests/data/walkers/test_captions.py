@@ -9,6 +9,8 @@ from dinogrl_jax.data.walkers.people import random_person
 
 COLOURS = {"red", "green", "blue", "black", "white", "grey", "dark", "bright", "light"}
 
+NOT_SEEN = (*captions.NEUTRAL, captions.START, captions.END)
+
 
 def person(seed: int = 0):
     return random_person(np.random.default_rng(seed))
@@ -35,11 +37,11 @@ def test_an_unknown_word_is_an_error():
 @pytest.mark.parametrize("seed", range(20))
 def test_captions_are_short_sentences_of_what_is_true(seed):
     who, rng = person(seed), np.random.default_rng(seed)
-    true = {*captions.traits(who), *" ".join(captions.things(who.wardrobe)).split()}
+    true = captions.true_words(who)
     for _ in range(20):
         text = captions.caption(who, rng)
         assert text.startswith("a ") and text.endswith(" .")
-        assert set(text.split()) - set(captions.NEUTRAL) <= true
+        assert set(text.split()) - set(NOT_SEEN) <= true
         assert len(captions.token_ids(text, captions.LENGTH)) == captions.LENGTH
 
 
@@ -68,5 +70,8 @@ def test_people_of_each_seed_have_frames_and_captions():
     assert people.frames.shape == (4, SHOTS, 32, 16, 3)
     assert people.captions.shape == (4, CAPTIONS, captions.LENGTH)
     assert len({x.tobytes() for x in people.frames}) == 4
+    assert people.outlines.shape == (4, SHOTS, 16, 8) and people.outlines.any((2, 3)).mean() > 0.9
+    said = [{*ids} - {captions.IDS[word] for word in NOT_SEEN} for ids in people.captions[0]]
+    assert set.union(*said) <= {*people.words[0].nonzero()[0]}
     infrared = (people.frames == people.frames[..., :1]).all((2, 3, 4))
     assert (infrared.sum(1) == SHOTS // 2).all()

@@ -1,5 +1,6 @@
 """The small CLIP in tiny: what its file has, and that its loss brings pairs together."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -39,7 +40,20 @@ def test_positions_are_those_of_the_training_again(state):
     np.testing.assert_array_equal(again, square)
 
 
-def test_the_loss_is_the_entropy_of_a_guess_until_pairs_are_alike():
-    guess = float(walker_clip.contrastive_loss(jnp.zeros((4, 4))))
+def test_the_loss_is_that_of_a_guess_until_pairs_are_alike():
+    same, own = jnp.ones((4, 3)), jnp.eye(4)
+    guess = float(walker_clip.contrastive_loss(same, same, 10.0))
     assert guess == pytest.approx(np.log(4), rel=1e-6)  # float32
-    assert float(walker_clip.contrastive_loss(10 * jnp.eye(4))) < 0.01
+    assert float(walker_clip.contrastive_loss(own, own, 10.0)) < 0.01
+
+
+def test_outlines_move_with_their_frames():
+    """Where a frame is bright on the left, its outline is too, mirrored and shifted alike."""
+    outlines = np.zeros((16, 8, 4), bool)
+    outlines[:, :, :1] = True
+    frames = np.repeat(np.repeat(255 * outlines, 2, 1), 2, 2)[..., None].repeat(3, -1)
+    given = jnp.asarray(frames, jnp.uint8), jnp.asarray(outlines)
+    x, y = walker_clip.augmented_frames(jax.random.key(0), *given)
+    seen = (x[:, ::2, ::2, 0] > 0).astype(jnp.float32)
+    np.testing.assert_array_equal(seen, y)
+    assert len({row.tobytes() for row in np.asarray(y)}) == 2

@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 
-from commands import QUICK
+from commands import NO_EMITTERS, QUICK
 
 
 def pytest_configure(config) -> None:
@@ -12,7 +14,15 @@ def pytest_configure(config) -> None:
         return
     config.compiled = tempfile.mkdtemp(prefix="dinogrl_compiled_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = config.compiled
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
+    flags = [os.environ.get("XLA_FLAGS", ""), QUICK, *[NO_EMITTERS] * understood(NO_EMITTERS)]
+    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+
+
+def understood(flag: str) -> bool:
+    """Whether this version of XLA has a flag: one that it lacks ends the process."""
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    environment = os.environ | {"XLA_FLAGS": flag}
+    return not subprocess.run(command, env=environment, capture_output=True).returncode
 
 
 def pytest_unconfigure(config) -> None:

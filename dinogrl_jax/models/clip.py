@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from dinogrl_jax.interface.errors import lookup
+from dinogrl_jax.interface.errors import InputError, lookup
 from dinogrl_jax.interface.settings import PIXELS, Setting, between, divides, one_of
 from dinogrl_jax.models.layers import LayerNorm
 from dinogrl_jax.models.transformer import MLP, Attention, PatchEmbedding, patch_grid
@@ -123,6 +123,7 @@ class ImageTower(nn.Module):
         x = PatchEmbedding(
             c.width, c.patch, self.dtype, c.stride, has_bias=False, name="patch_embed"
         )(frames.astype(self.dtype))
+        self._check_patches(frames.shape[1:3], x.shape[1])
         x = self._with_class_and_positions(x, class_offset)
         before_last = x = LayerNorm(self.dtype, epsilon=EPSILON, name="norm_before")(x)
         for i in range(c.depth):
@@ -138,6 +139,16 @@ class ImageTower(nn.Module):
     def projected(self, x: Float[Array, "*n c"]) -> Float[Array, "*n e"]:
         """Normalised vectors of the stream in the space that images and texts share."""
         return x @ self.projection.astype(self.dtype)
+
+    def _check_patches(self, pixels: tuple[int, int], count: int) -> None:
+        """Raise InputError for frames of another size than that whose patches have positions."""
+        positions = self.get_variable("params", "positional_embedding")
+        if positions is not None and len(positions) != 1 + count:
+            size = f"data.height × data.width = {pixels[0]} × {pixels[1]} pixels"
+            raise InputError(
+                f"{size} make {count} patches, and the model has positions of "
+                f"{len(positions) - 1}: take the size that it was trained with"
+            )
 
     def _with_class_and_positions(self, x: Array, class_offset: Array | None) -> Array:
         f, n, c = x.shape

@@ -1,11 +1,13 @@
-"""A function of many rows, computed for a few rows at a time."""
+"""A function of many rows, computed for a few rows at a time, or by each device for its share."""
 
 import math
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from dinogrl_jax.devices import sharding
 from dinogrl_jax.ops.forms import operation
 
 
@@ -41,3 +43,19 @@ def in_turns(call: Callable[[PyTree], PyTree], x: PyTree, at_once: int) -> PyTre
 def largest_divisor(count: int, most: int) -> int:
     """The largest number that divides count, of those up to `most` (at least 1)."""
     return next(n for n in range(max(min(most, count), 1), 0, -1) if count % n == 0)
+
+
+def map_in_shares(call: Callable[[Array], Array], x: Array) -> Array:
+    """call(x), where call treats the entries of the leading axis alike and has a result of each.
+
+    It is for what all devices have alike, as parameters are: without it each would compute all.
+    Zeros behind x make it divide; each device gathers the results of all.
+    """
+    mesh = sharding.mesh_in_use()
+    if mesh is None or mesh.size == 1:
+        return call(x)
+    count = len(x)
+    filled = jnp.pad(x, [(0, -count % mesh.size)] + [(0, 0)] * (x.ndim - 1))
+    constrained, split = jax.lax.with_sharding_constraint, sharding.by_tracklet(mesh)
+    y = constrained(call(constrained(filled, split)), split)
+    return constrained(y, sharding.replicated(mesh))[:count]

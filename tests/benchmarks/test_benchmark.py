@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import QUICKEST, ROOT
+from commands import ROOT
 
 
 def benchmark(*arguments: str) -> subprocess.CompletedProcess:
@@ -15,7 +15,7 @@ def benchmark(*arguments: str) -> subprocess.CompletedProcess:
     quick += ["--queries", "20", "--gallery", "40"]
     command = [sys.executable, str(ROOT / "benchmarks/benchmark.py"), *quick, *arguments]
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": QUICKEST}
+    environment = {**os.environ, "PYTHONPATH": path}
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
 
 

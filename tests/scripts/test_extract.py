@@ -177,7 +177,7 @@ def test_a_folder_of_folders(frames, tmp_path):
     assert [path for _, path in listed] == ["t9", "t10"]
     names = [[frame.rsplit("/", 1)[1] for frame in tracklet.frames] for tracklet, _ in listed]
     assert names == [["F2.PNG", "F3.PNG", "F12.PNG"], ["F0.PNG", "F1.PNG"]]
-    assert {tracklet[1:] for tracklet, _ in listed} == {(-1, -1, INFRARED, "both", -1)}
+    assert {tracklet[1:-1] for tracklet, _ in listed} == {(-1, -1, INFRARED, "both", -1)}
     with pytest.raises(InputError, match="say its modality"):
         manifest.read_tracklets(str(tmp_path))
     (tmp_path / "empty").mkdir()

@@ -14,7 +14,7 @@ import pytest
 import scale
 import small
 from collectives import carried, sizes
-from commands import QUICKEST, ROOT
+from commands import ROOT
 from ml_collections import ConfigDict
 
 from dinogrl_jax.devices import hosts, sharding
@@ -23,7 +23,7 @@ from dinogrl_jax.training.state import state_shapes
 
 
 def started(devices: int, *arguments) -> subprocess.Popen:
-    flags = f"--xla_force_host_platform_device_count={devices} {QUICKEST}"
+    flags = f"--xla_force_host_platform_device_count={devices} {os.environ['XLA_FLAGS']}"
     command = [sys.executable, str(ROOT / "tests/scale.py"), *map(str, arguments)]
     path = os.pathsep.join(str(ROOT / name) for name in ("", "tests", "benchmarks"))
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path}

@@ -19,8 +19,8 @@ from dinogrl_jax.methods.vld.hub import Aggregation, Hub
 from dinogrl_jax.methods.vld.prompts import Prompts
 from dinogrl_jax.models.clip import ImageTower, TextTower
 from dinogrl_jax.models.layers import BatchNorm
+from dinogrl_jax.ops.chunks import map_in_shares
 from dinogrl_jax.ops.precision import accumulation_dtype
-from dinogrl_jax.ops.shares import map_in_shares
 
 RANKED = {"class": "class token", "hub": "hub tokens"}  # features of a descriptor, for people
 

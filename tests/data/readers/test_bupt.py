@@ -60,7 +60,7 @@ def problem(root: str, **settings) -> str:
 
 def test_pairs_queries_and_gallery(campus):
     train, test = bupt.read_splits(campus.write())
-    assert [tracklet[1:] for tracklet in train] == [
+    assert [tracklet[1:-1] for tracklet in train] == [
         ("9", 2, "visible", "train", 0),
         ("9", 2, "infrared", "train", 0),
         ("10", 5, "visible", "train", 1),

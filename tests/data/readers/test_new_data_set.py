@@ -53,13 +53,13 @@ def config(tmp_path) -> ConfigDict:
 
 def test_the_tracklets_of_the_example(gates, config):
     train, test = datasets.read(config)
-    assert [tracklet[1:] for tracklet in train] == [
+    assert [tracklet[1:-1] for tracklet in train] == [
         ("11", 1, "visible", "train", -1),
         ("11", 2, "infrared", "train", -1),
         ("7", 1, "visible", "train", -1),
         ("7", 2, "infrared", "train", -1),
     ]
-    assert [tracklet[1:] for tracklet in test] == [
+    assert [tracklet[1:-1] for tracklet in test] == [
         ("20", 2, "infrared", "query", -1),
         ("20", 1, "visible", "gallery", -1),
     ]

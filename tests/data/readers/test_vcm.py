@@ -31,7 +31,7 @@ def test_every_layout_gives_the_same_tracklets(tree_of, layout, nested):
     assert train[0].frames[:2] == tuple(
         str(tree.folder("train") / "0001" / "ir" / "D11" / name) for name in ("91.jpg", "96.jpg")
     )
-    assert [tracklet[1:] for tracklet in train[2:4]] == [
+    assert [tracklet[1:-1] for tracklet in train[2:4]] == [
         (1, 3, "infrared", "train", -1),
         (1, 11, "visible", "train", -1),
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small
-from commands import QUICKEST, ROOT
+from commands import ROOT
 from PIL import Image
 
 from dinogrl_jax import methods
@@ -75,7 +75,7 @@ def run(command: str, folder: Path, *more: str) -> str:
     if words[0] == "python":
         words[0] = sys.executable
         words[1] = str(ROOT / words[1]) if words[1].startswith("scripts/") else words[1]
-    path = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": QUICKEST}
+    path = {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*words, *more], capture_output=True, text=True, cwd=folder, env={**os.environ, **path}
     )

@@ -3,6 +3,7 @@
 They are float64, of float32 parameters and inputs.
 """
 
+from functools import partial
 from pathlib import Path
 
 import fill
@@ -17,10 +18,15 @@ from ml_collections import ConfigDict
 from dinogrl_jax.methods import default, vld
 from dinogrl_jax.methods.vld.hub import Aggregation, with_exchanged_tokens, with_hub_tokens
 from dinogrl_jax.methods.vld.losses import weighted_triplet
+from dinogrl_jax.methods.vld.prompts import Prompts
+from dinogrl_jax.methods.vld.weights import FIXED, LEARNED
+from dinogrl_jax.models.clip import TextTower
 from dinogrl_jax.models.layers import LayerNorm
 from dinogrl_jax.ops import forms
 from dinogrl_jax.training.optimizer import optimizer
 from dinogrl_jax.training.state import divided, merged
+from dinogrl_jax.weights.conversion import to_variables
+from dinogrl_jax.weights.published import CLIP_TEXT
 from dinogrl_jax.weights.rules import Rule, filled_template
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -119,6 +125,41 @@ def test_aggregation(golden, dtype, form):
     }
     for key, value in found.items():
         assert_near(value, golden[f"sta_grad:{key}"], dtype)
+
+
+def test_prompts_and_their_texts(golden, dtype, form):
+    """77 embedded tokens there; here those up to the end of the sentence, which suffice."""
+    states = fill.state_dict("clip_components_manifest.json", int(golden["seed"]))
+    ids = CONFIG.model.prompts.ids
+    assert golden["token_ids"].tolist() == [*ids, *[0] * (77 - len(ids))]
+    config = CONFIG.model.clip.copy_and_resolve_references()
+    config.embedding = 10
+    config.text.update({"width": 16, "heads": 2, "depth": 3})
+    prompts = Prompts(5, CONFIG.model.prompts.learned, len(ids), 77, 16)
+    tower = TextTower(config, dtype)
+    shapes = jax.eval_shape(lambda: prompts.init(jax.random.key(0)))["params"]
+    of_tower = jax.eval_shape(lambda: tower.init(jax.random.key(0), jnp.zeros((5, 16, 16)), 15))
+    rules = {"prompt_learner": [LEARNED, *FIXED], "text_encoder": CLIP_TEXT}
+    targets = {"prompt_learner": {"params": shapes}, "text_encoder": of_tower}
+    found = {}
+    for name, state in states.items():
+        if name in rules:
+            target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), targets[name])
+            found[name], _ = to_variables(state, rules[name], target, source_name=name)
+    found = jax.tree.map(jnp.asarray, found)
+    fixed = dict(found["prompt_learner"]["params"])
+    learned = fixed.pop("learned")
+
+    @partial(jax.grad, has_aux=True)
+    def gradient(learned):
+        made = prompts.apply({"params": {**fixed, "learned": learned}})
+        texts = tower.apply(found["text_encoder"], made, len(ids) - 1)
+        return (texts * jnp.asarray(golden["text_cotangent"], dtype)).sum(), (made, texts)
+
+    of_learned, (made, texts) = gradient(learned)
+    assert_near(made, golden["text_prompts"][:, : len(ids)], dtype)
+    assert_near(texts, golden["text_features"], dtype)
+    assert_near(of_learned, golden["text_grad_cls_ctx"], dtype)
 
 
 def test_twelve_steps_of_the_optimiser(golden):

@@ -1,17 +1,17 @@
 """VLD at full size against the published implementation's golden values.
 
-Limits, and the reason for each, are in `vld_fidelity.LIMITS`. Time and peak memory are printed. Of
-the two trainings one form each runs by default: the definitions where rounding is left alone, and
-what users run in float32. The other two are `pytest -m full`, and `vld_fidelity.py` prints all.
+Limits, and the reason for each, are in `vld_fidelity.LIMITS`. Time and peak memory are printed. One
+training runs by default, of the forms that users run and in float64, where rounding hides nothing;
+the others are `pytest -m full`, and `vld_fidelity.py` prints all.
 """
 
 import pytest
 import vld_fidelity
 from fidelity_table import FORMS, rows, run
 
-FULL = {("train_float64", "fast"), ("train_float32", "plain")}
+DEFAULT = {("eval", "fast"), ("eval", "plain"), ("train_float64", "fast")}
 CASES = [
-    pytest.param(name, form, marks=[pytest.mark.full] * ((name, form) in FULL))
+    pytest.param(name, form, marks=[pytest.mark.full] * ((name, form) not in DEFAULT))
     for name in vld_fidelity.LIMITS
     for form in FORMS
 ]

@@ -120,6 +120,24 @@ def test_a_stable_softmin_does_not_vanish():
     assert np.isfinite(gradient).all()
 
 
+def test_a_loss_in_bfloat16_is_near_that_in_float32():
+    """The same variables; statistics, losses and means over frames stay float32."""
+    config = small.get_config("vld")
+    variables = initial_variables(vld.Model(config, small.FACTS), config)
+    given = Clips(drawn(4, 2).reshape(2, 2, 2, 64, 32, 3), jnp.full((2, 2), -1))
+
+    def total(dtype: str) -> float:
+        config.model.compute_dtype = dtype
+        model = vld.Model(config, small.FACTS)
+        data = given, jnp.arange(2), jax.random.key(0)
+        value, made = jax.jit(lambda v: vld.training_loss(model, v, *data, config))(variables)
+        assert {x.dtype for x in jax.tree.leaves((value, made))} == {jnp.dtype("float32")}
+        return float(value)
+
+    # bfloat16 rounds to 2^-9, here in three blocks
+    assert total("bfloat16") == pytest.approx(total("float32"), rel=2e-2)
+
+
 def test_one_identity_alone_has_a_loss():
     """There is no negative then, and nothing is not a number."""
     x, labels = jnp.ones((4, 3)), jnp.zeros(4, int)

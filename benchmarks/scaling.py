@@ -97,7 +97,11 @@ def enlarged(config: ConfigDict, chips: int) -> ConfigDict:
 
 
 def known_sizes(config: ConfigDict, mesh: Mesh) -> collectives.Sizes:
-    """What is sent of a step: axes of tracklets, of all chips and of one, and of embeddings."""
+    """What is sent of a step: axes of tracklets, of all chips and of one, and of embeddings.
+
+    What there is for each identity may be filled up to a multiple of the chips, and shared by them
+    (`ops.chunks.map_in_shares`).
+    """
     method, model = method_and_model(config)
     state, clips, _ = step_shapes(method, model, config)
     output = jax.eval_shape(
@@ -108,7 +112,12 @@ def known_sizes(config: ConfigDict, mesh: Mesh) -> collectives.Sizes:
     axes = {size for shape in arrays if len(shape) <= 3 for size in shape}  # no maps of frames
     pairs = len(clips.frames)
     axes |= {n // share for n in (pairs, 2 * pairs) for share in (1, mesh.size)}
-    return collectives.sizes(state.trained, axes | {2, mesh.size, IDENTITIES.value})
+    ids = IDENTITIES.value
+    share = -(-ids // mesh.size)
+    filled = share * mesh.size
+    known = collectives.sizes(state.trained, axes | {2, mesh.size, ids, filled, share})
+    of_filled = {tuple(sorted(filled if n == ids else n for n in s)) for s in known.matrices}
+    return known._replace(matrices=known.matrices | of_filled)
 
 
 def method_and_model(config: ConfigDict) -> tuple[ModuleType, nn.Module]:

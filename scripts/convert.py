@@ -2,7 +2,7 @@
 
     dinogrl_jax convert --from dinogrl --model best_model.pth --pbmge best_model2.pth \\
         --gait best_shape.pth --out DIR
-    dinogrl_jax convert --from dinov2|resnet50|mask_branch FILE --out DIR
+    dinogrl_jax convert --from dinov2|resnet50|mask_branch|clip FILE --out DIR
     dinogrl_jax convert --to torch --checkpoint DIR --out DIR
 
 Nothing is written where anything does not fit, and nothing is overwritten.

@@ -25,7 +25,7 @@ def main() -> None:
     out, picture = settings.pop("out"), settings.pop("picture")
     generate(out, **settings)
     people = "{train_identities} people to train on, {test_identities} to test on"
-    print(f"{out}: {people.format(**settings)}, in HITSZ-VCM's layout (data.dataset=synthetic)")
+    print(f"{out}: {people.format(**settings)}, in HITSZ-VCM's layout (data.dataset=vcm)")
     if picture:
         size = {key: settings[key] for key in ("seed", "height", "width")}
         contact_sheet(**size).save(picture)

@@ -132,6 +132,11 @@ def check_same(
 
     other: more in which it differs.
     """
+    if trained.method != config.method:  # nothing else is worth a word then
+        raise InputError(
+            f"{folder} holds a run of method = {trained.method}, not of {config.method}: choose "
+            "another --workdir, or that run's configuration"
+        )
     if changed := [*differences(trained, config, free), *other]:
         raise InputError(
             f"{folder} holds a run of another configuration ({'; '.join(changed)}): "

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_evaluate_other_than_it_was_trained(trained, tmp_path):
 
 
 def script(name: str, *words, cwd) -> subprocess.CompletedProcess:
-    command = [*demo(name, "", "")[:3], str(ROOT / "scripts" / name), *map(str, words)]
+    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 

@@ -7,7 +7,7 @@ import small
 
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.training.run_folder import run_folder, saved_config
+from dinogrl_jax.training.run_folder import check_same, run_folder, saved_config
 
 
 def test_a_run_that_was_killed_while_it_wrote_its_first_file_begins_again(tmp_path):
@@ -42,3 +42,16 @@ def test_a_run_of_another_layout_is_refused_with_the_version_that_wrote_it(tmp_p
     with pytest.raises(InputError, match=refused.format("dinogrl_jax 9.0")):
         run_folder(str(tmp_path), small.get_config())
     assert json.loads(settings.read_text()) == content
+
+
+def test_of_a_run_of_another_method_no_settings_are_listed():
+    config = small.get_config()
+    trained = config.copy_and_resolve_references()
+    trained.update(method="another", seed=config.seed + 1)
+    named = f"^run holds a run of method = another, not of {config.method}: choose another --"
+    with pytest.raises(InputError, match=named) as refused:
+        check_same(config, trained, "run", ())
+    assert "seed" not in str(refused.value)
+    trained.method = config.method
+    with pytest.raises(InputError, match="seed: "):
+        check_same(config, trained, "run", ())

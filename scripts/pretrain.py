@@ -28,9 +28,9 @@ def options_from_command_line() -> argparse.Namespace:
     parser.add_argument("--what", required=True, choices=KINDS, help="is trained")
     parser.add_argument("--out", required=True, type=path, help="PyTorch file to write")
     counts = {
-        "identities": "people; default 300, clip 2000",
-        "steps": "default 700, clip 1500",
-        "batch": "frames of a step; default 96, clip 128",
+        "identities": "people; default 300, clip 3000",
+        "steps": "default 700, clip 2400",
+        "batch": "frames of a step; default 96, clip 64",
     }
     for name, text in counts.items():
         parser.add_argument(f"--{name}", type=whole_number(1), help=text)

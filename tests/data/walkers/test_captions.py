@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from dinogrl_jax.data.walkers import captions
-from dinogrl_jax.data.walkers.captioned import CAPTIONS, SHOTS, captioned_people
+from dinogrl_jax.data.walkers.captioned import CAPTIONS, CELL, SHOTS, captioned_people, measures
+from dinogrl_jax.data.walkers.garments import MATERIALS
 from dinogrl_jax.data.walkers.people import random_person
 
 COLOURS = {"red", "green", "blue", "black", "white", "grey", "dark", "bright", "light"}
@@ -70,8 +71,19 @@ def test_people_of_each_seed_have_frames_and_captions():
     assert people.frames.shape == (4, SHOTS, 32, 16, 3)
     assert people.captions.shape == (4, CAPTIONS, captions.LENGTH)
     assert len({x.tobytes() for x in people.frames}) == 4
-    assert people.outlines.shape == (4, SHOTS, 16, 8) and people.outlines.any((2, 3)).mean() > 0.9
+    assert people.materials.shape == (4, SHOTS, 32 // CELL, 16 // CELL, len(MATERIALS))
+    shares = people.materials.sum(-1, dtype=int)
+    assert (shares.max((2, 3)) > 127).mean() > 0.9 and shares.max() <= 255 + len(MATERIALS) / 2
     said = [{*ids} - {captions.IDS[word] for word in NOT_SEEN} for ids in people.captions[0]]
     assert set.union(*said) <= {*people.words[0].nonzero()[0]}
     infrared = (people.frames == people.frames[..., :1]).all((2, 3, 4))
     assert (infrared.sum(1) == SHOTS // 2).all()
+
+
+def test_measures_are_the_same_in_a_mirror():
+    who = person()
+    other = who._replace(wardrobe=who.wardrobe._replace(bag_side=-who.wardrobe.bag_side))
+    np.testing.assert_array_equal(measures(who), measures(other))
+    taller = who._replace(body=who.body._replace(height=who.body.height + 0.5))
+    change = measures(taller) - measures(who)
+    assert change[0] == pytest.approx(0.5) and not change[1:].any()

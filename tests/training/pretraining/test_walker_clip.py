@@ -47,13 +47,27 @@ def test_the_loss_is_that_of_a_guess_until_pairs_are_alike():
     assert float(walker_clip.contrastive_loss(own, own, 10.0)) < 0.01
 
 
-def test_outlines_move_with_their_frames():
-    """Where a frame is bright on the left, its outline is too, mirrored and shifted alike."""
-    outlines = np.zeros((16, 8, 4), bool)
-    outlines[:, :, :1] = True
-    frames = np.repeat(np.repeat(255 * outlines, 2, 1), 2, 2)[..., None].repeat(3, -1)
-    given = jnp.asarray(frames, jnp.uint8), jnp.asarray(outlines)
-    x, y = walker_clip.augmented_frames(jax.random.key(0), *given)
-    seen = (x[:, ::2, ::2, 0] > 0).astype(jnp.float32)
-    np.testing.assert_array_equal(seen, y)
+def test_materials_are_mirrored_with_their_frames():
+    """Where a frame is bright on the left, its materials are too, mirrored or not."""
+    materials = np.zeros((16, 8, 4, 1), np.uint8)
+    materials[:, :, 0] = 255
+    frames = np.repeat(np.repeat(materials, 4, 1), 4, 2).repeat(3, -1)
+    x, y = walker_clip.augmented_frames(
+        jax.random.key(0), jnp.asarray(frames), jnp.asarray(materials)
+    )
+    np.testing.assert_array_equal(np.asarray(x)[:, ::4, ::4, 0] > 0, np.asarray(y)[..., 0] > 0)
     assert len({row.tobytes() for row in np.asarray(y)}) == 2
+
+
+def test_cells_are_those_of_their_patch_row_by_row():
+    """Four rows of two cells, in patches of two by two: shares of a material, and of none."""
+    materials = jnp.arange(8, dtype=jnp.uint8).reshape(1, 4, 2, 1) * 36
+    cells = np.asarray(walker_clip.cells_of_patches(materials, 2, 1))
+    assert cells.shape == (1, 2, 4, 2)
+    np.testing.assert_allclose(cells[0, :, :, 0].ravel() * 255, np.arange(8) * 36, rtol=1e-5)
+    np.testing.assert_allclose(cells.sum(-1), 1, rtol=1e-6)  # float32
+
+
+def test_the_rate_rises_stays_and_falls_to_nothing():
+    rates = [float(walker_clip.rate_factor(step, 1000)) for step in (0, 100, 200, 600, 800, 1000)]
+    assert rates == pytest.approx([0, 0.5, 1, 1, 0.5, 0], abs=1e-6)

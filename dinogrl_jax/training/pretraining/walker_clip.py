@@ -9,6 +9,7 @@ Source: the training of CLIP (arXiv 2103.00020).
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
@@ -36,6 +37,8 @@ RULES = [
     Rule("logit_scale", "params/logit_scale"),
 ]
 POSITIONS = "visual.positional_embedding"
+STREAM = 0.25  # raw class tokens then lie about as far apart as normalised ones
+INTO_STREAM = re.compile(r"visual\.(ln_pre|.*\.(out_proj|c_proj))\.(weight|bias)")
 WEIGHTS = {"contrast": 1.0, "words": 20.0, "measures": 3.0, "materials": 3.0}  # of the terms
 
 
@@ -166,7 +169,19 @@ def rate_factor(step: Int[Array, ""] | int, steps: int) -> Float[Array, ""]:
 def state_of(params: Mapping, clip: ConfigDict, size: tuple[int, int]) -> dict[str, np.ndarray]:
     """The towers of a lesson's parameters as CLIP's file has them."""
     state, _ = to_state({"params": params["towers"]}, RULES)
-    return {**state, POSITIONS: square_positions(state, *clip_grid(clip, *size))}
+    positions = square_positions(state, *clip_grid(clip, *size))
+    return with_scaled_stream({**state, POSITIONS: positions}, STREAM)
+
+
+def with_scaled_stream(
+    state: Mapping[str, np.ndarray], scale: float
+) -> dict[str, Float[np.ndarray, "..."]]:
+    """Towers of the same vectors, with all that goes into the image tower's stream scaled.
+
+    Behind a LayerNorm nothing of it is seen; a loss of raw tokens has other distances.
+    """
+    scale = np.float32(scale)
+    return {key: scale * x if INTO_STREAM.fullmatch(key) else x for key, x in state.items()}
 
 
 def cells_of_patches(

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from dinogrl_jax.data.walkers.captions import LENGTH, VOCABULARY
 from dinogrl_jax.training.pretraining import walker_clip
 from dinogrl_jax.weights.clip_files import clip_sizes, fitted
+from dinogrl_jax.weights.conversion import to_variables
 
 TEXT = {"width": 8, "depth": 1, "heads": 2, "positions": LENGTH}
 CLIP = {"patch": 8, "stride": 8, "width": 8, "depth": 2, "heads": 2, "embedding": 6}
@@ -71,3 +72,20 @@ def test_cells_are_those_of_their_patch_row_by_row():
 def test_the_rate_rises_stays_and_falls_to_nothing():
     rates = [float(walker_clip.rate_factor(step, 1000)) for step in (0, 100, 200, 600, 800, 1000)]
     assert rates == pytest.approx([0, 0.5, 1, 1, 0.5, 0], abs=1e-6)
+
+
+def test_a_scaled_stream_has_the_same_vectors(state):
+    """But for the epsilon of LayerNorms, 1e-5 beside variances of the scaled stream."""
+    towers, frames = walker_clip.Towers(CONFIG.model.clip), jnp.ones((1, 32, 16, 3))
+    frames = frames * jnp.linspace(-1, 1, 32)[:, None, None]
+    ids = jnp.zeros((1, LENGTH), int)
+    shapes = jax.eval_shape(towers.init, jax.random.key(0), frames, ids)
+
+    def vectors(file):
+        rows = fitted(file, (4, 2))
+        found, _ = to_variables(rows, walker_clip.RULES, shapes, source_name="walker_clip")
+        return towers.apply(found, frames, ids)[0]
+
+    scaled = walker_clip.with_scaled_stream(state, 2.0)
+    assert not np.array_equal(scaled["visual.ln_pre.weight"], state["visual.ln_pre.weight"])
+    np.testing.assert_allclose(vectors(scaled), vectors(state), rtol=2e-3, atol=2e-4)

@@ -53,13 +53,12 @@ def test_the_sentence_has_the_length_of_captions(config):
 
 
 def test_the_shipped_towers_know_people_they_have_not_seen(config, state):
-    """Of 64 others each frame is nearer to its own caption than a guess would be."""
-    people = captioned_people([SEEDS[-1] + 1], 64, 64, 32, workers=0)
+    """Of 32 others each frame is nearer to its own caption than a guess would be."""
+    people = captioned_people([SEEDS[-1] + 1], 32, 64, 32, workers=0)
     frames, ids = (jnp.asarray(x[:, 0]) for x in (people.frames, people.captions))
     towers, key = Towers(config.model.clip), jax.random.key(0)
+    frames = normalised(frames / 255.0)
     shapes = jax.eval_shape(towers.init, key, frames, ids)
     variables, _ = to_variables(fitted(state, (8, 4)), RULES, shapes, source_name="walker_clip")
-    loss = float(
-        contrastive_loss(*jax.jit(towers.apply)(variables, normalised(frames / 255.0), ids))
-    )
-    assert loss < 0.9 * np.log(64)
+    loss = float(contrastive_loss(*jax.jit(towers.apply)(variables, frames, ids)))
+    assert loss < 0.7 * np.log(32)  # 0.48 ln 64 of 64

@@ -84,7 +84,7 @@ def test_a_scaled_stream_has_the_same_vectors(state):
     def vectors(file):
         rows = fitted(file, (4, 2))
         found, _ = to_variables(rows, walker_clip.RULES, shapes, source_name="walker_clip")
-        return towers.apply(found, frames, ids)[0]
+        return jax.jit(towers.apply)(found, frames, ids)[0]
 
     scaled = walker_clip.with_scaled_stream(state, 2.0)
     assert not np.array_equal(scaled["visual.ln_pre.weight"], state["visual.ln_pre.weight"])

@@ -32,10 +32,10 @@ def get_config() -> ConfigDict:
     model.prompts.ids, model.prompts.end = ids, ids[-1]
     model.remat = "nothing"  # there is memory for all of it
     config.loss.hub_identity = 1.0  # the hub knows nothing yet, and the tower does
-    config.optimizer.learning_rate, config.optimizer.multiplier = 5e-4, 8.0
+    config.optimizer.learning_rate, config.optimizer.multiplier = 1e-3, 4.0
     config.optimizer.bias_multiplier = 1.0
-    config.optimizer.warmup_epochs, config.optimizer.cosine_epochs = 1, 12
-    config.train.update({"epochs": 12, "steps_per_epoch": 25, "log_every": 25})
-    config.train.update({"evaluate_every": 12, "checkpoint_every": 4})
+    config.optimizer.warmup_epochs, config.optimizer.cosine_epochs = 2, 16
+    config.train.update({"epochs": 16, "steps_per_epoch": 25, "log_every": 25})
+    config.train.update({"evaluate_every": 16, "checkpoint_every": 4})
     config.pretrained.clip = str(Path(__file__).with_name("walker_clip.pth"))
     return config

@@ -28,11 +28,10 @@ def get_config() -> ConfigDict:
     )
     model.clip.text.update({"width": 96, "depth": 2, "heads": 3, "positions": LENGTH})
     model.hub.update({"frames": 3, "start": 1})
-    ids = token_ids(f"a x x x x person {ANYWHERE}")
-    model.prompts.ids, model.prompts.end = ids, ids[-1]
+    model.prompts.ids = token_ids(f"a x x x x person {ANYWHERE}")
     model.remat = "nothing"  # there is memory for all of it
     config.loss.hub_identity = 1.0  # the hub knows nothing yet, and the tower does
-    config.optimizer.learning_rate, config.optimizer.multiplier = 1e-3, 4.0
+    config.optimizer.learning_rate, config.optimizer.head_multiplier = 1e-3, 4.0
     config.optimizer.bias_multiplier = 1.0
     config.optimizer.warmup_epochs, config.optimizer.cosine_epochs = 2, 16
     config.train.update({"epochs": 16, "steps_per_epoch": 25, "log_every": 25})

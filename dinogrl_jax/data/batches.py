@@ -137,6 +137,8 @@ class EvaluationRecipe:
     labels: Mapping[int | str, int] | None = None  # of identities, where the tracklets train
     replace: bool = False  # an unreadable frame by its nearest readable neighbour, or stop
     upright: bool = False  # turn frames as their EXIF orientation says
+    # (position of a tracklet, its number of frames, how many) → indices, in place of the clip rule
+    drawn_frames: Callable[[int, int, int], Int[np.ndarray, " t"]] | None = None
 
     @property
     def frames_shape(self) -> tuple[int, ...]:
@@ -148,12 +150,14 @@ class EvaluationRecipe:
         valid = (np.arange(self.size) < len(row))[self.own]
         own = [self.tracklets[position] for position, _ in clips]
         rule, replaced = sampling.TEST_CLIPS[self.clip_rule], []
-        for place, (tracklet, (_, number)) in enumerate(zip(own, clips, strict=True)):
+        for place, (tracklet, (position, number)) in enumerate(zip(own, clips, strict=True)):
             # A filled place is a copy of the one before it, unless it is the first of its process.
             if place > 0 and not valid[place]:
                 frames[place] = frames[place - 1]
                 continue
-            chosen = rule(len(tracklet.frames), self.shape[0])[number]
+            given = len(tracklet.frames), self.shape[0]
+            draw = self.drawn_frames
+            chosen = rule(*given)[number] if draw is None else draw(position, *given)
             draws = [transforms.Draw()] * len(chosen)
             how = draws, self.replace, self.upright
             replaced += fill_frames(frames[place, 0], tracklet.frames, chosen, *how)

@@ -73,6 +73,7 @@ def cut_of(options: argparse.Namespace) -> Cut:
     if options.test_identities and not options.identities:
         raise InputError("command line: --test-identities needs --identities")
     return Cut(
+        options.first_frame,
         options.stride,
         options.padding,
         options.minimum_width,
@@ -113,7 +114,7 @@ def main() -> None:
         boxes = sum(len(tracks.frame) for tracks in found)
         with Progress("cutting", boxes, "boxes") as progress:
             for source, tracks in zip(sources, found, strict=True):
-                cutter.add(source, tracks, options.first_frame, progress)
+                cutter.add(source, tracks, progress)
         if not cutter.tracklets:
             raise InputError(f"{options.out}: no tracklet is left: {left_out_words(cutter)}")
     for note in cutter.notes:

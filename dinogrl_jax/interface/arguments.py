@@ -44,7 +44,7 @@ def whole_number(least: int):
     return number
 
 
-def number(least: float = -math.inf, most: float = math.inf):
+def number(least: float | int = -math.inf, most: float | int = math.inf):
     """The type of an option for numbers of a range."""
 
     def parsed(text: str) -> float:

@@ -2,7 +2,7 @@
 
 FOLDER/manifest.jsonl                the tracklets, as `readers.manifest` reads them
 FOLDER/sources.jsonl                 a line for each line of it: where and when it was filmed
-FOLDER/01-cam1/7-1/000123.jpg        video, track and piece of it, number of the picture
+FOLDER/01-cam1/7-1/000123.jpg        video, track and piece of it, number of the frame
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from dinogrl_jax.data.video.decoding import VideoPicture, header_count, video_pictures
@@ -32,6 +33,7 @@ DAMAGED = "in damaged pictures"
 class Cut(NamedTuple):
     """How tracklets are cut out."""
 
+    first_frame: int = 1  # the number that a video's first picture has in its tracks
     stride: int = 1  # every which box of a tracklet becomes a frame
     padding: float = 0.0  # on each side, as a share of the box's width or height
     minimum_width: int = 1  # pixels, of a box within the picture
@@ -55,7 +57,7 @@ class Piece:
         self.boxes = 0  # so far, of which every stride-th is a frame
         self.seconds = 0.0  # of the last one
         self.files: list[Path] = []
-        self.pictures: list[int] = []
+        self.numbers: list[int] = []  # of the frames, as in the tracks
         self.times: list[float] = []
         self.frame_boxes: list[list[float]] = []
 
@@ -70,10 +72,8 @@ class Cutter:
         self.notes: list[str] = []
         self.videos = self.tracklets = self.frames = 0
 
-    def add(self, source: Source, tracks: Tracks, first_frame: int, progress: Progress) -> None:
+    def add(self, source: Source, tracks: Tracks, progress: Progress) -> None:
         """Cut the tracklets out of a video and list them.
-
-        first_frame: the number that the first picture has in the file of tracks.
 
         Raises InputError as `video_pictures`, for boxes of pictures that are not there, and for
         boxes outside of their picture.
@@ -83,7 +83,7 @@ class Cutter:
         open_pieces: dict[int, Piece] = {}
         begun: Counter[int] = Counter()
         finished = []
-        for picture, rows in self._pictures_with_boxes(source, tracks, first_frame):
+        for picture, rows in self._pictures_with_boxes(source, tracks):
             progress.add(len(rows))
             if self._is_damaged(source, picture, len(rows)):
                 continue
@@ -100,10 +100,10 @@ class Cutter:
                     name = f"{track}-{begun[track]}"
                     piece = open_pieces[track] = Piece(track, begun[track], folder / name)
                 self._extend(piece, picture, pixels, box)
-        self._list(source, sorted([*finished, *open_pieces.values()], key=_order), first_frame)
+        self._list(source, sorted([*finished, *open_pieces.values()], key=_order))
 
     def _pictures_with_boxes(
-        self, source: Source, tracks: Tracks, first_frame: int
+        self, source: Source, tracks: Tracks
     ) -> Iterator[tuple[VideoPicture, range]]:
         """The pictures that have boxes, each with the rows of `tracks` that are its.
 
@@ -123,7 +123,7 @@ class Cutter:
                 if not rows:
                     break
         if rows:
-            raise _early_end(source, len(times), min(rows), tracks, first_frame)
+            raise _early_end(source, len(times), min(rows), tracks, self.cut.first_frame)
         if words := rate_words(times):
             self.notes.append(f"{source.video}: {words}; tracks count its pictures")
 
@@ -144,7 +144,7 @@ class Cutter:
     ) -> tuple[int, int, int, int] | None:
         """Left, top, right and bottom of a padded box within the picture; None if left out."""
         box = padded_box(tracks.box[row], self.cut.padding, picture.width, picture.height)
-        inside = padded_box(tracks.box[row], 0, picture.width, picture.height)
+        inside = padded_box(tracks.box[row], 0.0, picture.width, picture.height)
         if inside is None or box is None:
             if not self.cut.skip_bad:
                 left, top, width, height = tracks.box[row]
@@ -177,14 +177,14 @@ class Cutter:
         if count % self.cut.stride:
             return
         left, top, right, bottom = box
-        piece.files.append(
-            write_frame(piece.folder, picture.number, pixels[top:bottom, left:right], self.cut)
-        )
-        piece.pictures.append(picture.number)
+        number = picture.number + self.cut.first_frame
+        pixels = pixels[top:bottom, left:right]
+        piece.files.append(write_frame(piece.folder, number, pixels, self.cut.encoding))
+        piece.numbers.append(number)
         piece.times.append(picture.seconds)
         piece.frame_boxes.append([left, top, right - left, bottom - top])
 
-    def _list(self, source: Source, pieces: Sequence[Piece], first_frame: int) -> None:
+    def _list(self, source: Source, pieces: Sequence[Piece]) -> None:
         """Append the tracklets of a video to the manifest, less the short ones."""
         with (
             open(self.folder / MANIFEST, "a", encoding="utf-8") as manifest,
@@ -201,7 +201,7 @@ class Cutter:
                 line = {**self._labels(piece.track), "camera": source.camera}
                 line |= {"modality": source.modality, "frames": names}
                 manifest.write(json.dumps(line) + "\n")
-                sources.write(json.dumps(source_line(source, piece, names[0], first_frame)) + "\n")
+                sources.write(json.dumps(source_line(source, piece, names[0])) + "\n")
                 self.tracklets += 1
                 self.frames += len(names)
 
@@ -233,7 +233,7 @@ def _early_end(
 
 
 def padded_box(
-    box: Sequence[float], padding: float, width: int, height: int
+    box: Float[np.ndarray, "4"], padding: float, width: int, height: int
 ) -> tuple[int, int, int, int] | None:
     """Left, top, right, bottom of a box with its padding within a picture; None if none is left.
 
@@ -247,10 +247,10 @@ def padded_box(
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
-def write_frame(folder: Path, number: int, pixels: np.ndarray, cut: Cut) -> Path:
+def write_frame(folder: Path, number: int, pixels: np.ndarray, encoding: str) -> Path:
     """Write a frame of 8 or 16 bits; its file."""
     folder.mkdir(parents=True, exist_ok=True)
-    jpeg = cut.encoding == "jpeg" and pixels.dtype == np.uint8
+    jpeg = encoding == "jpeg" and pixels.dtype == np.uint8
     file = folder / f"{number:06d}.{'jpg' if jpeg else 'png'}"
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     if jpeg:
@@ -260,7 +260,7 @@ def write_frame(folder: Path, number: int, pixels: np.ndarray, cut: Cut) -> Path
     return file
 
 
-def source_line(source: Source, piece: Piece, first: str, first_frame: int) -> dict:
+def source_line(source: Source, piece: Piece, first: str) -> dict:
     """Where and when a tracklet was filmed.
 
     Times are seconds since 1970 where the start of the video is known, else from its first picture.
@@ -272,7 +272,7 @@ def source_line(source: Source, piece: Piece, first: str, first_frame: int) -> d
         "track": piece.track,
         "piece": piece.number,
         "clock": "video" if source.start is None else "utc",
-        "frames": [number + first_frame for number in piece.pictures],
+        "frames": piece.numbers,
         "times": [round(begin + seconds, 6) for seconds in piece.times],
         "boxes": piece.frame_boxes,
     }

@@ -139,9 +139,6 @@ def _check_stream(stream: Any, path: str) -> None:
     if codec is None or codec.name not in CODECS:
         name = codec.name if codec else "unknown"
         raise InputError(f"{path}: its codec, {name[:40]}, is none of {', '.join(CODECS)}")
-    if codec.width * codec.height > MOST_PIXELS:
-        size = f"{codec.width}×{codec.height} pixels, more than {MOST_PIXELS / 1e6:.0f} million"
-        raise InputError(f"{path}: its pictures have {size}: make them smaller")
 
 
 def _unknown_words(head: bytes) -> str:
@@ -160,10 +157,11 @@ def _decoded(av: ModuleType, stream: Any, path: str) -> Iterator[Any]:
             yield frame
     except (av.error.FFmpegError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(
-            f"{path}: is damaged or cut off behind picture {count} ({str(reason)[:80]}): copy it "
-            "again"
-        ) from error
+        what = f"is damaged or cut off behind picture {count}"
+        if not count:
+            most = f"{MOST_PIXELS / 1e6:.0f} million pixels"
+            what = f"cannot be decoded: it is damaged, or its pictures have more than {most}"
+        raise InputError(f"{path}: {what} ({str(reason)[:80]})") from error
     if not count:
         raise InputError(f"{path}: has no picture that can be decoded")
 
@@ -174,11 +172,11 @@ def _time(frame: Any, path: str) -> Fraction:
     return frame.pts * frame.time_base
 
 
-def _quarter_turns(angle: float, path: str) -> int:
+def _quarter_turns(angle: int, path: str) -> int:
     """Of a rotation against the clock, in degrees, by which players turn the stored picture."""
     if angle % 90:
         raise InputError(f"{path}: is to be shown turned by {angle}°, no quarter turns: convert it")
-    return round(angle / 90) % 4
+    return angle // 90 % 4
 
 
 def _stored_pixels(frame: Any) -> UInt[np.ndarray, "h w ..."]:

@@ -61,7 +61,7 @@ class TrainingRecipe:
     seed: int
     replace: bool  # an unreadable frame by its nearest readable neighbour, or stop
     upright: bool = False  # turn frames as their EXIF orientation says
-    deep_range: tuple[float, ...] = ()  # of frames deeper than 8 bits: what becomes 0 and 255
+    deep_range: tuple[float | int, ...] = ()  # of frames deeper than 8 bits: what becomes 0 and 255
 
     @property
     def frames_shape(self) -> tuple[int, ...]:
@@ -100,7 +100,7 @@ def fill_frames(
     draws: Sequence[transforms.Draw],
     replace: bool,
     upright: bool = False,
-    deep_range: Sequence[float] = (),
+    deep_range: Sequence[float | int] = (),
 ) -> list[str]:
     """Write the chosen frames as drawn; the unreadable ones, for which a neighbour stands in.
 
@@ -140,7 +140,7 @@ class EvaluationRecipe:
     labels: Mapping[int | str, int] | None = None  # of identities, where the tracklets train
     replace: bool = False  # an unreadable frame by its nearest readable neighbour, or stop
     upright: bool = False  # turn frames as their EXIF orientation says
-    deep_range: tuple[float, ...] = ()  # of frames deeper than 8 bits: what becomes 0 and 255
+    deep_range: tuple[float | int, ...] = ()  # of frames deeper than 8 bits: what becomes 0 and 255
     skip: bool = False  # clips with a frame that stays unreadable, instead of an error
 
     @property

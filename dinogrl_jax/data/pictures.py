@@ -37,7 +37,9 @@ warned: list[str] = []  # of turned pictures, in this process
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def decoded(frame: str, upright: bool = False, deep_range: Sequence[float] = ()) -> Image.Image:
+def decoded(
+    frame: str, upright: bool = False, deep_range: Sequence[float | int] = ()
+) -> Image.Image:
     """The frame as it is; `upright`: as its EXIF orientation says that viewers show it.
 
     deep_range: of a frame that is deeper than 8 bits, the values that become 0 and 255.
@@ -127,7 +129,7 @@ def is_deep(picture: Image.Image) -> bool:
     return picture.mode.startswith(("I", "F"))
 
 
-def scaled_picture(picture: Image.Image, low: float, high: float) -> Image.Image:
+def scaled_picture(picture: Image.Image, low: float | int, high: float | int) -> Image.Image:
     """A deep picture in 8 bits: 0 up to `low`, 255 from `high` on, linear between."""
     values = np.nan_to_num(np.asarray(picture, np.float64), nan=low)
     shares = np.clip((values - low) / (high - low), 0, 1)

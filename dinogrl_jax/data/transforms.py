@@ -103,7 +103,7 @@ def fill_frame(
     path: str,
     draw: Draw = Draw(),  # noqa: B008
     upright: bool = False,
-    deep_range: Sequence[float] = (),
+    deep_range: Sequence[float | int] = (),
 ) -> None:
     """Write the file's frame, resized to `out`, as drawn and normalised.
 
@@ -149,7 +149,7 @@ def image(
     width: int,
     channels: int | str = ALL,
     upright: bool = False,
-    deep_range: Sequence[float] = (),
+    deep_range: Sequence[float | int] = (),
 ) -> Image.Image:
     """The frame in RGB, or one channel of it, resized with Pillow's antialiased bilinear filter.
 

@@ -97,7 +97,8 @@ DATA = {
     "fake_infrared": Setting(False, "bupt: add the infrared pictures made from the visible ones"),
     "batch_rule": Setting(
         "identity",
-        "tracklets of an identity, or aligned pairs of distinct cameras",
+        "tracklets of an identity, drawn for each step; the same of a list that is drawn once and "
+        "comes round and round; or aligned pairs of distinct cameras",
         name_in("data.pipeline.BATCH_RULES"),
     ),
     "identities_per_batch": Setting(4, "distinct ones", COUNT),
@@ -245,6 +246,13 @@ KNOWN = {
         "pad": Setting(0, "pixels of zeros on each side before the random crop", between(0, 8192)),
         "flip": Setting(0.0, "probability of a horizontal flip", SHARE),
         "erase": Setting(0.0, "probability of random erasing", SHARE),
+        "erase_rule": Setting(
+            "rectangle",
+            "what is erased: a rectangle, by a constant; or a block of one random colour, as far "
+            "from the corner as it is large",
+            name_in("data.transforms.ERASE_RULES"),
+        ),
+        "flip_clip": Setting(False, "one draw of the flip for all frames of a clip"),
         "channels": Setting(
             False, "visible: one channel for all; infrared: one channel, grey or unchanged"
         ),
@@ -256,6 +264,10 @@ KNOWN = {
             "further ones and how strong each is, 0 to 1: ('brightness 0.3', 'blur 0.5')",
             each(named_strength("data.augmentations.AUGMENTATIONS")),
         ),
+    },
+    "evaluation": {
+        "descriptor": Setting("", "which features are ranked, of those that a method has"),
+        "unknown_camera": Setting("", "what stands for a camera that was not trained with"),
     },
     "loss": {
         "label_smoothing": Setting(0.0, "share of the label that all identities share", SHARE),

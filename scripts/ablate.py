@@ -60,7 +60,8 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--variant", action="append", type=variant, metavar="TEXT", help=several)
     more = "settings of all variants: data.root=DIR …"
     parser.add_argument("settings", nargs="*", type=setting, help=more)
-    args = parser.parse_args()
+    words = [word.removeprefix("--config.") for word in sys.argv[1:]]  # as other scripts take them
+    args = parser.parse_intermixed_args(words)
     try:
         args.settings = named_once(args.settings)
     except ValueError as error:

@@ -29,7 +29,7 @@ def flags() -> argparse.Namespace:
     add("runs", nargs="+", type=path, metavar="RUN", help=MANY)
     add("--out", default="compare.html", type=path, help="HTML file; default compare.html")
     add("--protocol", choices=PROTOCOLS, default="vcm", help="of features files; default vcm")
-    add("--distance", choices=FORMULAS, default="part_euclidean", help="of features files")
+    add("--distance", choices=FORMULAS, default="", help="of features files; default each one's")
     add("--camera_filter", choices=CAMERA_FILTERS, default="protocol", help="of features files")
     return parser.parse_args()
 

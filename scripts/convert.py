@@ -2,6 +2,7 @@
 
     dinogrl_jax convert --from dinogrl --model best_model.pth --pbmge best_model2.pth \\
         --gait best_shape.pth --out DIR
+    dinogrl_jax convert --from vld --model best_model.pth --out DIR
     dinogrl_jax convert --from dinov2|resnet50|mask_branch|clip FILE --out DIR
     dinogrl_jax convert --to torch --checkpoint DIR --out DIR
 
@@ -10,6 +11,7 @@ Nothing is written where anything does not fit, and nothing is overwritten.
 
 import argparse
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -64,7 +66,31 @@ def options_from_command_line() -> argparse.Namespace:
     options = parser.parse_args()
     given = {name: getattr(options, f"file_{name}") for name in released}
     options.files = {name: place for name, place in given.items() if place}
+    check_options(options, files)
     return options
+
+
+def check_options(options: argparse.Namespace, released: Mapping[str, Mapping]) -> None:
+    """Raise InputError for an option that is missing, or that this way does not take.
+
+    released: the files of each method's released model, by their options.
+    """
+    way = "--to torch" if options.to else f"--from {options.source}"
+    own = released.get(options.source, {})
+    needed = {f"--{name} {file.name}": name in options.files for name, file in own.items()}
+    if options.to:
+        needed = {"--checkpoint DIR": options.checkpoint}
+    elif options.source not in METHODS:
+        needed = {"a FILE": options.file}
+    if not any(needed.values()):
+        raise InputError(f"{way} needs {' '.join(needed)}")
+    foreign = {f"--{name}": name not in own for name in options.files} | {
+        "--checkpoint": options.checkpoint and not options.to,
+        "--config": options.config and options.to,
+        f"FILE ({options.file})": options.file and (options.to or own),
+    }
+    if refused := [name for name, is_foreign in foreign.items() if is_foreign]:
+        raise InputError(f"{way} takes no {' and no '.join(refused)}")
 
 
 def main() -> None:
@@ -85,9 +111,6 @@ def write_model(options: argparse.Namespace, folder: Path) -> list[Report]:
     method, config = configured_method(options.config, options.source)
     if config.method != options.source:
         raise InputError(f"{options.config}: is a configuration of {config.method}")
-    unknown = options.files.keys() - method.released_files(config).keys()
-    if unknown:
-        raise InputError(f"--from {options.source} takes no --{min(unknown)}")
     variables, facts, reports = released_model(method, options.files, config)
     metadata = checkpoint.Metadata(config, list(range(facts.identities)), list(facts.cameras))
     checkpoint.write_checkpoint(folder, variables, metadata)
@@ -96,8 +119,6 @@ def write_model(options: argparse.Namespace, folder: Path) -> list[Report]:
 
 def write_starting_weights(options: argparse.Namespace, folder: Path) -> list[Report]:
     """Write the checkpoint of published weights, which hold no whole model."""
-    if not options.file:
-        raise InputError(f"--from {options.source} needs a FILE")
     method, config = configured_method(options.config, starting_names()[options.source])
     if options.source not in method.starting_weights(config):
         raise InputError(f"{options.config}: {config.method} does not start from {options.source}")
@@ -109,8 +130,6 @@ def write_starting_weights(options: argparse.Namespace, folder: Path) -> list[Re
 
 def write_torch(options: argparse.Namespace, folder: Path) -> list[Report]:
     """Write the PyTorch files of a checkpoint."""
-    if not options.checkpoint:
-        raise InputError("--to torch needs --checkpoint DIR")
     manager, trained, _ = stored_model(options.checkpoint, options.which)
     with contextlib.closing(manager):
         method = methods.named(trained.config.method)

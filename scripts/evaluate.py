@@ -7,11 +7,12 @@ DIR is a run, a model that dinogrl_jax convert made, or the folder of a step of 
 are taken, or those of --config; --config.data.root=… and the like change them.
 
 The arrays of a features file: embedding [n, parts, channels] or [n, channels], identity, camera,
-modality ("visible" or "infrared"), and if need be role ("query", "gallery" or "both") and path;
-dinogrl_jax extract writes one. Writes results.json, queries.json (for dinogrl_jax compare) and
-report.html to --out; without it a model gets evaluation.json and the others in its own folder, a
-features file in a folder beside it. Into a run's own folder queries.json goes only as training
-writes it: of the best checkpoint, with the run's own data and scoring.
+modality ("visible" or "infrared"), and if need be role ("query", "gallery" or "both"), path, and
+the name of a distance; dinogrl_jax extract writes one. Writes results.json, queries.json (for
+dinogrl_jax compare) and report.html to --out; without it a model gets evaluation.json and the
+others in its own folder, a features file in a folder beside it. Into a run's own folder
+queries.json goes only as training writes it: of the best checkpoint, with the run's own data and
+scoring.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ from dinogrl_jax.interface.checks import expanded_path
 from dinogrl_jax.interface.config_files import STORED
 from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.interface.files import write_json
-from dinogrl_jax.methods.contract import Picture
+from dinogrl_jax.methods.contract import Picture, check_tracklets, descriptor_variants
 from dinogrl_jax.retrieval import embedding, feature_file, scoring
 from dinogrl_jax.retrieval.comparison.queries import FILE, scored_queries, write_queries
 from dinogrl_jax.retrieval.distances import FORMULAS, distance_formula
@@ -57,13 +58,16 @@ WHICH = flags.DEFINE_string(
 FEATURES = flags.DEFINE_string("features", "", "score the descriptors of this .npz instead")
 PROTOCOL = flags.DEFINE_string("protocol", "", f"{', '.join(PROTOCOLS)}; default the run's, or vcm")
 DISTANCE = flags.DEFINE_string(
-    "distance", "", f"{', '.join(FORMULAS)}; default the run's, or part_euclidean"
+    "distance", "", f"{', '.join(FORMULAS)}; default the run's or the file's, or part_euclidean"
 )
 CAMERA_FILTER = flags.DEFINE_string(
     "camera_filter", "", "ignore a query's own identity and camera: on, off, protocol"
 )
 RERANK = flags.DEFINE_bool("rerank", False, "k-reciprocal re-ranking")
 TEMPORAL = flags.DEFINE_bool("temporal", False, "AuxNet's re-ranking across halves of tracklets")
+VARIANTS = flags.DEFINE_bool(
+    "variants", False, "of a model: score other descriptors of its paper as well, if it has some"
+)
 OUT = flags.DEFINE_string("out", "", "folder for results.json and report.html")
 FRAMES = flags.DEFINE_string("frames", "", "folder that paths in --features start from")
 REPORT = flags.DEFINE_bool("report", True, "write report.html")
@@ -84,6 +88,7 @@ class Found(NamedTuple):
     file: Path  # to write
     config: ConfigDict | None = None
     other: str = ""  # in what it differs from the evaluation whose queries the folder holds
+    variants: Mapping[str, scoring.Evaluation] = {}  # of other descriptors, by name
 
 
 def scoring_options(protocol: str, camera_filter: str, distance: str) -> scoring.ScoringOptions:
@@ -100,6 +105,8 @@ def of_features(path: str) -> Found:
     how = scoring_options("vcm", "protocol", "part_euclidean")
     out = folder_of_results(path)
     features = feature_file.read_features(path)
+    if not DISTANCE.value:
+        how = how._replace(distance=features.distance)
     found = scoring.evaluation_of(features.embedding, features.label_columns, how, features.halves)
     frames = expanded_path(FRAMES.value, "--frames") or str(Path(path).parent)
     subject = subjects.subject_of_features(features, frames)
@@ -124,14 +131,24 @@ def of_checkpoint(config: ConfigDict, folder: str) -> Found:
     method, mesh = methods.named(config.method), sharding.device_mesh()
     e, model = config.evaluation, method.Model(config, trained.facts)
     how = scoring_options(e.protocol, e.camera_filter, e.distance)
+    variants = descriptor_variants(method, config) if VARIANTS.value else {}
+    if VARIANTS.value and not variants:
+        raise InputError(f"command line: {method.TITLE} has one descriptor: leave out --variants")
     variables = checkpoint.stored_variables(method, manager, trained.step)
     variables = jax.device_put(variables, sharding.replicated(mesh))
     _, test_set = datasets.read(config.data)
+    check_tracklets(method, test_set, trained.facts, config)
     embed = embedding.make_embed(method, model, config, mesh)
     sets = [test_set, *(embedding.halved_tracklets(test_set) if TEMPORAL.value else ())]
     made, *halves = (embedding.embeddings(embed, variables, x, config, mesh) for x in sets)
     columns = embedding.label_columns(test_set)
-    found = scoring.evaluation_of(made, columns, how, tuple(halves) or None)
+
+    def scored(channels: Sequence[int] | slice = slice(None)) -> scoring.Evaluation:
+        chosen = tuple(x[..., channels] for x in halves) or None
+        return scoring.evaluation_of(made[..., channels], columns, how, chosen)
+
+    found = scored()
+    of_variants = {name: scored(channels) for name, channels in variants.items()}
 
     def shown(name: str, picture: Picture) -> Shown:
         pictures = make_pictures(picture, model, config)
@@ -149,7 +166,7 @@ def of_checkpoint(config: ConfigDict, folder: str) -> Found:
     out = expanded_path(OUT.value, "--out")
     file = Path(out, "results.json") if out else place / "evaluation.json"
     other = "" if out else difference_from_training(folder, trained.config, config, how)
-    return Found(found, subject, source, file, config, other)
+    return Found(found, subject, source, file, config, other, of_variants)
 
 
 def difference_from_training(
@@ -174,6 +191,9 @@ def results_of(found: Found, pairs: Mapping[str, Pairs]) -> dict:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": checkpoint.versions(),
     }
+    if found.variants:
+        figures = {name: scoring.direction_figures(x) for name, x in found.variants.items()}
+        results |= {"variants": figures}
     if config := found.config:
         results |= {
             "model": command_line.workdir_of(config),
@@ -193,6 +213,8 @@ def main() -> None:
     config = command_line.config_from_flags(config_of_model)
     if FEATURES.value and config is not None:
         raise InputError("--features are scored without --config and --workdir: leave one out")
+    if FEATURES.value and VARIANTS.value:
+        raise InputError("--variants are of a model, not of --features: leave one out")
     if not FEATURES.value and config is None:
         raise InputError(
             "command line: say --workdir FOLDER, of a run or a converted model, or --features "
@@ -204,7 +226,7 @@ def main() -> None:
         found = of_features(expanded_path(FEATURES.value, "--features"))
     else:
         found = of_checkpoint(config, command_line.workdir_of(config))
-    evaluation, subject, source, file, config, other = found
+    evaluation, subject, source, file, config, other, _ = found
     pairs = evaluation_pairs(evaluation)
     results = results_of(found, pairs)
     try:
@@ -216,6 +238,8 @@ def main() -> None:
         write_queries(file.parent, scored_queries(evaluation, subject, source, config))
     table = figures_table(results, scoring.headline(results))
     print(table, *scoring.skipped_lines(results), sep="\n")
+    for name, figures in results.get("variants", {}).items():
+        print(figures_table(figures, f"descriptor {name}"))
     if other:
         print(f"{file.with_name(FILE)}: not written ({other}); --out FOLDER has one")
     if REPORT.value:

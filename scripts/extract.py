@@ -7,9 +7,10 @@ A manifest has a line of JSON for each tracklet: {"frames": [paths relative to t
 "identity": …, "camera": …, "modality": "visible" | "infrared"}, identity and camera optional. A
 folder has a sub-folder for each tracklet. The arrays of the file: embedding [n, parts, channels]
 float32, identity, camera, modality, role, path; -1 is unknown. Frames are sampled as at test time.
-With --halves there are embedding_first and embedding_second too, of half the frames each.
-The same command goes on where it was stopped. What --bad-frames leaves out is listed beside the
-file.
+The text `distance` says how descriptors are compared. With --halves there are embedding_first and
+embedding_second too, of half the frames each. --set changes a setting that an evaluation may
+change: --set data.test_frames=dense takes all frames. The same command goes on where it was
+stopped. What --bad-frames leaves out is listed beside the file.
 """
 
 import argparse
@@ -23,15 +24,17 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dinogrl_jax import methods
+from dinogrl_jax.config import FREE_AT_EVALUATION, differences
 from dinogrl_jax.data.problems import enumeration
 from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.data.readers.manifest import ListedTracklet
 from dinogrl_jax.data.tracklets import MODALITIES
 from dinogrl_jax.devices import compiling, memory, sharding
-from dinogrl_jax.interface.arguments import Parser, number, path, whole_number
+from dinogrl_jax.interface.arguments import Parser, path, whole_number
 from dinogrl_jax.interface.checks import checked_config
-from dinogrl_jax.interface.command_line import WHICH
+from dinogrl_jax.interface.command_line import WHICH, changed_config
 from dinogrl_jax.interface.errors import InputError, run
+from dinogrl_jax.methods.contract import check_tracklets
 from dinogrl_jax.retrieval import embedding, feature_file
 from dinogrl_jax.retrieval.extraction.extracted import (
     BAD_FRAMES,
@@ -59,24 +62,23 @@ def flags() -> argparse.Namespace:
     add("--which", default=WHICH, help=f"best, last or a step; default {WHICH}")
     add("--workers", type=whole_number(0), help="processes that read frames; 0 for none")
     add("--halves", action="store_true", help="for temporal re-ranking")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting; repeatable")
     bad = "at one that cannot be read: stop, skip its tracklet, or a neighbour stands in"
     add("--bad-frames", choices=BAD_FRAMES, default="stop", help=f"{bad}; default stop")
-    deep = "of frames deeper than 8 bits: the values that become 0 and 255, linear between"
-    add("--deep-range", type=number(), nargs=2, metavar=("LOW", "HIGH"), help=deep)
     add("--dtype", choices=DTYPES, default="float32", help="of descriptors; default float32")
     return parser.parse_args()
 
 
-def extraction_config(
-    stored: StoredModel, options: argparse.Namespace, tracklets: int, mesh: Mesh
-) -> ConfigDict:
-    """The configuration of the model with what the command line changes in it."""
-    config = stored.metadata.config.copy_and_resolve_references()
-    if options.deep_range is not None:
-        config.data.deep_range = tuple(options.deep_range)
-        config = checked_config(config)
-    sizes = tracklets, mesh.size, options.batch, options.workers
-    return embedding.extraction_config(config, *sizes)
+def with_settings(config: ConfigDict, given: list[str]) -> ConfigDict:
+    """A trained model's configuration with settings like "evaluation.tracklets_per_batch=8".
+
+    Raises InputError for what is no setting, and for one that would make the model another one.
+    """
+    changes = {name: value for name, _, value in (one.partition("=") for one in given)}
+    changed = checked_config(changed_config(config, changes)) if changes else config
+    if other := differences(config, changed, FREE_AT_EVALUATION):
+        raise InputError(f"--set {given[0]}: the model was trained otherwise: {'; '.join(other)}")
+    return changed
 
 
 def plan(
@@ -113,13 +115,15 @@ def write(
     made: Mapping[str, np.ndarray],
     left_out: LeftOut,
     listed: Sequence[ListedTracklet],
+    distance: str,
 ) -> tuple[int, ...]:
     """Write the features and the list of what is left out, and print it; the embedding's shape."""
     rows = [row for row in range(len(listed)) if row not in left_out.tracklets]
     stored = {name: as_dtype(array[rows], options.dtype) for name, array in made.items()}
     columns = feature_file.tracklet_columns([listed[row] for row in rows])
     arrays = {name: array for name, (array, _) in stored.items()}
-    feature_file.write_features(options.out, **arrays, **columns)
+    text = {"distance": np.array(distance)}
+    feature_file.write_features(options.out, **arrays, **columns, **text)
     lines, file = left_out.lines(listed), f"{options.out}.left_out.jsonl"
     write_left_out(Path(file), lines)
     if lines:
@@ -142,8 +146,15 @@ def main() -> None:
     stored = stored_model(options.checkpoint, options.which)
     compiling.keep_compiled()
     mesh = sharding.device_mesh()
-    config = extraction_config(stored, options, len(listed), mesh)
+    config = embedding.extraction_config(
+        with_settings(stored.metadata.config, options.set),
+        len(listed),
+        mesh.size,
+        options.batch,
+        options.workers,
+    )
     tracklets = [tracklet for tracklet, _ in listed]
+    check_tracklets(methods.named(config.method), tracklets, stored.metadata.facts, config)
     sets = {"embedding": tracklets}
     if options.halves:
         sets |= zip(feature_file.HALVES, embedding.halved_tracklets(tracklets), strict=True)
@@ -151,7 +162,8 @@ def main() -> None:
     with Unfinished(options.out, decided, forget=options.overwrite) as unfinished:
         make_batches = batch_maker(stored, config, mesh)
         made, left_out = extracted(make_batches, sets, options.bad_frames, unfinished)
-        count, *shape = write(options, made, left_out, listed)
+        distance = config.evaluation.distance
+        count, *shape = write(options, made, left_out, listed, distance)
         unfinished.remove()
     step = stored.metadata.step
     print(f"{options.out}: {count} tracklets, descriptors {tuple(shape)}, step {step}")

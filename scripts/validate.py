@@ -84,10 +84,10 @@ def main() -> int:
         raise InputError("command line: say where the data set lies, --root DIR")
     evaluation = config.evaluation
     filtered = filters_cameras(evaluation.protocol, evaluation.camera_filter)
-    multiple = protocol_rule(evaluation.protocol).visible_multiple
+    rule = protocol_rule(evaluation.protocol)
     report = validate(
         config.data,
-        asked=demands(config, filtered, multiple),
+        asked=demands(config, filtered, rule.visible_multiple, rule.exchanged),
         frame_check=options.frames,
         workers=options.workers,
     )

@@ -27,7 +27,7 @@ FLOORS = (
 FORBIDDEN = {  # files of the first kind never import what is named beside
     "data/": ("jax", "flax"),  # worker processes start fast
     "interface/": ("jax", "flax"),
-    "methods/dinogrl/": ("dinogrl_jax.retrieval", "dinogrl_jax.training"),
+    "methods/": ("dinogrl_jax.retrieval", "dinogrl_jax.training"),
     "": ("torch", "tensorflow", "scripts", "configs"),
 }
 MOST_FILES, MOST_ENTRIES = 13, 11  # of a folder, and at the top, beside __init__.py

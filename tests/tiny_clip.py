@@ -8,8 +8,16 @@ from ml_collections import ConfigDict
 from small_states import CLIP_SENTENCE
 
 from dinogrl_jax import config as settings
+from dinogrl_jax.interface.checks import DECLARED
+from dinogrl_jax.interface.settings import merged_declaration
 from dinogrl_jax.methods.contract import Clips, Facts, StartingWeights
-from dinogrl_jax.models.clip import ImageTower, TextTower, clip_grid
+from dinogrl_jax.models.clip import (
+    ImageTower,
+    TextTower,
+    clip_grid,
+    clip_settings,
+    text_settings,
+)
 from dinogrl_jax.weights.clip_files import activation_remark, clip_sizes, fitted
 from dinogrl_jax.weights.published import CLIP
 from dinogrl_jax.weights.rules import Rule
@@ -34,6 +42,8 @@ OWN = {
     },
     "pretrained": {"clip": ""},
 }
+RANGES = {**settings.KNOWN, "model": {"clip": {**clip_settings(), "text": text_settings()}}}
+DECLARED["tiny_clip"] = merged_declaration(settings.SETTINGS, OWN, RANGES)
 
 
 class Prompts(nn.Module):

@@ -12,7 +12,9 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from dinogrl_jax import config as settings
+from dinogrl_jax.interface.checks import DECLARED
 from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.settings import merged_declaration
 from dinogrl_jax.methods.contract import Clips, Facts, ReleasedFile, StartingWeights
 from dinogrl_jax.methods.variables import variable_shapes
 from dinogrl_jax.weights.published import BATCH_NORM, DENSE
@@ -25,6 +27,7 @@ OWN = {
     "model": {"width": 6, "head": True, "heads": 2, "tilt": 0.0},
     "pretrained": {"backbone": ""},
 }
+DECLARED["tiny"] = merged_declaration(settings.SETTINGS, OWN, settings.KNOWN)
 
 
 class Backbone(nn.Module):

@@ -142,6 +142,8 @@ class EvaluationRecipe:
     upright: bool = False  # turn frames as their EXIF orientation says
     deep_range: tuple[float | int, ...] = ()  # of frames deeper than 8 bits: what becomes 0 and 255
     skip: bool = False  # clips with a frame that stays unreadable, instead of an error
+    # (position of a tracklet, its number of frames, how many) → indices, in place of the clip rule
+    drawn_frames: Callable[[int, int, int], Int[np.ndarray, " t"]] | None = None
 
     @property
     def frames_shape(self) -> tuple[int, ...]:
@@ -158,7 +160,9 @@ class EvaluationRecipe:
             if place > 0 and not valid[place]:
                 frames[place] = frames[place - 1]
                 continue
-            chosen = rule(len(tracklet.frames), self.shape[0])[number]
+            given = len(tracklet.frames), self.shape[0]
+            draw = self.drawn_frames
+            chosen = rule(*given)[number] if draw is None else draw(position, *given)
             draws = [transforms.Draw()] * len(chosen)
             how = draws, self.replace, self.upright, self.deep_range
             try:

@@ -167,7 +167,17 @@ def camera_pairs_rule(tracklets, labels, identities, each, seed, steps) -> Calla
     return functools.partial(sampling.listed_pairs, pairs, rows)
 
 
-BATCH_RULES = {"identity": identity_rule, "camera-pairs": camera_pairs_rule}
+def fixed_identity_rule(tracklets, labels, identities, each, seed, _) -> Callable:
+    members = sampling.members(tracklets, labels)
+    batches = sampling.fixed_pairs(members, identities, each, seed)
+    return functools.partial(sampling.recurring_pairs, batches)
+
+
+BATCH_RULES = {
+    "identity": identity_rule,
+    "fixed-identity": fixed_identity_rule,
+    "camera-pairs": camera_pairs_rule,
+}
 BAD_FRAMES = {"stop": False, "neighbour": True}  # whether to replace
 
 
@@ -199,14 +209,17 @@ def sweep_batches(
     labels: Mapping[int | str, int],
     config: ConfigDict,
     size: int,
+    epoch: int | None = None,
     **share: int,
 ) -> Batches:
     """Every training tracklet once, as one clip that is not augmented: visible ones first.
 
     Frames are chosen as in a test; where that takes all of them ("dense"), the first of each chunk.
+    With the number of an epoch they are drawn for it as in training, and so is the tracklets' order
+    within their modality.
 
-    labels: the label of each identity. size: of a batch; `config.data` is used, and `share` as by
-    `evaluation_batches`.
+    labels: the label of each identity. size: of a batch; `config.data` and `config.seed` are used,
+    and `share` as by `evaluation_batches`.
 
     Raises InputError at once if there is no tracklet; from `next` for an unreadable image.
     """
@@ -214,7 +227,13 @@ def sweep_batches(
     data = config.data
     rule = "first-per-chunk" if data.test_frames == "dense" else data.test_frames
     replace = lookup(BAD_FRAMES, data.bad_frames, "data.bad_frames")
-    return one_by_one(tracklets, data, rule, size, **share, labels=labels, replace=replace)
+    options = {"labels": labels, "replace": replace}
+    if epoch is not None:
+        rule, n = "first-per-chunk", len(tracklets)  # one clip of each
+        training = lookup(sampling.TRAINING_FRAMES, data.training_frames, "data.training_frames")
+        drawn = functools.partial(sampling.drawn_frames, training, n, config.seed, epoch)
+        options |= {"drawn_frames": drawn, "order": sampling.drawn_order(n, config.seed, epoch)}
+    return one_by_one(tracklets, data, rule, size, **share, **options)
 
 
 def one_by_one(
@@ -227,11 +246,13 @@ def one_by_one(
     process_index: int = 0,
     process_count: int = 1,
     start: int = 0,
+    order: Sequence[int] = (),
     **options: Any,
 ) -> Batches:
     """The batches of all clips of tracklets by a rule of test frames, visible ones first.
 
-    options: further fields of `EvaluationRecipe`.
+    order: of the tracklets' positions within a modality; their own without. options: further
+    fields of `EvaluationRecipe`.
     """
     clip_rule = lookup(sampling.TEST_CLIPS, rule, "data.test_frames")
     size = -(-size // multiple) * multiple
@@ -239,9 +260,9 @@ def one_by_one(
     for modality in MODALITIES:
         clips = [
             (position, number)
-            for position, tracklet in enumerate(tracklets)
-            if tracklet.modality == modality
-            for number in range(len(clip_rule(len(tracklet.frames), data.frames)))
+            for position in order or range(len(tracklets))
+            if tracklets[position].modality == modality
+            for number in range(len(clip_rule(len(tracklets[position].frames), data.frames)))
         ]
         rows += [clips[i : i + size] for i in range(0, len(clips), size)]
     own = process_rows(size, process_index, process_count)

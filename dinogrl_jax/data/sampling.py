@@ -4,7 +4,7 @@ Source: the frame rules of MITML, VLD, DinoGRL and BUPTCampus, DinoGRL's Identit
 BUPTCampus's RandomIdentitySampler.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from dinogrl_jax.data.tracklets import MODALITIES, Tracklet
 from dinogrl_jax.interface.errors import InputError
 
 # What a random stream is for: streams of different purposes never coincide.
-BATCHES, EXAMPLES, EPOCHS = 0, 1, 2
+BATCHES, EXAMPLES, EPOCHS, LISTS, SWEEPS = range(5)
 
 
 def stream(seed: int, purpose: int, index: int) -> np.random.Generator:
@@ -90,6 +90,52 @@ def identity_pairs(
     drawn = [[rng.choice(own, tracklets) for own in by_label[label]] for label in labels]
     visible, infrared = np.array(drawn).transpose(1, 0, 2).reshape(2, -1)
     return Pairs(np.repeat(labels, tracklets), visible, infrared)
+
+
+def fixed_pairs(
+    by_label: Sequence[Members], identities: int, tracklets: int, seed: int
+) -> Int[np.ndarray, "batches 3 b"]:
+    """Batches of a list that is drawn once: labels, visible and infrared tracklets of each.
+
+    Twice `identities` distinct ones are drawn for every two batches, and `tracklets` of each with
+    replacement, until there are about as many pairs as tracklets in the modality that has fewer. Of
+    so few people that there are not twice as many, every batch is drawn by itself.
+
+    Source: IdentitySampler of the released X-ReID, which has 8 identities × 2, and its loader,
+    which takes half of them for a batch and never draws anew.
+    """
+    rng = stream(seed, LISTS, 0)
+    at_once = 2 if 2 * identities <= len(by_label) else 1
+    fewest = min(sum(len(own[m]) for own in by_label) for m in range(len(MODALITIES)))
+    draws = max(fewest // (at_once * identities * tracklets), 1)
+    batches = []
+    for _ in range(draws):
+        labels = rng.choice(len(by_label), at_once * identities, replace=False)
+        drawn = [[rng.choice(own, tracklets) for own in by_label[label]] for label in labels]
+        both = np.array(drawn).transpose(1, 0, 2).reshape(2, at_once, -1)
+        labels = np.repeat(labels, tracklets).reshape(1, at_once, -1)
+        batches.append(np.concatenate([labels, both]).swapaxes(0, 1))
+    return np.concatenate(batches)
+
+
+def recurring_pairs(batches: Int[np.ndarray, "batches 3 b"], step: int) -> Pairs:
+    """The pairs of a step, of batches that come round and round."""
+    return Pairs(*batches[step % len(batches)])
+
+
+def drawn_order(n: int, seed: int, epoch: int) -> list[int]:
+    """The order in which n tracklets come in the pass before an epoch."""
+    return stream(seed, SWEEPS, epoch * (n + 1)).permutation(n).tolist()
+
+
+def drawn_frames(
+    rule: Callable, n: int, seed: int, epoch: int, position: int, count: int, frames: int
+) -> Int[np.ndarray, " {frames}"]:
+    """The frames of one of n tracklets in the pass before an epoch, by a rule of training frames.
+
+    position: of the tracklet, which has `count` frames.
+    """
+    return rule(count, frames, stream(seed, SWEEPS, epoch * (n + 1) + 1 + position))
 
 
 def listed_pairs(pairs: Pairs, rows: Int[np.ndarray, "steps b"], step: int) -> Pairs:

@@ -49,16 +49,30 @@ def check_cameras(tracklets: Sequence[Tracklet], who: str) -> None:
 
 
 def queries_and_gallery(
-    tracklets: Sequence[Tracklet], query_modality: str
+    tracklets: Sequence[Tracklet], query_modality: str, exchanged: bool = False
 ) -> tuple[list[int], list[int]]:
-    """The positions of one direction's queries and of its gallery, the other modality."""
+    """The positions of one direction's queries and of its gallery, the other modality.
+
+    exchanged: as for `direction_roles`.
+    """
+    asking, searched = direction_roles(query_modality, exchanged)
     queries, gallery = [], []
     for position, tracklet in enumerate(tracklets):
-        if tracklet.modality == query_modality and tracklet.role in ("query", "both"):
+        if tracklet.modality == query_modality and tracklet.role in (asking, "both"):
             queries.append(position)
-        if tracklet.modality != query_modality and tracklet.role in ("gallery", "both"):
+        if tracklet.modality != query_modality and tracklet.role in (searched, "both"):
             gallery.append(position)
     return queries, gallery
+
+
+def direction_roles(query_modality: str, exchanged: bool) -> tuple[str, str]:
+    """The roles that the queries and the gallery of a direction have in the data set.
+
+    exchanged: from visible to infrared, the gallery of the other direction looks for its queries.
+    """
+    if exchanged and query_modality == "visible":
+        return "gallery", "query"
+    return "query", "gallery"
 
 
 def check(tracklets: Sequence[Tracklet], split: str) -> None:

@@ -41,16 +41,27 @@ def checked_config(config: ConfigDict) -> ConfigDict:
     check_names(config, declaration)
     config = complete_config(config, declaration)
     settings = dict(leaves(declaration))
+    check_values(settings, config)
+    for name, setting in settings.items():
+        if PATH in setting.ranges:
+            set_value(config, name, expanded_path(value_at(config, name), name))
+    return config
+
+
+def check_section(config: ConfigDict, section: str) -> None:
+    """Raise InputError for what a section's settings, or those below it, have and must not."""
+    settings = leaves(declaration_of(config))
+    check_values({k: s for k, s in settings if k.startswith(f"{section}.")}, config)
+
+
+def check_values(settings: Mapping[str, Setting], config: ConfigDict) -> None:
+    """Raise InputError that names every value of a wrong type or out of range."""
     for problems in (
         type_problems(settings, config),
         range_problems(settings, config, relates=False),
         range_problems(settings, config, relates=True),  # which need the others to be right
     ):
         refuse(list(problems))
-    for name, setting in settings.items():
-        if PATH in setting.ranges:
-            set_value(config, name, expanded_path(value_at(config, name), name))
-    return config
 
 
 def complete_config(config: ConfigDict, declaration: Declaration) -> ConfigDict:

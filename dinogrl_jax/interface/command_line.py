@@ -147,6 +147,12 @@ def changed_config(
     with errors_naming(source):
         check_names(config, declaration)
     config, known = complete_config(config, declaration), dict(leaves(declaration))
+    asked = changes.get("method")
+    if asked in DECLARED and asked != config.method:
+        raise InputError(
+            f"command line: --config.method={asked}: {source} is a configuration of "
+            f"{config.method}: name one of the other method"
+        )
     for name, text in changes.items():
         if name not in known:
             raise InputError(f"command line: --config.{unknown(name, known)}")

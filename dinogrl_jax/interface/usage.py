@@ -35,13 +35,18 @@ def help_text(about: str, declaration: Declaration, config: ConfigDict, whose: s
 
 
 def section_text(section: str, declaration: Declaration, config: ConfigDict) -> str:
-    """The settings of a section and of those within it; InputError where it is none."""
-    lines = list(section_lines(declaration, config, section))
-    if not lines:
-        sections = dict.fromkeys(name.rpartition(".")[0] for name, _ in leaves(declaration))
+    """The settings of a section and of those within it; InputError where it is none.
+
+    section: its name, or the end of it: clip for model.clip.
+    """
+    sections = dict.fromkeys(name.rpartition(".")[0] for name, _ in leaves(declaration))
+    named = [one for one in sections if one == section or one.endswith(f".{section}")]
+    if not named:
         raise InputError(
             f"command line: --help-section {section}: there is {', '.join(filter(None, sections))}"
         )
+    chosen = [section] if section in sections else named
+    lines = [line for one in chosen for line in section_lines(declaration, config, one)]
     return "\n".join(lines).strip()
 
 

@@ -7,11 +7,12 @@ from ml_collections import ConfigDict
 from dinogrl_jax import config
 from dinogrl_jax.interface import checks, settings
 from dinogrl_jax.interface.errors import lookup
-from dinogrl_jax.methods import dinogrl, vld
+from dinogrl_jax.methods import dinogrl, vld, xreid
 
 METHODS = {
     "dinogrl": dinogrl,
     "vld": vld,
+    "xreid": xreid,
 }
 
 

@@ -14,7 +14,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 from ml_collections import ConfigDict
 
-from dinogrl_jax.data.tracklets import MODALITIES
+from dinogrl_jax.data.tracklets import MODALITIES, Tracklet
 from dinogrl_jax.weights.rules import Dropped, Rule
 
 Variables = Mapping[str, Any]  # collection → tree: "params", "batch_stats", memories of any name
@@ -62,8 +62,8 @@ class Made(NamedTuple):
 class Sweep(NamedTuple):
     """A pass over all training tracklets before an epoch, which changes collections.
 
-    Each tracklet comes once, as one clip by the rule of test frames, visible ones first; batches
-    hold one modality, the last is filled up. All functions are pure and are jitted; sweeps that are
+    Each tracklet comes once, as one clip that is not augmented, visible ones first; batches hold
+    one modality, the last is filled up. All functions are pure and are jitted; sweeps that are
     equal, function by function, are compiled once.
     """
 
@@ -72,6 +72,9 @@ class Sweep(NamedTuple):
     # (variables, gathered, clips, labels [b], valid [b]) → (changed collections, gathered)
     step: Callable[[Variables, Any, Clips, Array, Bool[Array, " b"]], tuple[dict, Any]]
     end: Callable[[Variables, Any], dict]  # → changed collections, after the last batch
+    # In an order and with training frames that are drawn for each epoch; else in the order of the
+    # data set, with test frames.
+    random: bool = False
 
 
 class Picture(NamedTuple):
@@ -115,7 +118,8 @@ class StartingWeights(NamedTuple):
 class Method(Protocol):
     """The names of a method's module. config is always the whole configuration.
 
-    One more is optional: `VARIANTS`, see `variants_of`.
+    Three more are optional: `VARIANTS`, see `variants_of`, and `check_tracklets` and
+    `descriptor_variants`, see the functions of these names.
     """
 
     TITLE: str  # "DinoGRL (arXiv 2511.04281)"
@@ -177,3 +181,23 @@ def variants_of(method: ModuleType) -> Mapping[str, Mapping[str, str]]:
     They are its `VARIANTS`; without any there is one, everything as configured.
     """
     return getattr(method, "VARIANTS", {}) or {"everything as configured": {}}
+
+
+def descriptor_variants(method: ModuleType, config: ConfigDict) -> Mapping[str, Sequence[int]]:
+    """Descriptors of a method's paper whose channels are among the configured one's: name → these.
+
+    They are its `descriptor_variants(config)`; {} where it has none.
+    """
+    of_method = getattr(method, "descriptor_variants", None)
+    return of_method(config) if of_method else {}
+
+
+def check_tracklets(
+    method: ModuleType, tracklets: Sequence[Tracklet], facts: Facts, config: ConfigDict
+) -> None:
+    """Raise InputError for tracklets that a trained model cannot describe, if its method says so.
+
+    It does by `check_tracklets(tracklets, facts, config)`; facts: of what was trained with.
+    """
+    if check := getattr(method, "check_tracklets", None):
+        check(tracklets, facts, config)

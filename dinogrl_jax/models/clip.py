@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from dinogrl_jax.interface.errors import InputError, lookup
-from dinogrl_jax.interface.settings import PIXELS, Setting, between, divides, one_of
+from dinogrl_jax.interface.settings import PIXELS, Range, Setting, between, divides, one_of
 from dinogrl_jax.models.layers import LayerNorm
 from dinogrl_jax.models.transformer import MLP, Attention, PatchEmbedding, patch_grid
 from dinogrl_jax.ops.activations import gelu, quick_gelu
@@ -29,7 +29,7 @@ def clip_settings() -> dict:
     A method with a text tower adds `text_settings()` as `text`.
     """
     return {
-        "patch": Setting(16, "pixels", PIXELS),
+        "patch": Setting(16, "pixels", PIXELS, FITS_A_FRAME),
         "stride": Setting(
             0, "pixels from a patch to the next; 0 is the patch's size", between(0, 8192)
         ),
@@ -54,6 +54,13 @@ def text_settings() -> dict:
         "heads": Setting(8, "of attention", between(1, 65_536), divides("model.clip.text.width")),
         "positions": Setting(77, "tokens that have a position", between(1, 65_536)),
     }
+
+
+FITS_A_FRAME = Range(
+    lambda patch, config: patch <= min(config.data.height, config.data.width),
+    lambda config: "be no larger than data.height and data.width",
+    relates=True,
+)
 
 
 def clip_grid(config: ConfigDict, height: int, width: int) -> tuple[int, int]:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 TRIPLES = 2**22  # that are in memory at once
+LEAST_SQUARED = 1e-12  # of a distance
 
 
 def smoothed_cross_entropy(
@@ -30,6 +31,18 @@ def part_distances(x: Float[Array, "v p d"]) -> Float[Array, "p v v"]:
     squared = jnp.maximum(square[:, :, None] + square[:, None, :] - 2 * product, 0)
     squared = jnp.where(jnp.eye(x.shape[1], dtype=bool), 0, squared)
     return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+
+
+def euclidean_distances(x: Float[Array, "v d"]) -> Float[Array, "v v"]:
+    """Distances between all tracklets, at least 1e-6, which is that of each to itself.
+
+    Rounding would make up to 0.05 of a float32 distance to itself, and a gradient, which is zero.
+    """
+    square = jnp.square(x).sum(-1)
+    product = jnp.einsum("ad,bd->ab", x, x, precision="highest")
+    squared = square[:, None] + square[None, :] - 2 * product
+    squared = jnp.where(jnp.eye(len(x), dtype=bool), 0, squared)
+    return jnp.sqrt(jnp.maximum(squared, LEAST_SQUARED))
 
 
 def batch_all_triplet(

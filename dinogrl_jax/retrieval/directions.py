@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike, Int, Shaped
 
-from dinogrl_jax.data.tracklets import MODALITIES, ROLES
+from dinogrl_jax.data.tracklets import MODALITIES, ROLES, direction_roles
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval.gallery import (
     DescriptorSet,
@@ -61,10 +61,11 @@ def directions(
 
     found = {}
     for own, other in (MODALITIES, MODALITIES[::-1]):
-        query, gallery = subset(own, "query"), subset(other, "gallery")
+        asking, searched = direction_roles(own, rule.exchanged)
+        query, gallery = subset(own, asking), subset(other, searched)
         if len(query.rows) and not len(gallery.rows):
             raise InputError(
-                f'the gallery set is empty: no {other} tracklet has the role "gallery" or "both"'
+                f'the gallery set is empty: no {other} tracklet has the role "{searched}" or "both"'
             )
         if len(query.rows):
             junk = same_camera if filtered else no_junk

@@ -100,7 +100,10 @@ def embedded_batches(
         before = sum(map(len, rows[: len(rows) - len(batches)]))
         with Progress("embedding", sum(map(len, rows)) - before, "clips") as progress:
             on_device = (
-                ((embed(variables, placed_clips(b, mesh)), b.positions, b.valid), b[-2:])
+                (
+                    (embed(variables, placed_clips(b, mesh)), b.positions, b.valid),
+                    (b.replaced, b.unreadable),
+                )
                 for b in batches
             )
             # in pairs: the next has been started, the device never waits for the host

@@ -21,6 +21,7 @@ from dinogrl_jax.interface.arrays import NUMBERS, TEXT, Wanted, read_arrays
 from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.interface.files import atomic_write
 from dinogrl_jax.interface.text import printable
+from dinogrl_jax.retrieval.distances import distance_formula
 from dinogrl_jax.retrieval.gallery import check_columns
 
 COLUMNS = ("identity", "camera", "modality", "role", "path")
@@ -32,6 +33,7 @@ WANTED = {
     "modality": Wanted(TEXT, needed=True, longest=LONGEST),
     "role": Wanted(TEXT, longest=LONGEST),
     "path": Wanted(TEXT, longest=4096),
+    "distance": Wanted(TEXT, longest=40),
     **dict.fromkeys(HALVES, Wanted(NUMBERS)),
 }
 
@@ -47,6 +49,7 @@ class Features(NamedTuple):
     role: Shaped[np.ndarray, " n"]
     path: Shaped[np.ndarray, " n"]  # "" unknown
     halves: tuple[Float[np.ndarray, "n ..."], Float[np.ndarray, "n ..."]] | None
+    distance: str = "part_euclidean"  # an entry of distances.FORMULAS
 
     @property
     def label_columns(self) -> dict[str, Shaped[np.ndarray, " n"] | None]:
@@ -57,8 +60,9 @@ class Features(NamedTuple):
 def read_features(path: str) -> Features:
     """The features of an .npz: `embedding` [n, p, d] or [n, d], `identity`, `modality`.
 
-    `camera`, `role` (default "both"), `path`, and `embedding_first` and `embedding_second` of the
-    halves of tracklets are optional. The identities −1 and "" are unknown.
+    `camera`, `role` (default "both"), `path`, `distance` (default "part_euclidean"), and
+    `embedding_first` and `embedding_second` of the halves of tracklets are optional. The identities
+    −1 and "" are unknown.
 
     Raises InputError for a file that is no .npz, arrays that are missing, disagree or hold objects,
     descriptors that are not finite numbers, and tracklets that are there twice.
@@ -107,7 +111,19 @@ def _features_of(arrays: dict[str, np.ndarray]) -> Features:
     numbers = np.unique(names, return_inverse=True)[1]
     numbers = np.where(names == "", count + np.arange(count), numbers)  # unknown: one each
     halves = _checked_halves(arrays, embedding.shape)
-    return Features(embedding, numbers, names, **{"camera": None, **columns}, halves=halves)
+    columns = {"camera": None, **columns}
+    return Features(
+        embedding, numbers, names, **columns, halves=halves, distance=_distance_of(arrays)
+    )
+
+
+def _distance_of(arrays: dict[str, np.ndarray]) -> str:
+    distance = arrays.get("distance", np.array("part_euclidean"))
+    if distance.shape:
+        raise InputError(f"distance has shape {distance.shape}; it has to be one text")
+    distance = str(distance.astype(str))
+    distance_formula(distance)
+    return distance
 
 
 def _as_text(column: np.ndarray, numbers: bool) -> np.ndarray:

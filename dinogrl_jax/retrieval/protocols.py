@@ -10,6 +10,7 @@ class Protocol(NamedTuple):
 
     camera_filter: bool  # ignore gallery tracklets of the query's identity and camera
     visible_multiple: int = 1  # visible queries and gallery are cut to a multiple of this
+    exchanged: bool = False  # visible queries are the gallery of infrared ones, as direction_roles
 
 
 PROTOCOLS = {
@@ -17,6 +18,8 @@ PROTOCOLS = {
     "bupt-full": Protocol(camera_filter=False),
     # the published sampler drops the visible tracklets of an incomplete last batch of 64
     "bupt-official-drop64": Protocol(camera_filter=False, visible_multiple=64),
+    # one published evaluation takes the matrix of the other direction, transposed
+    "bupt-transposed": Protocol(camera_filter=True, exchanged=True),
 }
 CAMERA_FILTERS = {"protocol": None, "on": True, "off": False}  # evaluation.camera_filter
 
@@ -49,9 +52,13 @@ def protocol_lines(protocol: str, camera_filter: str, figures: dict[str, dict]) 
     `figures` are those of `scoring.direction_figures`, by the name of the direction.
     """
     junk = "of its own identity and camera" if filters_cameras(protocol, camera_filter) else "none"
-    multiple = protocol_rule(protocol).visible_multiple
-    cut = f"; visible sets are cut to a multiple of {multiple}" if multiple > 1 else ""
-    lines = [f"protocol {protocol}: gallery tracklets that a query ignores: {junk}{cut}"]
+    rule = protocol_rule(protocol)
+    more = ""
+    if rule.visible_multiple > 1:
+        more = f"; visible sets are cut to a multiple of {rule.visible_multiple}"
+    if rule.exchanged:
+        more = "; from visible to infrared, queries are the gallery of the other direction"
+    lines = [f"protocol {protocol}: gallery tracklets that a query ignores: {junk}{more}"]
     for name, row in figures.items():
         size = f"{row['queries']} queries, {row['gallery']} in the gallery"
         lines.append(f"  {name.replace('_', ' ')}: {size}")

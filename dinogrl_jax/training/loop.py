@@ -22,7 +22,7 @@ from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import write_json
 from dinogrl_jax.interface.locks import lock
 from dinogrl_jax.interface.progress import recorded
-from dinogrl_jax.methods.contract import Clips, Facts
+from dinogrl_jax.methods.contract import Clips, Facts, check_tracklets
 from dinogrl_jax.retrieval import embedding, protocols, scoring
 from dinogrl_jax.retrieval.comparison.queries import scored_queries, write_queries
 from dinogrl_jax.retrieval.pictures import (
@@ -63,6 +63,7 @@ def train(config: ConfigDict, folder: str | Path) -> dict | None:
         tracklets.check_cameras(train_set, method.TITLE)
     label_of = tracklets.labels(train_set)
     facts = Facts(len(label_of), tracklets.cameras(train_set))
+    check_tracklets(method, test_set, facts, config)
     setup = Setup(method, method.Model(config, facts), config, mesh)
     path = Path(folder).expanduser().absolute()
     with contextlib.ExitStack() as stack:
@@ -81,7 +82,8 @@ def usable_sets(config: ConfigDict) -> tuple[list[Tracklet], list[Tracklet], lis
     left_out, e = Notes(), config.evaluation
     train_set, test_set = datasets.read(config.data, left_out)
     filtered = protocols.filters_cameras(e.protocol, e.camera_filter)
-    asked = usable.demands(config, filtered, protocols.PROTOCOLS[e.protocol].visible_multiple)
+    rule = protocols.PROTOCOLS[e.protocol]
+    asked = usable.demands(config, filtered, rule.visible_multiple, rule.exchanged)
     root = config.data.root
     return train_set, test_set, usable.check_usable(train_set, test_set, asked, left_out, root)
 

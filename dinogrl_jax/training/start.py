@@ -17,6 +17,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
+from dinogrl_jax.interface.checks import check_section
 from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.interface.settings import leaves
 from dinogrl_jax.methods.contract import Facts, StartingWeights
@@ -156,6 +157,8 @@ def starting_variables_of_file(
     if weights.recognised:
         with errors_naming(path):
             _section(weights, config).update(_recognised_settings(weights, state))
+            if adapts:
+                check_section(config, weights.section)
     if not adapts:
         _check_settings(weights, config, asked, path)
     weights, targets = method.starting_weights(config)[name], _shapes_alone(method, name, config)
@@ -176,7 +179,7 @@ def starting_variables_of_file(
     try:
         variables, report = to_variables(used, weights.rules, targets, source_name=str(path))
     except ConversionError as error:
-        raise _explained(error, state, path, config, adapts) from None
+        raise _explained(error, weights, state, path, config, adapts) from None
     return variables, config, report._replace(beside=beside, remark=remark)
 
 
@@ -185,12 +188,23 @@ def _recognised_settings(weights: StartingWeights, state: Mapping) -> dict:
     try:
         return weights.recognised(state)
     except InputError as error:
-        owner = foreign.owner_of(state)
+        owner = _foreign_owner(weights, state)
         raise InputError(f"{error}; it holds {owner}" if owner else str(error)) from error
 
 
+def _foreign_owner(weights: StartingWeights, state: Mapping) -> str | None:
+    """Whose model a state dict is, where it is not one of those that are asked for."""
+    owner = foreign.owner_of(state)
+    return None if owner and owner.endswith(weights.title) else owner
+
+
 def _explained(
-    error: ConversionError, state: Mapping, path: str, config: ConfigDict, adapts: bool
+    error: ConversionError,
+    weights: StartingWeights,
+    state: Mapping,
+    path: str,
+    config: ConfigDict,
+    adapts: bool,
 ) -> InputError:
     """The error of a conversion with what the file holds instead: one line, where settings help."""
     for name, section in config.model.items():
@@ -201,7 +215,7 @@ def _explained(
             where = "in the file of --config " if adapts else ""
             return InputError(f"{path}: is {found}, not the configured {has}: {where}set {flags}")
     if any(reason in (NO_RULE, MISSING) for _, reason in error.problems):
-        return ConversionError(str(path), error.problems, foreign.owner_of(state))
+        return ConversionError(str(path), error.problems, _foreign_owner(weights, state))
     return error
 
 

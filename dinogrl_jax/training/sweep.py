@@ -17,10 +17,11 @@ from dinogrl_jax.training.state import Setup, State, state_shapes
 class Sweeper:
     """Makes the pass before an epoch, where the method has one; equal sweeps are compiled once.
 
-    batches: size → an iterable over all training tracklets, as `pipeline.sweep_batches` makes it.
+    batches: size → an iterable over all training tracklets, as `pipeline.sweep_batches` makes it;
+    it is told the epoch by name where the method wants what is drawn for each.
     """
 
-    def __init__(self, setup: Setup, batches: Callable[[int], Any]) -> None:
+    def __init__(self, setup: Setup, batches: Callable[..., Any]) -> None:
         self.setup, self.batches = setup, batches
         self.compiled = functools.cache(self._compiled)
 
@@ -38,8 +39,9 @@ class Sweeper:
         begin, step, end = self.compiled(sweep)
         params, collections = state.trained["params"], state.collections
         gathered = begin(params, collections)
+        drawn = {"epoch": epoch} if sweep.random else {}
         with (
-            self.batches(sweep.tracklets) as batches,
+            self.batches(sweep.tracklets, **drawn) as batches,
             Progress("sweep", len(batches), "batches") as progress,
         ):
             for batch in progress.over(batches):

@@ -108,6 +108,8 @@ def resampled_positions(positions: np.ndarray, rows: int, columns: int) -> np.nd
     if side < 1 or 1 + side**2 != len(positions):
         wanted = "a class token and a square of patches have [1 + side², channels]"
         raise InputError(f"{POSITIONS}: has shape {positions.shape}, {wanted}")
+    if positions.dtype.kind not in "fV":  # V is bfloat16
+        raise InputError(f"{POSITIONS}: is of type {positions.dtype}, not of floating point")
     if (rows, columns) == (side, side):
         return positions
     grid = np.asarray(positions[1:], np.float32).reshape(side, side, -1)

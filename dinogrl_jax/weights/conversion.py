@@ -133,6 +133,8 @@ def to_state(
     for rule, key in _dropped_keys(rules, state):
         if key in state:
             problems.append((key, "is written and dropped"))
+        if rule.like and rule.like not in state:
+            continue  # which is a problem already
         state[key] = rule.initial(state[rule.like] if rule.like else rule.shape)
         moves.append(Move(rule, key, "", state[key].size))
     if problems:

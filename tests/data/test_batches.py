@@ -189,6 +189,36 @@ def test_a_sweep_takes_every_training_tracklet_once(split, config, rule):
         np.testing.assert_array_equal(joined, whole.frames)
 
 
+def test_a_sweep_that_is_drawn_is_so_for_each_epoch(split, config):
+    """Every tracklet once, in another order, with frames that training could draw."""
+    train, label_of = split[0], labels(split[0])
+
+    def swept(epoch, **share):
+        return list(pipeline.sweep_batches(train, label_of, config, 4, epoch=epoch, **share))
+
+    orders = []
+    for epoch in (0, 1, 0):
+        batches = swept(epoch)
+        kept = [int(p) for batch in batches for p in batch.positions[batch.valid]]
+        assert sorted(kept) == list(range(len(train)))
+        modalities = [train[p].modality for p in kept]
+        assert modalities == sorted(modalities, reverse=True)  # visible ones first
+        for batch in batches:
+            for position, clip in zip(batch.positions, batch.frames[:, 0], strict=True):
+                names = train[position].frames
+                size = -(-len(names) // 3)
+                for i, frame in enumerate(clip):
+                    chunk = names[i * size : (i + 1) * size] or names[-1:]
+                    assert any(np.array_equal(frame, plain_frame(n, config)) for n in chunk)
+        orders.append((kept, [batch.frames for batch in batches]))
+    (first, frames), (second, _), (again, same) = orders
+    assert first != second and first == again
+    assert all(map(np.array_equal, frames, same))
+    halves = [swept(0, process_index=i, process_count=2) for i in range(2)]
+    for whole, *shares in zip(frames, *halves, strict=True):
+        np.testing.assert_array_equal(np.concatenate([x.frames for x in shares]), whole)
+
+
 def test_a_sweep_goes_on_at_an_unreadable_frame_as_training_does(split, config, tree):
     train = split[0]
     path = Path(train[0].frames[0])

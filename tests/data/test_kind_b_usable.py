@@ -57,8 +57,11 @@ def test_the_answer_is_that_of_an_evaluation(protocol, camera_filter):
             )
             for _ in range(size)
         ]
+        rule = PROTOCOLS[protocol]
         asked = Demands(
-            camera_filter=camera_filter, visible_multiple=PROTOCOLS[protocol].visible_multiple
+            camera_filter=camera_filter,
+            visible_multiple=rule.visible_multiple,
+            exchanged=rule.exchanged,
         )
         said = not any(problem.fatal for problem in evaluation_problems(test, asked))
         assert said == evaluation_works(test, protocol, camera_filter), test

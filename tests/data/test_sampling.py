@@ -128,6 +128,32 @@ def test_identities_and_tracklets_are_equally_likely():
     assert np.allclose(last, 1500 * 4 / 5, atol=5 * np.sqrt(1500 * 4 * 4 / 25))
 
 
+def test_a_fixed_list_comes_round_and_round():
+    """Of 7 identities two batches of 2 are drawn at once, as many pairs as the fewer tracklets."""
+    counts = [(2, 3), (4, 1), (3, 3), (2, 2), (5, 2), (1, 4), (3, 3)]  # 20 visible, 18 infrared
+    own = sampling.members(tracklets(counts), labels(tracklets(counts)))
+    batches = sampling.fixed_pairs(own, 2, 2, seed=0)
+    assert batches.shape == (2 * (18 // 8), 3, 4)
+    for first, second in zip(batches[::2], batches[1::2], strict=True):
+        drawn = [*first[0, ::2], *second[0, ::2]]
+        assert len(set(drawn)) == 4  # distinct in both together
+    for label, visible, infrared in batches.transpose(0, 2, 1).reshape(-1, 3):
+        assert visible in own[label][0] and infrared in own[label][1]
+    for step in (0, 3, 4, 9):
+        found = sampling.recurring_pairs(batches, step)
+        np.testing.assert_array_equal(np.stack(found), batches[step % 4])
+    np.testing.assert_array_equal(sampling.fixed_pairs(own, 2, 2, seed=0), batches)
+    assert not np.array_equal(sampling.fixed_pairs(own, 2, 2, seed=1), batches)
+
+
+def test_a_fixed_list_of_few_people():
+    """There are not twice as many as in a batch, and fewer tracklets than it has."""
+    counts = [(1, 2), (2, 1), (1, 1)]
+    own = sampling.members(tracklets(counts), labels(tracklets(counts)))
+    batches = sampling.fixed_pairs(own, 2, 4, seed=0)
+    assert batches.shape == (1, 3, 8)
+
+
 def filmed(counts):
     """Aligned pairs of identities 0, 1, …: for each a list of pairs in each camera."""
     items = [

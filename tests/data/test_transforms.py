@@ -90,8 +90,38 @@ def test_probabilities_of_shift_flip_and_erasing():
     assert np.corrcoef([draw.flip for draw in drawn], [draw.down for draw in drawn])[0, 1] < 0.1
 
 
+@pytest.mark.parametrize("channels", [ALL, 1, GREY])
+def test_a_block_has_the_colour_that_its_pixels_had(picture, channels):
+    """Before they were normalised and mixed: as if they had been in the file."""
+    path, values = picture
+    place = transforms.block_place(20, 9, 60, 37)
+    assert place == (slice(20, 40), slice(9, 18))
+    draw = Draw(erased=place, colour=(3, 250, 77), channels=channels)
+    found = frame(path, 60, 37, draw)
+    values[place] = (3, 250, 77)
+    Image.fromarray(values).save(path)
+    np.testing.assert_array_equal(found, frame(path, 60, 37, Draw(channels=channels)))
+
+
+def test_a_block_is_cut_by_the_border():
+    assert transforms.block_place(40, 30, 60, 37) == (slice(40, 60), slice(30, 37))
+
+
+def test_one_flip_for_a_clip_leaves_the_rest_to_frames():
+    augment = PUBLISHED._replace(flip_clip=True, erase_rule="block-at-own-size")
+    rng = np.random.default_rng(0)
+    clips = [transforms.draws(6, 256, 128, "visible", augment, rng) for _ in range(60)]
+    assert all(len({draw.flip for draw in clip}) == 1 for clip in clips)
+    assert {clip[0].flip for clip in clips} == {True, False}
+    assert any(len({draw.colour for draw in clip}) > 3 for clip in clips)
+    with pytest.raises(InputError, match="augment.erase_rule"):
+        transforms.draws(6, 256, 128, "visible", augment._replace(erase_rule="star"), rng)
+
+
 def test_erased_boxes_lie_within_the_frame_and_the_published_bounds():
-    boxes = [draw.erased for clip in draws(300, erase=1.0) for draw in clip]
+    drawn = [draw for clip in draws(300, erase=1.0) for draw in clip]
+    assert {draw.colour for draw in drawn} == {None}
+    boxes = [draw.erased for draw in drawn]
     shapes = np.array([(rows.stop - rows.start, cols.stop - cols.start) for rows, cols in boxes])
     shares, aspects = shapes.prod(1) / (256 * 128), shapes[:, 0] / shapes[:, 1]
     assert 0.015 < shares.min() < 0.03 and 0.35 < shares.max() < 0.41

@@ -38,6 +38,7 @@ def test_a_section_alone(done, refused):
         assert "learning_rate = " in output and "data" not in output.splitlines()
     _, output, _ = done("train", "--help-section", "data")
     assert {"data", "data.synthetic"} <= set(output.splitlines())
+    assert done("train", "--help-section", "synthetic")[1].startswith("data.synthetic\n")
     assert "there is data, data.synthetic, model" in refused("train", "--help-section", "nothing")
 
 

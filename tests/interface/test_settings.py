@@ -119,6 +119,12 @@ def test_an_odd_value_is_one_line_and_nothing_is_written(name, text, said, refus
     assert said in refused("train", *CONFIG, f"--config.{name}={text}")
 
 
+def test_a_configuration_does_not_become_one_of_another_method(refused):
+    for name in methods.METHODS.keys() - {small.get_config().method}:
+        said = refused("train", *CONFIG, f"--config.method={name}")
+        assert f"is a configuration of {small.get_config().method}: name one of the other" in said
+
+
 ODD = ("nan", "-1", "1e400", "9" * 20, "", "x", "()", "('a',)", "[" * 200, "\x1b[2J", "True")
 
 

@@ -16,7 +16,14 @@ from dinogrl_jax import config as settings
 from dinogrl_jax import methods
 from dinogrl_jax.interface.checks import checked_config
 from dinogrl_jax.interface.command_line import changed_config
-from dinogrl_jax.methods.contract import Clips, Group, Method, Picture, variants_of
+from dinogrl_jax.methods.contract import (
+    Clips,
+    Group,
+    Method,
+    Picture,
+    descriptor_variants,
+    variants_of,
+)
 from dinogrl_jax.methods.variables import initial_variables
 from dinogrl_jax.ops import forms
 from dinogrl_jax.training.state import divided
@@ -72,7 +79,19 @@ def test_settings_change_what_all_methods_have_or_add_sections_of_their_own(name
     shared, own = settings.shared(), methods.named(name).settings()
     assert own.keys() <= shared.keys() | {"augment", "loss"}
     for section in ("data", "train", "evaluation"):
-        assert own.get(section, {}).keys() <= shared[section].keys(), section
+        known = shared[section].keys() | settings.KNOWN.get(section, {}).keys()
+        assert own.get(section, {}).keys() <= known, section
+
+
+def test_variants_are_channels_of_the_descriptor(made):
+    method, config, model, variables = made
+    given = clips(config, 1, ("visible",))
+    shapes = jax.eval_shape(
+        lambda: method.descriptor(model.apply(variables, given, train=False), config)
+    )
+    for channels in descriptor_variants(method, config).values():
+        assert set(channels) <= set(range(shapes.shape[-1])) and len(channels)
+    assert descriptor_variants(ModuleType("bare"), config) == {}
 
 
 def test_the_descriptor_does_not_depend_on_its_batch(made):

@@ -52,6 +52,21 @@ def test_unknown_identities_match_nobody(identity, tmp_path):
     assert features.modality.tolist() == ["visible", "infrared"] * 2
 
 
+@pytest.mark.parametrize("distance", [np.array("dot"), np.array(b"dot")])
+def test_the_distance_of_its_method(distance, tmp_path):
+    assert feature_file.read_features(saved(tmp_path)).distance == "part_euclidean"
+    assert feature_file.read_features(saved(tmp_path, distance=distance)).distance == "dot"
+
+
+@pytest.mark.parametrize(
+    ("distance", "reason"),
+    [("manhattan", "choose one of part_"), (["dot"] * 12, "one text"), (3, "distance")],
+)
+def test_another_distance_is_refused(distance, reason, tmp_path):
+    with pytest.raises(InputError, match=reason):
+        feature_file.read_features(saved(tmp_path, distance=np.array(distance)))
+
+
 def test_halves(tmp_path):
     half = arrays()["embedding"] + 1
     features = feature_file.read_features(

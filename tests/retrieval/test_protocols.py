@@ -72,6 +72,20 @@ def test_the_published_sampler_drops_visible_remainders():
     assert len(score(**c, protocol="bupt-full")["visible_to_infrared"].ap) == 70
 
 
+def test_a_protocol_exchanges_the_sets_of_the_other_direction():
+    """From visible to infrared it takes that direction's matrix, transposed; visible queries and
+    the infrared gallery take no part.
+    """
+    c = columns(roles=("query", "gallery"))
+    results = score(**c, protocol="bupt-transposed")
+    infrared, visible = subset(c, "infrared", "query"), subset(c, "visible", "gallery")
+    assert_same(results["infrared_to_visible"], one_direction(infrared, visible, same_camera))
+    assert_same(results["visible_to_infrared"], one_direction(visible, infrared, same_camera))
+    c["role"] = np.where(c["modality"] == "infrared", "gallery", "query")
+    with pytest.raises(InputError, match="no tracklet has the role"):
+        score(**c, protocol="bupt-transposed")
+
+
 def test_words_as_identities_and_cameras():
     c = columns()
     words = c | {
@@ -120,6 +134,8 @@ def test_a_protocol_says_what_it_scores():
     assert "its own identity and camera" in protocol_lines("vcm", "protocol", {})[0]
     assert "its own identity and camera" in protocol_lines("bupt-full", "on", {})[0]
     assert "ignores: none" in protocol_lines("vcm", "off", {})[0]
+    (line,) = protocol_lines("bupt-transposed", "protocol", {})
+    assert "camera; from visible to infrared, queries are the gallery of the other" in line
 
 
 def test_the_setting_of_the_camera_filter():

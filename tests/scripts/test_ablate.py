@@ -38,7 +38,8 @@ def runs(monkeypatch):
 def test_variants_of_the_command_line(runs, done, tmp_path):
     words = ["--variant", "No flip: augment.flip=0", "--variant", "Alles"]
     words += ["--variant", "late: 'optimizer.decay_epochs=(21, 27)' augment.flip=0"]
-    words += ["--config", small.PATH, "--seeds", "2", "--out", tmp_path / "out", "train.epochs=3"]
+    words += ["--config", small.PATH, "--seeds", "2", "--out", tmp_path / "out"]
+    words += ["--config.train.epochs=3"]
     status, output, errors = done("ablate", *words)
     assert status == 0 and not errors, errors
     assert runs[0] == (

@@ -68,6 +68,7 @@ def test_refusals(features, tmp_path):
     path, columns = features
     both = ("--features", path, "--config", small.PATH)
     assert "leave one out" in refusal("evaluate.py", *both)
+    assert "leave one out" in refusal("evaluate.py", "--features", path, "--variants")
     filtered = ("--features", path, "--camera_filter", "maybe")
     assert "'maybe': protocol, on, off" in refusal("evaluate.py", *filtered)
     alone = {**columns, "identity": np.arange(60)}

@@ -82,7 +82,7 @@ def shape(restored, frames):
     return descriptors(restored, listed, 1).shape[1:]
 
 
-def test_the_script(model_folder, frames, tmp_path, shape):
+def test_the_script(model_folder, frames, tmp_path, shape, restored):
     out = tmp_path / "features.npz"
     source = ("--checkpoint", model_folder, "--tracklets", written(frames, LINES))
     done = script("extract.py", *source, "--out", out, "--batch", 2)
@@ -94,6 +94,7 @@ def test_the_script(model_folder, frames, tmp_path, shape):
     assert saved["identity"].tolist() == [4, 4, -1, -1, 5]
     assert saved["camera"].tolist() == [2, -1, -1, 1, 3]
     assert saved["modality"].tolist() == [VISIBLE, INFRARED, VISIBLE, VISIBLE, INFRARED]
+    assert str(saved["distance"]) == restored[2].config.evaluation.distance
     assert saved["path"].tolist() == ["f0.png", "f2.png", "f6.png", "f7.png", "f0.png"]
     assert [path.name for path in tmp_path.iterdir()] == ["features.npz"]  # no draft
 
@@ -258,13 +259,13 @@ def test_deep_frames_are_scaled_as_said(colours, frames, tmp_path):
     deep = written(frames, lines, "deep.jsonl")
     status, _, errors = colours("f.npz", manifest=deep)
     assert status == 2 and "more than 8 bits a channel: say data.deep_range" in errors
-    status, _, errors = colours("f.npz", "--deep-range", 28000, 31000, manifest=deep)
+    status, _, errors = colours("f.npz", "--set", "data.deep_range=28000,31000", manifest=deep)
     assert status == 0, errors
     warm, cold, half = np.load(tmp_path / "f.npz")["embedding"]
     assert np.array_equal(warm, half) and (cold < warm).all()  # 127.5 is rounded to even
     degrees = pictures.decoded(str(frames / "degrees.tif"), deep_range=(20.5, 40))
     assert degrees.mode == "L" and degrees.getpixel((0, 0)) == round(16 / 19.5 * 255)
-    status, _, errors = colours("g.npz", "--deep-range", 31000, 28000, manifest=deep)
+    status, _, errors = colours("g.npz", "--set", "data.deep_range=31000,28000", manifest=deep)
     assert status == 2 and "data.deep_range" in errors and "the second is larger" in errors
 
 
@@ -329,6 +330,31 @@ def test_settings_of_an_extraction():
     for wrong in ((5, 1, 0), (5, 1, -2), (5, 1, 1, -1)):
         with pytest.raises(InputError, match="has to be"):
             settings(*wrong)
+
+
+def test_settings_that_an_evaluation_may_change():
+    """By name; others, unknown ones and values of another kind are refused in one line."""
+    with_settings, config = extract_script().with_settings, small.get_config()
+    assert with_settings(config, []) is config
+    changed = with_settings(config, ["data.test_frames=dense", "seed=3"])
+    assert changed.data.test_frames == "dense" and changed.seed == 3
+    assert config.data.test_frames != "dense"
+    for given, said in (
+        ("data.test_frames=all", "data.test_frames"),
+        ("data.tset_frames=dense", "data.test_frames"),
+        ("model.compute_type=float32", "model.compute_type"),
+        ("mesh", "mesh"),
+        ("method=other", "method"),
+    ):
+        with pytest.raises(InputError) as caught:
+            with_settings(config, [given])
+        assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def extract_script():
+    """scripts/extract.py as a module."""
+    main_of("extract")
+    return sys.modules["script_extract"]
 
 
 def test_a_folder_of_folders(frames, tmp_path):

@@ -115,3 +115,24 @@ def test_a_sweep_changes_collections_and_nothing_else(method, config, tracklets)
     )
     assert asked == [4, 1, 4]
     assert sweeper.compiled.cache_info().misses == 1  # equal sweeps are compiled once
+
+
+def test_a_sweep_that_is_drawn_is_told_the_epoch(method, config, tracklets):
+    """Its tracklets come in another order before each epoch, and none is lost."""
+    mesh, model = sharding.device_mesh(), Brightness()
+    state = sharding.spread(initial_state(initial_variables(model, config), method, config), mesh)
+    method.before_epoch = lambda model, config, epoch: Sweep(4, begin, STEP, end, random=True)
+    orders = []
+
+    def batches(size, epoch):
+        drawn = dict(epoch=epoch, multiple=mesh.size)
+        made = sweep_batches(tracklets, labels(tracklets), config, size, **drawn)
+        orders.append([position for row in made.recipe.rows for position, _ in row])
+        return made
+
+    sweeper, swept = Sweeper(Setup(method, model, config, mesh), batches), []
+    for epoch in (0, 1):
+        swept.append(sweeper(state, epoch).collections["memory"]["centres"])
+    assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
+    np.testing.assert_allclose(*swept, rtol=1e-5)  # float32 sums in another order
+    assert sweeper.compiled.cache_info().misses == 1

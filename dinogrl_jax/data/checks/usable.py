@@ -39,19 +39,23 @@ class Demands(NamedTuple):
     minimum_frames: int = 1
     camera_filter: bool = True  # a query ignores its own identity and camera
     visible_multiple: int = 1  # visible queries and gallery are cut to a multiple of this
+    exchanged: bool = False  # visible queries are the gallery of infrared ones
     direction: str = ""  # that the best checkpoint is chosen by, as "visible_to_infrared"
     evaluated: bool = True  # there is a test set
 
 
-def demands(config: ConfigDict, camera_filter: bool, visible_multiple: int) -> Demands:
+def demands(
+    config: ConfigDict, camera_filter: bool, visible_multiple: int, exchanged: bool
+) -> Demands:
     """The demands of a configuration.
 
-    camera_filter, visible_multiple: what its protocol and its filter come to.
+    camera_filter, visible_multiple, exchanged: what its protocol and its filter come to.
     """
     best = config.evaluation.best.partition(".")[0]
     return demands_of_data(config.data)._replace(
         camera_filter=camera_filter,
         visible_multiple=visible_multiple,
+        exchanged=exchanged,
         direction="" if best == "mean" else best,
     )
 
@@ -159,7 +163,7 @@ def evaluation_problems(
         return
     some = False
     for own, other in (MODALITIES, MODALITIES[::-1]):
-        queries, gallery = taking_part(test, own, asked.visible_multiple)
+        queries, gallery = taking_part(test, own, asked)
         some |= bool(queries)
         if queries and not gallery:
             text = f"{len(queries)} {own} queries, but no {other} test tracklet is in the gallery"
@@ -176,13 +180,13 @@ def evaluation_problems(
 
 
 def taking_part(
-    test: Sequence[Tracklet], modality: str, visible_multiple: int
+    test: Sequence[Tracklet], modality: str, asked: Demands
 ) -> tuple[list[Tracklet], list[Tracklet]]:
     """The queries of a modality, and the gallery of the other one, as a protocol cuts them."""
-    sets = queries_and_gallery(test, modality)
+    sets = queries_and_gallery(test, modality, asked.exchanged)
     found = []
     for positions, own in zip(sets, (modality, *{*MODALITIES} - {modality}), strict=True):
-        multiple = visible_multiple if own == "visible" else 1
+        multiple = asked.visible_multiple if own == "visible" else 1
         found.append([test[i] for i in positions[: len(positions) - len(positions) % multiple]])
     return found[0], found[1]
 

@@ -1,4 +1,4 @@
-"""VLD's hub tokens, which frames of a tracklet exchange, and what class tokens gather of them."""
+"""VLD's spatial-temporal hub (STH), whose tokens frames exchange, and their aggregation (STA)."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,7 +10,7 @@ from dinogrl_jax.ops.attention import attention
 
 
 class Hub(nn.Module):
-    """What comes into each block of an image tower: from `start` on, with hub tokens at the end.
+    """STH: what comes into each block of an image tower; from `start` on, hub tokens at the end.
 
     A tracklet of t frames has t tokens for each frame, so that in every second block each frame
     has one token of every other.
@@ -48,7 +48,7 @@ def with_exchanged_tokens(x: Float[Array, "f n c"], t: int) -> Float[Array, "f n
 
 
 class Aggregation(nn.Module):
-    """The class token of each frame attends to all hub tokens of its tracklet, without a residual.
+    """STA: the class token of each frame attends to all hub tokens of its tracklet, no residual.
 
     Source: torch.nn.MultiheadAttention.
     """

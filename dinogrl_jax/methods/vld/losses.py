@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 from dinogrl_jax.methods.contract import Clips, Made, Variables
 from dinogrl_jax.methods.vld.model import Model, Output
 from dinogrl_jax.models import losses
+from dinogrl_jax.models.losses import euclidean_distances
 
-LEAST_SQUARED = 1e-12  # of a distance
 LEAST_SUM = 1e-6  # added to the sum of an anchor's weights
 
 
@@ -42,19 +42,24 @@ def loss(
         f"triplet_{name}": weighted_triplet(x, labels, config.stable_softmin)
         for name, x in output.features.items()
     }
-    weights = {
+    weights = loss_weights(config)
+    total = sum(weights.get(name, 1.0) * term for name, term in terms.items())
+    return total, {"total": total, **terms}
+
+
+def loss_weights(config: ConfigDict) -> dict[str, float]:
+    """The weights of terms by name; those of others are 1. config: the section `loss`."""
+    return {
         "identity_text": config.text,
         "identity_hub": config.hub_identity,
         "triplet_hub": config.hub_triplet,
     }
-    total = sum(weights.get(name, 1.0) * term for name, term in terms.items())
-    return total, {"total": total, **terms}
 
 
 def weighted_triplet(
     x: Float[Array, "v d"], labels: Int[Array, " v"], stable: bool = False
 ) -> Float[Array, ""]:
-    """Mean of log(1 + exp(A − N)): A is an anchor's weighted distance to its own, N to others.
+    """WRT: mean of log(1 + exp(A − N)); A is an anchor's weighted distance to its own, N to others.
 
     The far ones of its own (it is one of them) and the near ones of the others weigh more, by
     exponentials of distances. Those of the others are not shifted, as in the published code, and
@@ -78,15 +83,3 @@ def weighted_triplet(
 
 def weighted_mean(x: Float[Array, "v w"], weight: Float[Array, "v w"]) -> Float[Array, " v"]:
     return (x * weight).sum(1) / (weight.sum(1) + LEAST_SUM)
-
-
-def euclidean_distances(x: Float[Array, "v d"]) -> Float[Array, "v v"]:
-    """Distances between all tracklets, at least 1e-6, which is that of each to itself.
-
-    Rounding would make up to 0.05 of a float32 distance to itself, and a gradient, which is zero.
-    """
-    square = jnp.square(x).sum(-1)
-    product = jnp.einsum("ad,bd->ab", x, x, precision="highest")
-    squared = square[:, None] + square[None, :] - 2 * product
-    squared = jnp.where(jnp.eye(len(x), dtype=bool), 0, squared)
-    return jnp.sqrt(jnp.maximum(squared, LEAST_SQUARED))

@@ -1,4 +1,4 @@
-"""VLD's prompts: a sentence for each identity, of which some words are learned."""
+"""VLD's prompts (IMLP): a sentence for each identity, of which some words are learned."""
 
 from collections.abc import Sequence
 

@@ -89,7 +89,7 @@ def model() -> dict:
             "on": Setting(True, "sentences and the text tower; False is an ablation"),
             "ids": Setting(
                 SENTENCE,
-                "tokens of the sentence, in CLIP's vocabulary",
+                "tokens of the sentence in CLIP's vocabulary, its marks of start and end with them",
                 NOT_EMPTY,
                 each(between(0, 10_000_000)),
                 ENDS,
@@ -102,7 +102,6 @@ def model() -> dict:
                 CONSECUTIVE,
                 INSIDE_THE_SENTENCE,
             ),
-            "end": Setting(49407, "id that ends a text", between(0, 10_000_000)),
         },
     }
 
@@ -121,7 +120,7 @@ def loss() -> dict:
 def optimizer() -> dict:
     return {
         "learning_rate": 2.5e-5,
-        "multiplier": Setting(25.0, "of the rate of classifiers and prompts", NUMBER),
+        "head_multiplier": Setting(25.0, "of the rate of classifiers and prompts", NUMBER),
         "bias_multiplier": Setting(25.0, "of the rate of all other biases", NUMBER),
         "weight_decay": Setting(1e-4, "decoupled, of all trained parameters", NUMBER),
         "warmup_epochs": 3,
@@ -137,15 +136,16 @@ HAS_THE_FRAMES = Range(
 )
 FITS_THE_TOWER = Range(
     lambda start, config: not config.model.hub.on or 1 <= start <= config.model.clip.depth - 2,
-    lambda config: f"be 1 to 2 less than {name_with_value('model.clip.depth', config)}",
+    lambda config: (
+        "be 1 to model.clip.depth - 2"
+        if config is None
+        else f"be 1 to {config.model.clip.depth - 2}, of blocks that count from 0"
+    ),
     relates=True,
 )
-ENDS = Range(
-    lambda ids, config: (
-        [i for i, x in enumerate(ids) if x == config.model.prompts.end] == [len(ids) - 1]
-    ),
-    lambda config: f"end with {name_with_value('model.prompts.end', config)}, and have it once",
-    relates=True,
+ENDS = Range(  # CLIP finds the end of a text by its largest id
+    lambda ids, _: list(ids).index(max(ids)) == len(ids) - 1,
+    lambda _: "end with the mark of an end, its largest id, and have it once",
 )
 FITS_THE_POSITIONS = Range(
     lambda ids, config: len(ids) <= config.model.clip.text.positions,

@@ -21,7 +21,7 @@ def groups(config: ConfigDict) -> list[Group]:
     frozen = [Group("text/.*|prompts/(prefix|suffix)", None)] * config.model.prompts.on
     return [
         *frozen,
-        group(r"classifier\w*/.*|prompts/learned", c.multiplier),
+        group(r"classifier\w*/.*|prompts/learned", c.head_multiplier),
         group(".*/bias", c.bias_multiplier),
         group(".*", 1.0),
     ]

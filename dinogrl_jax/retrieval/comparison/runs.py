@@ -88,8 +88,9 @@ def file_of_run(place: str) -> Path:
 
 
 def scored_features(path: Path, options: scoring.ScoringOptions) -> Scored:
-    """What the queries of a features file reach."""
+    """What the queries of a features file reach, by its own distance where options have none."""
     f = feature_file.read_features(str(path))
+    options = options._replace(distance=options.distance or f.distance)
     with errors_naming(path):
         evaluation = scoring.evaluation_of(f.embedding, f.label_columns, options, f.halves)
     subject = subject_of_features(f, str(path.parent))

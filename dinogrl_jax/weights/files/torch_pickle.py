@@ -183,8 +183,9 @@ class Unpickler(pickle._Unpickler):
         arguments = self.stack.pop()
         called = self.stack[-1]
         if isinstance(called, types.FunctionType):  # only GLOBALS brings functions
-            # A list that is there once can be gone through again and again.
-            self.stream.spend(len(arguments) + sum(len(x) for x in arguments if type(x) is list))
+            # A list or tuple that is there once can be gone through again and again.
+            within = sum(len(x) for x in arguments if type(x) in (list, tuple))
+            self.stream.spend(len(arguments) + within)
             self.stack[-1] = called(*arguments)
         elif not isinstance(called, Nothing):
             raise pickle.UnpicklingError("calls what is no function")

@@ -17,9 +17,10 @@ DEEPEST = 50  # modules in each other; CLIP has 6
 
 
 class Module(dict):
-    """A module's attributes by name; of its class there is the name, and no behaviour."""
+    """A module's tensors and modules; of its class there is the name, and no behaviour."""
 
     name = ""
+    is_built = False
 
 
 class ScriptUnpickler(Unpickler):
@@ -55,10 +56,16 @@ class ScriptUnpickler(Unpickler):
         attributes, made = self.stack.pop(), self.stack[-1]
         if not isinstance(made, Module):
             raise InputError(refusal(name_of(made), "gives attributes to"))
-        if type(attributes) is not dict or made:
-            what = "twice" if made else f"as a {type(attributes).__name__}"
+        if type(attributes) is not dict or made.is_built:
+            what = "twice" if made.is_built else f"as a {type(attributes).__name__}"
             raise InputError(f"gives attributes to {printable(made.name)} {what}")
-        made.update(attributes)
+        self.stream.spend(len(attributes))  # which may be there once, for many modules
+        made.is_built = True
+        made.update(
+            (key, item)
+            for key, item in attributes.items()
+            if isinstance(key, str) and isinstance(item, Tensor | Module)
+        )
 
     dispatch = Unpickler.dispatch | {
         ord(pickle.REDUCE): load_reduce,
@@ -77,7 +84,10 @@ def name_of(value: object) -> str:
 
 
 def refusal(name: object, does: str = "refers to") -> str:
-    return f"{does} {printable(name)}, which no module of TorchScript needs"
+    cure = ""
+    if str(name).startswith("torch.jit."):  # attributes that are lists, say
+        cure = ": save its weights alone, torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
+    return f"{does} {printable(name)}, which is not read of TorchScript{cure}"
 
 
 def module_tensors(tree: object) -> dict[str, Tensor]:
@@ -109,11 +119,13 @@ def _items(
         raise InputError(f"{printable(prefix[:-1])}: is a module that holds itself")
     if len(around) > DEEPEST:
         raise InputError(f"{printable(prefix[:-1])}: is a module in more than {DEEPEST} others")
-    own = {prefix + key: item for key, item in module.items() if isinstance(key, str)}
-    if any(len(name) > LONGEST_NAME for name in own):
-        raise InputError(f"{printable(max(own, key=len))}: is too long a name")
-    yield from ((name, item) for name, item in own.items() if isinstance(item, Tensor))
-    for name, item in own.items():
-        if isinstance(item, Module):
+    for wanted in (Tensor, Module):  # its own tensors come first
+        for key, item in module.items():
+            if not isinstance(item, wanted):
+                continue
+            name = prefix + key
+            if len(name) > LONGEST_NAME:
+                raise InputError(f"{printable(name)}: is too long a name")
             yield name, item
-            yield from _items(item, f"{name}.", (*around, module))
+            if isinstance(item, Module):
+                yield from _items(item, f"{name}.", (*around, module))

@@ -194,6 +194,23 @@ def test_nothing_is_written_or_overwritten(files, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--from", "dinogrl"), "--from dinogrl needs --model best_model.pth --"),
+        (("--from", "dinogrl", "best_model.pth"), "--from dinogrl needs --model best_model.pth --"),
+        (("--from", "dinogrl", "x", "--model", "y"), "--from dinogrl takes no FILE (x)"),
+        (("--from", "dinov2", "x", "--model", "y"), "--from dinov2 takes no --model"),
+        (("--from", "dinov2", "x", "--checkpoint", "y"), "--from dinov2 takes no --checkpoint"),
+        (("--to", "torch", "--model", "y"), "--to torch needs --checkpoint DIR"),
+        (("--to", "torch", "--checkpoint", "x", "--config", "y"), "--to torch takes no --config"),
+    ],
+)
+def test_options_that_are_missing_or_of_another_way(words, said, tmp_path):
+    assert said in refusal("convert.py", *words, "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_table_lists_every_rule_that_was_used(config, files):
     _, _, reports = released_model(dinogrl, files, config)
     for report in reports:

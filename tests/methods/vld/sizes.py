@@ -12,7 +12,7 @@ def shrink(config: ConfigDict) -> None:
     clip.text.update({"width": 8, "depth": 1, "heads": 2, "positions": 12})
     config.model.hub.update({"frames": config.data.frames, "start": 1})
     prompts = config.model.prompts
-    prompts.ids, prompts.learned, prompts.end = (7, 1, 0, 0, 5, 8), (2, 3), 8
+    prompts.ids, prompts.learned = (7, 1, 0, 0, 5, 8), (2, 3)
     config.data.minimum_frames = 1
 
 

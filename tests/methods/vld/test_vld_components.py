@@ -167,7 +167,7 @@ def test_twelve_steps_of_the_optimiser(golden):
     config = CONFIG.copy_and_resolve_references()
     config.optimizer.learning_rate = float(golden["adamw_learning_rate"])
     config.optimizer.weight_decay = float(golden["adamw_weight_decay"])
-    assert config.optimizer.multiplier == config.optimizer.bias_multiplier == 25
+    assert config.optimizer.head_multiplier == config.optimizer.bias_multiplier == 25
     epochs = golden["adamw_epochs"]
     config.train.steps_per_epoch = 1
     names = [n.partition(":")[2] for n in golden.files if n.startswith("adamw_start:")]

@@ -150,7 +150,7 @@ def of_clip(config):
     clip.update({"patch": 16, "width": 8, "depth": 3, "heads": 2, "embedding": 4})
     clip.text.update({"width": 6, "depth": 3, "heads": 2, "positions": 7})
     prompts = config.model.prompts
-    prompts.ids, prompts.learned, prompts.end = small_states.CLIP_SENTENCE, (2, 3), 8
+    prompts.ids, prompts.learned = small_states.CLIP_SENTENCE, (2, 3)
     return config
 
 

@@ -18,9 +18,9 @@ from dinogrl_jax.methods.vld.losses import weighted_triplet
 @pytest.mark.parametrize(
     "name, value, reason",
     [
-        ("model.prompts.ids", "(7, 1, 0, 0, 5)", "end with model.prompts.end, 8"),
+        ("model.prompts.ids", "(7, 1, 0, 0, 5)", "end with the mark of an end"),
         ("model.prompts.ids", "(7, 8, 0, 0, 5, 8)", "have it once"),
-        ("model.prompts.ids", "(7, 1, 0, 0, 5, 8, 0)", "end with model.prompts.end"),
+        ("model.prompts.ids", "(7, 1, 0, 0, 5, 8, 0)", "end with the mark of an end"),
         ("model.prompts.ids", "()", "at least one value"),
         ("model.prompts.ids", "(7, -1, 0, 0, 5, 8)", "each value of it"),
         ("model.prompts.ids", "(7, 1, 0, 0" + ", 5" * 8 + ", 8)", "no more tokens than"),
@@ -28,8 +28,8 @@ from dinogrl_jax.methods.vld.losses import weighted_triplet
         ("model.prompts.learned", "(0, 1)", "between the first and the last token"),
         ("model.prompts.learned", "(2, 4)", "one after the other"),
         ("model.prompts.learned", "()", "at least one value"),
-        ("model.hub.start", "0", "1 to 2 less than model.clip.depth, 3"),
-        ("model.hub.start", "2", "1 to 2 less than model.clip.depth, 3"),
+        ("model.hub.start", "0", "1 to 1, of blocks"),
+        ("model.hub.start", "2", "1 to 1, of blocks"),
         ("model.hub.frames", "1", "be data.frames, 2, or more"),
         ("model.clip.heads", "3", "divide model.clip.width"),
     ],

@@ -36,7 +36,7 @@ LIMITS = {
     | {
         "text norms": Limit(2e-5, "relative", FLOAT32),
         "text logits": Limit(1e-4, DEVIATION, "sums of 512 products of either's rounding"),
-        "descriptors": Limit(1e-4, DEVIATION, FLOAT32),
+        "descriptors": Limit(2e-5, DEVIATION, FLOAT32),
     },
     "train_float64": {
         "triplet losses": Limit(1e-9, "relative", PROOF),
@@ -48,7 +48,7 @@ LIMITS = {
         "gradient norms": Limit(1e-6, "relative", PROOF),
         "gradient samples": Limit(1e-6, OF_LARGEST, PROOF),
         "running statistics": Limit(1e-8, NORM, PROOF),
-        "samples after an AdamW step": Limit(5e-2, OF_RATE, PROOF),
+        "samples after an AdamW step": Limit(1e-6, OF_RATE, PROOF),
     },
     "train_float32": {
         "triplet losses": Limit(6e-5, "relative", TRIPLET),

@@ -15,6 +15,7 @@ from dinogrl_jax.devices.compiling import compiler_options
 from dinogrl_jax.methods import default, vld
 from dinogrl_jax.methods.contract import Clips, Facts
 from dinogrl_jax.methods.vld.hub import with_exchanged_tokens
+from dinogrl_jax.methods.vld.losses import loss_weights
 from dinogrl_jax.ops import forms
 from dinogrl_jax.training.state import initial_state
 from dinogrl_jax.training.step import make_step
@@ -124,9 +125,10 @@ class Step:
         config.model.compute_dtype = np.dtype(dtype).name
         assert config.optimizer.learning_rate == golden["base_learning_rate"]
         assert config.optimizer.weight_decay == golden["weight_decay"]
-        assert {f"weight_{name.removeprefix('loss_')}" for name in TERMS.values()} - {
-            "weight_total"
-        } == {name for name in golden.files if name.startswith("weight_") and "decay" not in name}
+        for name, published in TERMS.items():
+            if name != "total":
+                weight = golden[f"weight_{published.removeprefix('loss_')}"]
+                assert weight == loss_weights(config.loss).get(name, 1.0)
         self.config = config
         self.model = vld.Model(config, Facts(int(golden["num_classes"])))
         self.places = places(vld, config)
@@ -190,7 +192,8 @@ class Step:
             samples.append(difference.max() / golden["grad_max"][i])
             difference = sampled(place.of(self.state.params), 4) - golden["update_samples"][i]
             steps = np.abs(difference)[self.reliable[i]] / golden["learning_rates"][i]
-            updates.append(steps.max(initial=0))
+            updates.extend(steps)
+        assert len(updates) > len(trained)  # more than one number of a parameter can be compared
         after = self.state.collections["batch_stats"]
         statistics = [
             relative(np.linalg.norm(self.places(str(name)).of(after)), norm)

@@ -21,8 +21,9 @@ def test_what_is_in_a_frame_counts(few):
         load(Stream(pickle.PROTO + b"\x04" + frame))
 
 
-def test_a_list_that_is_gone_through_again_and_again_counts(few):
-    pairs = b"](" + b"".join(b"K%cK\0\x86" % (i % 256) for i in range(100)) + b"e"
+@pytest.mark.parametrize(("opening", "end"), [(b"](", b"e"), (b"(", b"t")], ids=["list", "tuple"])
+def test_what_is_gone_through_again_and_again_counts(opening, end, few):
+    pairs = opening + b"".join(b"K%cK\0\x86" % (i % 256) for i in range(100)) + end
     call = b"ccollections\nOrderedDict\nh\0\x85Ra"
     data = b"\x80\x02]" + pairs + b"q\0a" + call * 50 + b"."
     with pytest.raises(InputError, match="too many objects"):

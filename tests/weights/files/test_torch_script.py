@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.weights.files import torch_files
+from dinogrl_jax.weights.files.torch_pickle import Stream
 
 torch = pytest.importorskip("torch")
 pytestmark = [  # which torch.jit gives, and its files stay
@@ -123,13 +124,13 @@ def with_tensor(name: str) -> bytes:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"cos\nsystem\n)\x81}b.", "refers to os.system, which no module of TorchScript needs"),
+        (b"cos\nsystem\n)\x81}b.", "refers to os.system, which is not read of TorchScript"),
         (b"cos\nsystem\n" + text("true") + b"\x85R.", "refers to os.system"),
         (b"cbuiltins\nset\n]\x85R.", "refers to builtins.set"),  # harmless in a checkpoint
         (b"ctorch.nn.modules.linear\nLinear\n)\x81}b.", "refers to torch.nn.modules.linear.Linear"),
         (
             b"ctorch.jit._pickle\nbuild_intlist\n]\x85R.",
-            "refers to torch.jit._pickle.build_intlist",
+            r"refers to torch.jit._pickle.build_intlist, .*: save its weights alone, torch.save\(",
         ),
         (b"c__torch__.\x1b[2J\nX\n)R.", r"calls __torch__.\\x1b\[2J.X, which is no function"),
         (CLASS + b")R.", "calls __torch__.toy.Toy, which is no function"),
@@ -182,6 +183,21 @@ def test_modules_that_are_many_by_sharing_are_refused_at_once(sound, tmp_path):
         of_it = b"h" + bytes([i])
         data += b"q" + bytes([i]) + MODULE + b"}(" + text("a") + of_it + text("b") + of_it + b"ub"
     assert "is one of more than 10,000" in refusal_of_pickle(data + b".", sound, tmp_path)
+
+
+def test_attributes_that_modules_share_are_counted_for_each(sound, tmp_path, monkeypatch):
+    monkeypatch.setattr(Stream, "left", 10_000)
+    shared = b"}(" + b"".join(text(str(i)) + b"K\x01" for i in range(200)) + b"uq\x00"
+    data = P + shared + (MODULE + b"h\x00b") * 100 + with_tensor("x") + b"."
+    assert "holds too many objects" in refusal_of_pickle(data, sound, tmp_path)
+
+
+def test_attributes_without_weights_are_left_out(sound, tmp_path):
+    plain = text("a") + b"K\x01" + text("b") + b"]" + text("x") + TENSOR
+    data = P + MODULE + b"}(" + plain + b"ub."
+    assert list(torch_files.read(rewritten(tmp_path / "plain.pt", sound, {"data.pkl": data}))) == [
+        "x"
+    ]
 
 
 def test_a_module_in_two_places_has_both_names(sound, tmp_path):

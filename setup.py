@@ -68,6 +68,7 @@ setup(
         "scipy>=1.13",
         "tensorboardX>=2.6.4",
         "tensorflow-datasets>=4.9.10",
+        "threadpoolctl>=3.2",
     ],
     extras_require={
         "test": [

@@ -13,13 +13,17 @@ YNNPACK = "xla_cpu_experimental_ynn_fusion_type"  # what XLA leaves to that libr
 
 
 def compiler_options(
-    platform: str = "", once: bool = False, training: bool = False, dtype: str = "float32"
+    platform: str = "",
+    once: bool = False,
+    training: bool = False,
+    dtype: str = "float32",
+    forms: str = "fast",
 ) -> dict[str, bool | int | str]:
     """Options of the compiler for a platform ("cpu", "tpu", …), if empty the default backend's.
 
     once: the program runs a single time, so that compiling fast is worth more than fast code.
     training: it has statistics and losses, which are sums over a batch.
-    dtype: of the products.
+    dtype: of the products. forms: of operations, as `ops.forms` has them.
     """
     platform = platform or jax.default_backend()
     if platform == "gpu":
@@ -32,8 +36,10 @@ def compiler_options(
         return {"xla_backend_optimization_level": 1}
     # YNNPACK's matrix products and softmax are slower than XLA's here, but those of float64, which
     # are several times as fast. Its sums over a batch are faster, and more exact: XLA adds up
-    # number by number.
-    ynnpack = {YNNPACK: "LIBRARY_FUSION_TYPE_REDUCE" if training else ""}
+    # number by number. But with jaxlib 0.10.2 they are wrong in some programs, so that what the
+    # fast forms are judged by does without them.
+    its_sums = training and forms != "plain"
+    ynnpack = {YNNPACK: "LIBRARY_FUSION_TYPE_REDUCE" if its_sums else ""}
     return (ynnpack if dtype != "float64" and understood(YNNPACK) else {}) | {
         # XLA's own loops take 256 by default; processors that lack 512 are not changed by it.
         "xla_cpu_prefer_vector_width": 512,

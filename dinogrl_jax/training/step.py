@@ -32,12 +32,13 @@ def make_step(method: ModuleType, model: nn.Module, config: ConfigDict, mesh: Me
     whole, split = sharding.replicated(mesh), sharding.by_tracklet(mesh)
     placed = sharding.of_state(state_shapes(method, model, config), mesh)
     platform, dtype = sharding.platform(mesh), config.model.compute_dtype
+    options = compiler_options(platform, training=True, dtype=dtype, forms=config.ops.forms)
     return jax.jit(
         partial(train_step, setup=Setup(method, model, config, mesh)),
         in_shardings=(placed, split, split),
         out_shardings=(placed, whole),
         donate_argnums=0,
-        compiler_options=compiler_options(platform, training=True, dtype=dtype),
+        compiler_options=options,
     )
 
 

@@ -76,7 +76,9 @@ class Sweeper:
                 with forms.configured(config, sharding.platform(mesh)):
                     return function(variables, collections, *given)
 
-            options = compiler_options(sharding.platform(mesh), training=True)
+            dtype, used = config.model.compute_dtype, config.ops.forms
+            platform = sharding.platform(mesh)
+            options = compiler_options(platform, training=True, dtype=dtype, forms=used)
             shardings = {"in_shardings": arguments, "out_shardings": results}
             return jax.jit(traced, **shardings, compiler_options=options)
 

@@ -45,6 +45,20 @@ def render_passage(
     return np.moveaxis(pictures, 0, -1), (mask * 255).astype(np.uint8)
 
 
+def material_covers(
+    who: Person, place: Camera, shot: Shot, size: tuple[int, int]
+) -> Float[np.ndarray, "m t h w"]:
+    """How much of each pixel of a passage shows each of MATERIALS, without what something hides."""
+    covers = np.zeros((len(MATERIALS), len(shot.phase), *size), np.float32)
+    for strip in far_to_near(person_strips(who, shot.phase, shot.heading), place, shot):
+        drawn = rasterized_strip(strip, place, shot, size)
+        if drawn is not None:
+            window, cover, _ = drawn
+            own = np.equal(MATERIALS, strip.material)
+            composite(covers[window], cover, np.ones_like(cover), own)
+    return covers if shot.occluder is None else covers * (1 - occluder_cover(shot.occluder, size))
+
+
 def background_views(place: Camera, shot: Shot, modality: str, size: tuple[int, int]) -> np.ndarray:
     """The background (c, t, rows, columns) that passes behind the walker."""
     canvas = place.backgrounds[modality]
@@ -152,16 +166,22 @@ def paint_occluder(
     planes: np.ndarray, mask: np.ndarray, edges: np.ndarray, tone: np.ndarray
 ) -> None:
     """Paint a foreground object over planes and mask, in place."""
-    left, top, right, bottom = (np.float32(v)[:, None, None] for v in edges.T)
-    x = np.arange(mask.shape[2], dtype=np.float32)
-    y = np.arange(mask.shape[1], dtype=np.float32)[:, None]
-    cover = np.clip(np.minimum(x - left, right - x) + 0.5, 0, 1)
-    cover = cover * np.clip(np.minimum(y - top, bottom - y) + 0.5, 0, 1)
+    cover, x = occluder_cover(edges, mask.shape[1:]), np.arange(mask.shape[2], dtype=np.float32)
     shade = 1.1 - 0.3 * (x - x.mean()) / len(x)
     values = tone[:3] if len(planes) == 3 else tone[3:]
     for plane, value in zip(planes, values[:, 0, 0], strict=True):
         plane += cover * (value * shade - plane)
     mask *= 1 - cover
+
+
+def occluder_cover(edges: np.ndarray, size: tuple[int, int]) -> Float[np.ndarray, "t h w"]:
+    """How much of each pixel a foreground object hides."""
+    left, top, right, bottom = (np.float32(v)[:, None, None] for v in edges.T)
+    rows, columns = size
+    x = np.arange(columns, dtype=np.float32)
+    y = np.arange(rows, dtype=np.float32)[:, None]
+    cover = np.clip(np.minimum(x - left, right - x) + 0.5, 0, 1)
+    return cover * np.clip(np.minimum(y - top, bottom - y) + 0.5, 0, 1)
 
 
 def blur_planes(planes: np.ndarray, blur: float) -> None:

@@ -26,7 +26,7 @@ from dinogrl_jax.data.walkers.cameras import (
     random_palette,
     random_shot,
 )
-from dinogrl_jax.data.walkers.people import person_in_mood, random_person
+from dinogrl_jax.data.walkers.people import Person, person_in_mood, random_person
 from dinogrl_jax.data.walkers.render import render_passage
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.files import draft_of, read_json
@@ -262,6 +262,12 @@ def save_pictures(root: Path, paths: list[str], extension: str, pictures: np.nda
 
 def passage_pictures(settings: Settings, passage: Passage) -> tuple[np.ndarray, np.ndarray]:
     """A tracklet's pictures, (t, h, w, 3) visible or (t, h, w) infrared, and silhouettes."""
+    pictures, masks = render_passage(*filming(settings, passage))
+    return (pictures if passage.modality == "visible" else pictures[..., 0]), masks
+
+
+def filming(settings: Settings, passage: Passage) -> tuple:
+    """The arguments of render_passage: who walks how past which camera, in which colours."""
     s, p = settings, passage
     own = np.random.default_rng([s.seed, 0, p.split, p.identity])
     rng = np.random.default_rng(
@@ -274,8 +280,13 @@ def passage_pictures(settings: Settings, passage: Passage) -> tuple[np.ndarray, 
     place = random_camera(s.seed, p.camera, size, s.nuisance.clutter)
     passing = random_shot(rng, who, place, p.frames, size, s.nuisance)
     worn = np.where(redrawn, others, colours)
-    pictures, masks = render_passage(who, place, passing, p.modality, worn, rng, size)
-    return (pictures if p.modality == "visible" else pictures[..., 0]), masks
+    return who, place, passing, p.modality, worn, rng, size
+
+
+def person_of(settings: Settings, passage: Passage) -> Person:
+    """Who walks in a passage, but for the mood of the day."""
+    rng = np.random.default_rng([settings.seed, 0, passage.split, passage.identity])
+    return random_person(rng)
 
 
 def contact_sheet(

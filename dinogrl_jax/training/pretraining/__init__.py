@@ -1,0 +1,1 @@
+"""What trains the weights that stand in for published ones in demos."""

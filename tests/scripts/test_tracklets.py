@@ -1,6 +1,7 @@
 """scripts/tracklets.py on short videos, and what other scripts make of its tracklets."""
 
 import json
+import sys
 from pathlib import Path
 
 import jax
@@ -8,9 +9,12 @@ import numpy as np
 import pytest
 import small
 import videos
+from in_process import main_of
 from PIL import Image
 
 from dinogrl_jax.data.readers import manifest
+from dinogrl_jax.data.video.sources import filming_times
+from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.methods.variables import initial_variables
 from dinogrl_jax.training import checkpoint
 
@@ -144,6 +148,24 @@ def test_refusals(camera, refused, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/file").touch()
     assert "exists: choose another --out" in line(*camera)
+
+
+def test_a_gallery_gets_the_times(camera, done, tmp_path):
+    out = tmp_path / "out"
+    words = ("tracklets", *camera, *SMALL, "--longest-gap", 0.5, "--out", out)
+    videos.tracks(camera[3], [*range(3), *range(12, 20)])
+    assert done(*words, "--start", "1970-01-01T00:01:00Z")[0] == 0
+    listed = manifest.read_tracklets(str(out / "manifest.jsonl"))
+    times = filming_times(str(out / "manifest.jsonl"))
+    main_of("search")
+    columns = sys.modules["script_search"].columns_of(listed, times)
+    assert columns["time"] == pytest.approx([60, 61.2, 60, 61.2])
+    (tmp_path / "out").rename(tmp_path / "before")
+    assert done(*words)[0] == 0
+    assert filming_times(str(out / "manifest.jsonl")) == filming_times(str(tmp_path)) == {}
+    (out / "sources.jsonl").write_text('{"path": 3}')
+    with pytest.raises(InputError, match="sources.jsonl: line 1: 'path' is 3, not text"):
+        filming_times(str(out / "manifest.jsonl"))
 
 
 def listing(tmp_path, rows):

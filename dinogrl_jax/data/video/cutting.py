@@ -18,12 +18,12 @@ from jaxtyping import Float
 from PIL import Image
 
 from dinogrl_jax.data.video.decoding import VideoPicture, header_count, video_pictures
-from dinogrl_jax.data.video.sources import Source
+from dinogrl_jax.data.video.sources import SOURCES, UTC, Source
 from dinogrl_jax.data.video.tracks import Tracks
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.progress import Progress
 
-MANIFEST, SOURCES = "manifest.jsonl", "sources.jsonl"
+MANIFEST = "manifest.jsonl"
 MOST_FRAMES = 100_000  # of a tracklet; a line of a manifest has a longest length
 QUALITY = 95  # of JPEG
 OUTSIDE, SMALL = "outside of the picture", "smaller than asked for"
@@ -271,7 +271,7 @@ def source_line(source: Source, piece: Piece, first: str) -> dict:
         "video": source.video,
         "track": piece.track,
         "piece": piece.number,
-        "clock": "video" if source.start is None else "utc",
+        "clock": "video" if source.start is None else UTC,
         "frames": piece.numbers,
         "times": [round(begin + seconds, 6) for seconds in piece.times],
         "boxes": piece.frame_boxes,

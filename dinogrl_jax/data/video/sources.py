@@ -22,6 +22,8 @@ SHAPE = {
     "camera?": (int, str, type(None)),
     "start?": str,
 }
+SOURCES = "sources.jsonl"  # beside a manifest: where and when each of its tracklets was filmed
+UTC = "utc"  # the clock of times since 1970; "video" is that of times from its first picture on
 KEYS = tuple(key.removesuffix("?") for key in SHAPE)
 
 
@@ -104,6 +106,25 @@ def checked_sources(sources: Sequence[Source], detect: bool) -> Sequence[Source]
         if problem := cameras.problem(camera_of(source.camera), f"that of {source.video}"):
             raise InputError(problem)
     return sources
+
+
+def filming_times(manifest: str) -> dict[str, float]:
+    """When tracklets of a manifest began, by their first frames as it writes them.
+
+    In seconds since 1970, of those whose video's start was given: of the file SOURCES beside the
+    manifest, which scripts/tracklets.py writes. Empty where there is none.
+
+    Raises InputError for lines that are not its.
+    """
+    file, times = Path(manifest).parent / SOURCES, {}
+    if Path(manifest).is_dir() or not file.is_file():
+        return times
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        with errors_naming(f"{file}: line {number}"):
+            entry = json_value(line, {"path": str, "clock": str, "times": [float]})
+        if entry["clock"] == UTC and entry["times"]:
+            times[entry["path"]] = float(entry["times"][0])
+    return times
 
 
 def _source(entry: dict, folder: Path) -> Source:

@@ -67,6 +67,7 @@ setup(
         "scikit-learn>=1.6",
         "tensorboardX>=2.6.4",
         "tensorflow-datasets>=4.9.10",
+        "threadpoolctl>=3.2",
     ],
     extras_require={
         "test": [

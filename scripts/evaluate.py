@@ -42,13 +42,9 @@ from dinogrl_jax.retrieval.protocols import PROTOCOLS, filters_cameras
 from dinogrl_jax.retrieval.report import subjects, write
 from dinogrl_jax.retrieval.report.pairs import Pairs, evaluation_pairs
 from dinogrl_jax.retrieval.report.subjects import Shown, Subject
-from dinogrl_jax.retrieval.report.verification import (
-    judged_pairs,
-    verification,
-    verification_facts,
-)
 from dinogrl_jax.retrieval.tables import figures_table
 from dinogrl_jax.training import checkpoint
+from dinogrl_jax.training.api.evaluation import evaluation_results
 from dinogrl_jax.training.run_folder import check_same
 from dinogrl_jax.training.stored import stored_model
 
@@ -182,12 +178,9 @@ def difference_from_training(
 
 def results_of(found: Found, pairs: Mapping[str, Pairs]) -> dict:
     """The content of results.json."""
-    evaluation, judged = found.evaluation, judged_pairs(found.evaluation, pairs)
     results = {
-        **scoring.direction_figures(evaluation),
-        **scoring.evaluation_facts(evaluation),
+        **evaluation_results(found.evaluation, pairs),
         **found.source,
-        "verification": verification_facts(verification(judged), judged),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": checkpoint.versions(),
     }

@@ -1,5 +1,7 @@
 """Frames by name: the path of an image file, or a record of a prepared shard, `<shard>#<number>`.
 
+A picture in memory has a name too (`HeldFrame`), so that it takes the same way.
+
 A record is a tf.train.Example, as tensorflow-datasets writes it. Only its image is read, with the
 few lines below instead of TensorFlow or tensorflow-datasets, so that workers start fast.
 """
@@ -9,6 +11,7 @@ import io
 import re
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader
 
@@ -31,6 +34,18 @@ class FrameError(InputError):
 
     def __reduce__(self) -> tuple:  # a worker pickles it for the training process
         return FrameError, (self.frame, self.kind, self.reason)
+
+
+class HeldFrame(str):
+    """The name of a frame in messages; its picture is Pillow's and lies in memory."""
+
+    def __new__(cls, name: str, picture: Any) -> "HeldFrame":
+        made = super().__new__(cls, name)
+        made.picture = picture
+        return made
+
+    def __reduce__(self) -> tuple:
+        return HeldFrame, (str(self), self.picture)
 
 
 def open_frame(frame: str) -> io.BufferedIOBase:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from PIL import Image, UnidentifiedImageError
 
-from dinogrl_jax.data.frames import FrameError, open_frame
+from dinogrl_jax.data.frames import FrameError, HeldFrame, open_frame
 from dinogrl_jax.data.readers.listing import missing_words
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.text import HEAD, content_words, printable
@@ -72,6 +72,10 @@ def opened(frame: str, content: bytes | None = None) -> Iterator[Image.Image]:
     """
     file = None
     try:
+        if isinstance(frame, HeldFrame):
+            check_size(frame, frame.picture.width * frame.picture.height)
+            yield frame.picture
+            return
         file = open_frame(frame) if content is None else io.BytesIO(content)
         with Image.open(file, formats=known_formats()) as picture:
             check_size(frame, picture.width * picture.height)

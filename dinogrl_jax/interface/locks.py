@@ -12,7 +12,12 @@ from pathlib import Path
 from dinogrl_jax.interface.errors import InputError
 
 NAME = ".lock"  # of the file in the folder, while it is held
+PAUSE = 0.05  # seconds between two looks at a folder that another process holds
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # file systems
+
+
+class InUse(InputError):
+    """Another process holds the folder."""
 
 
 @contextlib.contextmanager
@@ -21,7 +26,7 @@ def lock(folder: Path) -> Iterator[None]:
 
     Folders that were made and are still empty behind an error are removed again.
 
-    Raises InputError where another process holds it, naming that.
+    Raises InUse where another process holds it, naming that.
     """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,8 +64,24 @@ def _locked_file(folder: Path) -> int:
     return file
 
 
-def _refusal(folder: Path, file: int) -> InputError:
+@contextlib.contextmanager
+def lock_in_turn(folder: Path, seconds: float) -> Iterator[None]:
+    """The same; a process that comes second waits for the first, so long at most."""
+    end, block = time.monotonic() + seconds, contextlib.ExitStack()
+    while True:
+        try:
+            block.enter_context(lock(folder))
+            break
+        except InUse:
+            if time.monotonic() > end:
+                raise
+            time.sleep(PAUSE)
+    with block:
+        yield
+
+
+def _refusal(folder: Path, file: int) -> InUse:
     with os.fdopen(file, errors="replace") as content:
         holder = content.read(200)
     who = holder if holder.isprintable() and holder else "another process"
-    return InputError(f"{folder} is in use by {who}: wait for it, or choose another folder")
+    return InUse(f"{folder} is in use by {who}: wait for it, or choose another folder")

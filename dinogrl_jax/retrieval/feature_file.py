@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,9 +68,14 @@ def read_features(path: str) -> Features:
     descriptors that are not finite numbers, and tracklets that are there twice.
     """
     with errors_naming(path):
-        features = _features_of(read_arrays(path, WANTED))
-        _check_finite(features)
-        _check_duplicates(features)
+        return features_of(read_arrays(path, WANTED))
+
+
+def features_of(arrays: Mapping[str, np.ndarray]) -> Features:
+    """The features of arrays by the names in a file; InputError as `read_features`."""
+    features = _features_of(dict(arrays))
+    _check_finite(features)
+    _check_duplicates(features)
     return features
 
 

@@ -1,25 +1,19 @@
 """The ranked lists as HTML: frames, pictures, and what each part contributed to a match."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
-from dinogrl_jax.data.pictures import decoded
 from dinogrl_jax.data.sampling import uniform
-from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval.report.charts import bar_chart
+from dinogrl_jax.retrieval.report.frames import frame_element, jpeg, jpeg_element
 from dinogrl_jax.retrieval.report.page import Html, element, figure, section
 from dinogrl_jax.retrieval.report.ranked_lists import RankedList, part_labels
 from dinogrl_jax.retrieval.report.sections import direction_words
 from dinogrl_jax.retrieval.report.subjects import Shown, Subject
 
 QUERY_FRAMES = 3
-HEIGHT = 112  # pixels of a frame; larger ones are made smaller
-WIDEST = 4 * HEIGHT
-QUALITY = 78  # of JPEG
 
 
 def ranked_lists_section(found: Mapping[str, Sequence[RankedList]], subject: Subject) -> Html:
@@ -76,7 +70,7 @@ def _card(class_: str, frames: Sequence[str], mark: str, row: int, subject: Subj
     who = [element("b", mark), element("div", f"id {subject.identity[row] or 'unknown'}")]
     if subject.camera[row]:
         who.append(element("div", f"camera {subject.camera[row]}"))
-    pictures = [picture for frame in frames if (picture := _frame_image(frame))]
+    pictures = [picture for frame in frames if (picture := frame_element(frame))]
     shown = pictures or [element("span", "no frame", class_="noframe")]
     title = subject.path[row] or f"tracklet {row}"
     return element("div", element("div", *shown, class_="frame"), *who, class_=class_, title=title)
@@ -86,7 +80,7 @@ def _images_by_row(lists: Sequence[RankedList], shown: Shown) -> dict[int, Html]
     """The pictures of all shown queries and their nearest matches, made at once."""
     rows = sorted({row for one in lists for row in (one.query, one.match)})
     pictures = map(Image.fromarray, shown.make(rows))
-    return {row: _jpeg_element(p) for row, p in zip(rows, pictures, strict=True)}
+    return {row: jpeg_element(jpeg(p)) for row, p in zip(rows, pictures, strict=True)}
 
 
 def _labelled(image: Html, shown: Shown) -> Html:
@@ -96,22 +90,3 @@ def _labelled(image: Html, shown: Shown) -> Html:
         for labels, class_ in ((shown.columns, "columns"), (shown.rows, "rows"))
     )
     return element("div", columns, rows, image, class_="labelled")
-
-
-def _frame_image(frame: str) -> Html | None:
-    """A small picture of a frame, or None if the frame cannot be read."""
-    try:
-        picture = decoded(frame).convert("RGB")
-    except (InputError, OSError, ValueError):  # a frame must not stop the report
-        return None
-    width = max(1, round(picture.width * HEIGHT / picture.height))
-    size = min(width, WIDEST), HEIGHT
-    large = picture.height > HEIGHT or picture.width > WIDEST
-    return _jpeg_element(picture.resize(size) if large else picture)
-
-
-def _jpeg_element(picture: Image.Image) -> Html:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=QUALITY)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return element("img", src=f"data:image/jpeg;base64,{data}", alt="")

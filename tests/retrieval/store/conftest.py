@@ -1,0 +1,3 @@
+"""Galleries in which few tracklets are many."""
+
+from stores import few  # noqa: F401

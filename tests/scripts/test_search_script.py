@@ -52,7 +52,7 @@ def test_index_extend_and_query(run, manifest, done, tmp_path):  # noqa: F811
     first = manifest.with_name("first.jsonl")
     first.write_text("\n".join(manifest.read_text().splitlines()[:4]))
     for listed, said in ((first, "4 tracklets added, 4 in"), (manifest, "2 tracklets added, 6 in")):
-        status, output, errors = done("search", *index, "--tracklets", listed, "--batch", 2)
+        status, output, errors = done("search", *index, "--tracklets", listed, "--batch", 1)
         assert status == 0 and said in output, errors
     query = ("--query", manifest.parent / "3", "--modality", "infrared", "--k", 4)
     status, output, errors = done("search", *index, *query, "--out", "found.html")
@@ -78,7 +78,7 @@ def test_index_extend_and_query(run, manifest, done, tmp_path):  # noqa: F811
 
 def test_filters_reach_the_search(run, manifest, done):  # noqa: F811
     index = ("--index", "g", "--checkpoint", run)
-    assert done("search", *index, "--tracklets", manifest)[0] == 0
+    assert done("search", *index, "--tracklets", manifest, "--batch", 1)[0] == 0
     query = ("--query", manifest.parent / "3" / "0.png", "--modality", "infrared")
     words = ("--cameras", "1, 3,5", "--modalities", "infrared")
     _, output, _ = done("search", *index, *query, *words)

@@ -144,7 +144,8 @@ class Comparison(NamedTuple):
         pieces = [places[i : i + AT_ONCE] for i in range(0, len(places), AT_ONCE)]
         near = np.concatenate([*self.pool.map(self._near_of_some, pieces), np.zeros(0)])
         order = np.argsort(near, kind="stable")
-        head, tail = order[: self.k], order[self.k :]
+        missing = self.k - len(found.places)
+        head, tail = order[:missing], order[missing:]
         found = found.merged(places[head], self.exact(places[head]), self.k)
         tail = tail[near[tail] <= found.farthest(self.k)]
         return found.merged(places[tail], self.exact(places[tail]), self.k)

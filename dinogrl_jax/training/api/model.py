@@ -42,6 +42,9 @@ class Model(NamedTuple):
     embed_batch: Callable  # what embedding.make_embed returns
     mesh: jax.sharding.Mesh
 
+    def __repr__(self) -> str:  # without all its parameters
+        return f"Model({self.source.title})"
+
     def embed(
         self,
         clips: Sequence[Clip],

@@ -126,6 +126,7 @@ def test_wrong_columns(model, clips, tmp_path):
 
 
 def test_models_are_told_apart(run, model, variables, tmp_path):
+    assert repr(model) == f"Model({small.NAME}, step {STEP})"
     assert dinogrl_jax.load(run).source.fingerprint == model.source.fingerprint
     changed = jax.tree.map(lambda x: x, variables)
     leaf = jax.tree.leaves(changed["params"])[0]

@@ -7,7 +7,7 @@ from PIL import Image
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.retrieval import scoring
 from dinogrl_jax.retrieval.feature_file import Features
-from dinogrl_jax.retrieval.report import pairs, ranked_lists_section, sections, subjects, write
+from dinogrl_jax.retrieval.report import frames, pairs, sections, subjects, write
 
 
 def features(n=24, path="", embedding=None, **changed):
@@ -104,10 +104,10 @@ def test_many_cameras_are_no_matrix(cameras, shown):
 
 def test_a_wide_picture_becomes_small(tmp_path):
     Image.new("RGB", (70_000, 2)).save(tmp_path / "1.png")
-    element = ranked_lists_section._frame_image(str(tmp_path / "1.png"))
+    element = frames.frame_element(str(tmp_path / "1.png"))
     assert element is not None and len(element) < 20_000
     (tmp_path / "1.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
-    assert ranked_lists_section._frame_image(str(tmp_path / "1.png")) is None
+    assert frames.frame_element(str(tmp_path / "1.png")) is None
 
 
 @pytest.mark.parametrize("low", [-8e36, -1.0, 0.0, 1e-300, 7e12])

@@ -65,20 +65,25 @@ setup(
         "pillow>=11",
         "safetensors>=0.5",
         "scikit-learn>=1.6",
+        "scipy>=1.13",
         "tensorboardX>=2.6.4",
         "tensorflow-datasets>=4.9.10",
         "threadpoolctl>=3.2",
     ],
     extras_require={
         "test": [
+            "av>=15",
             "beartype>=0.22",
             "hypothesis>=6.100",
+            "opencv-python-headless>=4.10,<5",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.14",
             "setuptools>=77",  # builds the wheel that a test looks into
             "torch==2.13.0",  # compared with, never imported by the package
         ],
+        "video": ["av>=15"],
+        "detect": ["av>=15", "opencv-python-headless>=4.10,<5"],  # 5 has no people detector
         "cuda": ["jax[cuda13]>=0.10,<0.12"],
         "tpu": ["jax[tpu]>=0.10,<0.12"],
     },

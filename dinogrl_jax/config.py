@@ -14,6 +14,7 @@ from dinogrl_jax.interface.settings import (
     NUMBER,
     PATH,
     PIXELS,
+    RISING,
     SHARE,
     Setting,
     at_least,
@@ -118,6 +119,12 @@ DATA = {
         one_of("stop", "neighbour"),
     ),
     "exif_rotation": Setting(False, "turn frames as their EXIF orientation says, as viewers do"),
+    "deep_range": Setting(
+        (),
+        "of frames deeper than 8 bits a channel, thermal ones: the values that become 0 and 255, "
+        "linear between and cut off beyond, as (28000, 32000); empty refuses such frames",
+        RISING,
+    ),
     "workers": Setting(
         2, "loader processes; 0 loads in threads of the training process", between(0, 1024)
     ),

@@ -9,18 +9,25 @@ folder has a sub-folder for each tracklet. The arrays of the file: embedding [n,
 float32, identity, camera, modality, role, path; -1 is unknown. Frames are sampled as at test time.
 The text `distance` says how descriptors are compared. With --halves there are embedding_first and
 embedding_second too, of half the frames each. --set changes a setting that an evaluation may
-change: --set data.test_frames=dense takes all frames.
+change: --set data.test_frames=dense takes all frames. The same command goes on where it was
+stopped. What --bad-frames leaves out is listed beside the file.
 """
 
 import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dinogrl_jax import methods
 from dinogrl_jax.config import FREE_AT_EVALUATION, differences
+from dinogrl_jax.data.problems import enumeration
 from dinogrl_jax.data.readers import manifest
+from dinogrl_jax.data.readers.manifest import ListedTracklet
 from dinogrl_jax.data.tracklets import MODALITIES
 from dinogrl_jax.devices import compiling, memory, sharding
 from dinogrl_jax.interface.arguments import Parser, path, whole_number
@@ -29,8 +36,18 @@ from dinogrl_jax.interface.command_line import WHICH, changed_config
 from dinogrl_jax.interface.errors import InputError, run
 from dinogrl_jax.methods.contract import check_tracklets
 from dinogrl_jax.retrieval import embedding, feature_file
+from dinogrl_jax.retrieval.extraction.extracted import (
+    BAD_FRAMES,
+    DTYPES,
+    LeftOut,
+    as_dtype,
+    extracted,
+    tracklets_digest,
+    write_left_out,
+)
+from dinogrl_jax.retrieval.extraction.unfinished import Unfinished
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.training.stored import stored_model
+from dinogrl_jax.training.stored import StoredModel, stored_model, weights_digest
 
 
 def flags() -> argparse.Namespace:
@@ -39,48 +56,17 @@ def flags() -> argparse.Namespace:
     add("--checkpoint", required=True, type=path, help="run, converted model, or step of one")
     add("--tracklets", required=True, type=path, help="a manifest, or a folder of folders")
     add("--out", required=True, type=path, help="the .npz to write")
+    add("--overwrite", action="store_true", help="replace a file that is there")
     add("--modality", choices=MODALITIES, help="where a manifest does not say it")
     add("--batch", type=whole_number(1), help="tracklets at a time; default as in evaluation")
     add("--which", default=WHICH, help=f"best, last or a step; default {WHICH}")
     add("--workers", type=whole_number(0), help="processes that read frames; 0 for none")
     add("--halves", action="store_true", help="for temporal re-ranking")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting; repeatable")
+    bad = "at one that cannot be read: stop, skip its tracklet, or a neighbour stands in"
+    add("--bad-frames", choices=BAD_FRAMES, default="stop", help=f"{bad}; default stop")
+    add("--dtype", choices=DTYPES, default="float32", help="of descriptors; default float32")
     return parser.parse_args()
-
-
-def main() -> None:
-    options = flags()
-    memory.keep_freed()
-    feature_file.check_writable(options.out)
-    listed = manifest.read_tracklets(options.tracklets, options.modality)
-    manager, trained, _ = stored_model(options.checkpoint, options.which)
-    compiling.keep_compiled()
-    mesh = sharding.device_mesh()
-    method = methods.named(trained.config.method)
-    config = embedding.extraction_config(
-        with_settings(trained.config, options.set),
-        len(listed),
-        mesh.size,
-        options.batch,
-        options.workers,
-    )
-    tracklets = [tracklet for tracklet, _ in listed]
-    check_tracklets(method, tracklets, trained.facts, config)
-    variables = checkpoint.stored_variables(method, manager, trained.step)
-    variables = jax.device_put(variables, sharding.replicated(mesh))
-    embed = embedding.make_embed(method, method.Model(config, trained.facts), config, mesh)
-    sets = {"embedding": tracklets}
-    if options.halves:
-        sets |= zip(feature_file.HALVES, embedding.halved_tracklets(tracklets), strict=True)
-    made = {
-        name: embedding.embeddings(embed, variables, some, config, mesh)
-        for name, some in sets.items()
-    }
-    columns = feature_file.tracklet_columns(listed)
-    distance = np.array(config.evaluation.distance)
-    feature_file.write_features(options.out, **made, **columns, distance=distance)
-    shape = made["embedding"].shape[1:]
-    print(f"{options.out}: {len(listed)} tracklets, descriptors {shape}, step {trained.step}")
 
 
 def with_settings(config: ConfigDict, given: list[str]) -> ConfigDict:
@@ -93,6 +79,94 @@ def with_settings(config: ConfigDict, given: list[str]) -> ConfigDict:
     if other := differences(config, changed, FREE_AT_EVALUATION):
         raise InputError(f"--set {given[0]}: the model was trained otherwise: {'; '.join(other)}")
     return changed
+
+
+def plan(
+    config: ConfigDict, stored: StoredModel, listed: Sequence[ListedTracklet], mesh: Mesh
+) -> dict:
+    """All that decides, to the bit, what is made: a stopped command goes on where it is equal."""
+    settings = json.loads(config.to_json_best_effort())
+    del settings["data"]["workers"]
+    return {
+        "model": weights_digest(stored.manager, stored.metadata.step),
+        "manifest": tracklets_digest(listed),
+        "configuration": settings,
+        "device": sharding.device_names(mesh),
+        "version of a package": checkpoint.versions(),
+    }
+
+
+def batch_maker(stored: StoredModel, config: ConfigDict, mesh: Mesh) -> Callable:
+    """(tracklets, options) → batches of descriptors, by the stored model."""
+    trained = stored.metadata
+    method = methods.named(config.method)
+    variables = checkpoint.stored_variables(method, stored.manager, trained.step)
+    variables = jax.device_put(variables, sharding.replicated(mesh))
+    embed = embedding.make_embed(method, method.Model(config, trained.facts), config, mesh)
+
+    def batches(tracklets: Sequence, **how: int | bool):
+        return embedding.embedded_batches(embed, variables, tracklets, config, mesh, **how)
+
+    return batches
+
+
+def write(
+    options: argparse.Namespace,
+    made: Mapping[str, np.ndarray],
+    left_out: LeftOut,
+    listed: Sequence[ListedTracklet],
+    distance: str,
+) -> tuple[int, ...]:
+    """Write the features and the list of what is left out, and print it; the embedding's shape."""
+    rows = [row for row in range(len(listed)) if row not in left_out.tracklets]
+    stored = {name: as_dtype(array[rows], options.dtype) for name, array in made.items()}
+    columns = feature_file.tracklet_columns([listed[row] for row in rows])
+    arrays = {name: array for name, (array, _) in stored.items()}
+    text = {"distance": np.array(distance)}
+    feature_file.write_features(options.out, **arrays, **columns, **text)
+    lines, file = left_out.lines(listed), f"{options.out}.left_out.jsonl"
+    write_left_out(Path(file), lines)
+    if lines:
+        print(enumeration([": ".join(line.values()) for line in lines], "\n", "\nand {} more"))
+        gone, standing = len(left_out.tracklets), len(left_out.frames)
+        print(f"{file}: {gone} tracklets are left out, neighbours stand in for {standing} frames")
+    if options.dtype != "float32":
+        error = max(error for _, error in stored.values())
+        print(f"{options.dtype} changes a descriptor by at most {error:.1e} of its length")
+    return arrays["embedding"].shape
+
+
+def main() -> None:
+    options = flags()
+    memory.keep_freed()
+    feature_file.check_writable(options.out)
+    if Path(options.out).exists() and not options.overwrite:
+        raise InputError(f"{options.out} exists: choose another --out, or say --overwrite")
+    listed = manifest.read_tracklets(options.tracklets, options.modality)
+    stored = stored_model(options.checkpoint, options.which)
+    compiling.keep_compiled()
+    mesh = sharding.device_mesh()
+    config = embedding.extraction_config(
+        with_settings(stored.metadata.config, options.set),
+        len(listed),
+        mesh.size,
+        options.batch,
+        options.workers,
+    )
+    tracklets = [tracklet for tracklet, _ in listed]
+    check_tracklets(methods.named(config.method), tracklets, stored.metadata.facts, config)
+    sets = {"embedding": tracklets}
+    if options.halves:
+        sets |= zip(feature_file.HALVES, embedding.halved_tracklets(tracklets), strict=True)
+    decided = plan(config, stored, listed, mesh) | {"--bad-frames": options.bad_frames}
+    with Unfinished(options.out, decided, forget=options.overwrite) as unfinished:
+        make_batches = batch_maker(stored, config, mesh)
+        made, left_out = extracted(make_batches, sets, options.bad_frames, unfinished)
+        distance = config.evaluation.distance
+        count, *shape = write(options, made, left_out, listed, distance)
+        unfinished.remove()
+    step = stored.metadata.step
+    print(f"{options.out}: {count} tracklets, descriptors {tuple(shape)}, step {step}")
 
 
 if __name__ == "__main__":

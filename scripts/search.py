@@ -15,13 +15,14 @@ tracklets, exactly ranked by the model's distance, and writes them to --out, one
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.data.readers.manifest import ListedTracklet
 from dinogrl_jax.data.sampling import uniform
 from dinogrl_jax.data.tracklets import MODALITIES
+from dinogrl_jax.data.video.sources import filming_times
 from dinogrl_jax.devices import memory
 from dinogrl_jax.interface.arguments import Parser, path, whole_number
 from dinogrl_jax.interface.command_line import WHICH
@@ -70,22 +71,27 @@ def flags() -> argparse.Namespace:
 def add_tracklets(gallery: Gallery, model: Model, options: argparse.Namespace) -> int:
     """Add those of a manifest or a folder that are not there yet; how many."""
     listed = manifest.read_tracklets(options.tracklets, options.modality)
-    there = gallery.known(**columns_of(listed))
+    times = filming_times(options.tracklets)
+    there = gallery.known(**columns_of(listed, times))
     listed = [one for one, known in zip(listed, there, strict=True) if not known]
     added = 0
     for start in range(0, len(listed), AT_ONCE):
         some = listed[start : start + AT_ONCE]
         made = model.embed_tracklets([tracklet for tracklet, _ in some], options.workers)
         identity = [tracklet.identity for tracklet, _ in some]
-        added += gallery.add(made, identity=identity, **columns_of(some))
+        added += gallery.add(made, identity=identity, **columns_of(some, times))
         if len(listed) > AT_ONCE:
             print(f"{min(start + AT_ONCE, len(listed))} of {len(listed)} tracklets", flush=True)
     return added
 
 
-def columns_of(listed: Sequence[ListedTracklet]) -> dict:
-    """What tells tracklets apart, as `Gallery.add` and `Gallery.known` take it."""
+def columns_of(listed: Sequence[ListedTracklet], times: Mapping[str, float]) -> dict:
+    """What tells tracklets apart, as `Gallery.add` and `Gallery.known` take it.
+
+    times: when tracklets began, by their names, where that is known.
+    """
     return {
+        "time": [times.get(name) for _, name in listed],
         "modality": [tracklet.modality for tracklet, _ in listed],
         "camera": [tracklet.camera for tracklet, _ in listed],
         "frames": [[os.path.abspath(x) for x in tracklet.frames] for tracklet, _ in listed],

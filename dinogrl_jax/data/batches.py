@@ -33,6 +33,7 @@ class EvaluationBatch(NamedTuple):
     valid: Bool[np.ndarray, " b"]  # False where filled up
     modality: str
     replaced: tuple[str, ...] = ()  # unreadable frames, each of which a neighbour stands in for
+    unreadable: tuple[tuple[int, str], ...] = ()  # positions, not valid here, and the reasons
 
 
 Shape = tuple[int, int, int]  # of a clip: frames, height, width
@@ -60,6 +61,7 @@ class TrainingRecipe:
     seed: int
     replace: bool  # an unreadable frame by its nearest readable neighbour, or stop
     upright: bool = False  # turn frames as their EXIF orientation says
+    deep_range: tuple[float | int, ...] = ()  # of frames deeper than 8 bits: what becomes 0 and 255
 
     @property
     def frames_shape(self) -> tuple[int, ...]:
@@ -78,7 +80,7 @@ class TrainingRecipe:
             for clip, tracklet, count in zip(clips, pair, counts, strict=True):
                 chosen = shared if self.aligned else self.frame_rule(count, self.shape[0], rng)
                 draws = transforms.draws(*self.shape, tracklet.modality, self.augment, rng)
-                how = draws, self.replace, self.upright
+                how = draws, self.replace, self.upright, self.deep_range
                 replaced += fill_frames(clip, tracklet.frames, chosen, *how)
         both = np.stack([pairs.visible, pairs.infrared], axis=1)[self.own]
         cameras = np.array([[self.tracklets[i].camera for i in pair] for pair in both], np.int32)
@@ -98,6 +100,7 @@ def fill_frames(
     draws: Sequence[transforms.Draw],
     replace: bool,
     upright: bool = False,
+    deep_range: Sequence[float | int] = (),
 ) -> list[str]:
     """Write the chosen frames as drawn; the unreadable ones, for which a neighbour stands in.
 
@@ -109,14 +112,14 @@ def fill_frames(
     replaced = []
     for frame, index, draw in zip(out, chosen.tolist(), draws, strict=True):
         try:
-            transforms.fill_frame(frame, frames[index], draw, upright)
+            transforms.fill_frame(frame, frames[index], draw, upright, deep_range)
         except FrameError as error:
             if not replace:
                 raise
             replaced.append(frames[index])
             for other in np.argsort(abs(np.arange(len(frames)) - index), kind="stable")[1:]:
                 with contextlib.suppress(FrameError):
-                    transforms.fill_frame(frame, frames[other], draw, upright)
+                    transforms.fill_frame(frame, frames[other], draw, upright, deep_range)
                     break
             else:
                 text = f"{error}; no other frame of its tracklet can be read either"
@@ -137,6 +140,8 @@ class EvaluationRecipe:
     labels: Mapping[int | str, int] | None = None  # of identities, where the tracklets train
     replace: bool = False  # an unreadable frame by its nearest readable neighbour, or stop
     upright: bool = False  # turn frames as their EXIF orientation says
+    deep_range: tuple[float | int, ...] = ()  # of frames deeper than 8 bits: what becomes 0 and 255
+    skip: bool = False  # clips with a frame that stays unreadable, instead of an error
     # (position of a tracklet, its number of frames, how many) → indices, in place of the clip rule
     drawn_frames: Callable[[int, int, int], Int[np.ndarray, " t"]] | None = None
 
@@ -149,7 +154,7 @@ class EvaluationRecipe:
         clips = [*row, *[row[-1]] * (self.size - len(row))][self.own]
         valid = (np.arange(self.size) < len(row))[self.own]
         own = [self.tracklets[position] for position, _ in clips]
-        rule, replaced = sampling.TEST_CLIPS[self.clip_rule], []
+        rule, replaced, unreadable = sampling.TEST_CLIPS[self.clip_rule], [], []
         for place, (tracklet, (position, number)) in enumerate(zip(own, clips, strict=True)):
             # A filled place is a copy of the one before it, unless it is the first of its process.
             if place > 0 and not valid[place]:
@@ -159,8 +164,14 @@ class EvaluationRecipe:
             draw = self.drawn_frames
             chosen = rule(*given)[number] if draw is None else draw(position, *given)
             draws = [transforms.Draw()] * len(chosen)
-            how = draws, self.replace, self.upright
-            replaced += fill_frames(frames[place, 0], tracklet.frames, chosen, *how)
+            how = draws, self.replace, self.upright, self.deep_range
+            try:
+                replaced += fill_frames(frames[place, 0], tracklet.frames, chosen, *how)
+            except InputError as error:
+                if not self.skip:
+                    raise
+                frames[place], valid[place] = 0, False
+                unreadable.append((position, str(error)))
         labels = [-1 if self.labels is None else self.labels[one.identity] for one in own]
         return EvaluationBatch(
             frames,
@@ -170,4 +181,5 @@ class EvaluationRecipe:
             valid=valid,
             modality=own[0].modality,
             replaced=tuple(replaced),
+            unreadable=tuple(unreadable),
         )

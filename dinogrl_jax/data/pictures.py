@@ -9,8 +9,9 @@ import functools
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dinogrl_jax.data.frames import FrameError, HeldFrame, open_frame
@@ -36,14 +37,20 @@ warned: list[str] = []  # of turned pictures, in this process
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def decoded(frame: str, upright: bool = False) -> Image.Image:
+def decoded(
+    frame: str, upright: bool = False, deep_range: Sequence[float | int] = ()
+) -> Image.Image:
     """The frame as it is; `upright`: as its EXIF orientation says that viewers show it.
 
-    Raises FrameError as `opened`, and for a frame that is deeper than 8 bits a channel.
+    deep_range: of a frame that is deeper than 8 bits, the values that become 0 and 255.
+
+    Raises FrameError as `opened`, and for a deeper frame where no range is given.
     """
     with opened(frame) as picture:
         picture.load()
         turn = TURNS.get(orientation(picture))
+    if deep_range and is_deep(picture):
+        picture = scaled_picture(picture, *deep_range)
     check_depth(frame, picture)
     if turn is None:
         return picture
@@ -116,9 +123,21 @@ def check_size(frame: str, pixels: int) -> None:
 
 def check_depth(frame: str, picture: Image.Image) -> None:
     """Raise FrameError for a picture of more than 8 bits a channel."""
-    if picture.mode.startswith(("I", "F")):
-        reason = "has more than 8 bits a channel: convert it to 8 bits"
+    if is_deep(picture):
+        reason = "has more than 8 bits a channel: say data.deep_range, or convert it to 8 bits"
         raise FrameError(frame, "deep image", reason)
+
+
+def is_deep(picture: Image.Image) -> bool:
+    """Whether a picture has more than 8 bits a channel."""
+    return picture.mode.startswith(("I", "F"))
+
+
+def scaled_picture(picture: Image.Image, low: float | int, high: float | int) -> Image.Image:
+    """A deep picture in 8 bits: 0 up to `low`, 255 from `high` on, linear between."""
+    values = np.nan_to_num(np.asarray(picture, np.float64), nan=low)
+    shares = np.clip((values - low) / (high - low), 0, 1)
+    return Image.fromarray(np.rint(255 * shares).astype(np.uint8))
 
 
 def other_content(file) -> str:

@@ -146,6 +146,7 @@ def training_batches(
         seed=config.seed,
         replace=lookup(BAD_FRAMES, data.bad_frames, "data.bad_frames"),
         upright=data.exif_rotation,
+        deep_range=tuple(data.deep_range),
     )
     return Batches(recipe, range(start_step, last), data.workers)
 
@@ -180,7 +181,9 @@ BATCH_RULES = {
 BAD_FRAMES = {"stop": False, "neighbour": True}  # whether to replace
 
 
-def evaluation_batches(tracklets: Sequence[Tracklet], config: ConfigDict, **share: int) -> Batches:
+def evaluation_batches(
+    tracklets: Sequence[Tracklet], config: ConfigDict, **share: int | bool
+) -> Batches:
     """Every tracklet as it is: the visible ones in order, then the infrared ones.
 
     Each is one clip, or with `data.test_frames` = "dense" as many as hold all its frames.
@@ -189,7 +192,9 @@ def evaluation_batches(tracklets: Sequence[Tracklet], config: ConfigDict, **shar
         tracklets: the test set, or a modality of it.
         config: its `data` and `evaluation.tracklets_per_batch` are used.
         share: `multiple`, of which the size of a batch has to be one (it is rounded up);
-            `process_index` and `process_count`, whose contiguous share of every batch this is.
+            `process_index` and `process_count`, whose contiguous share of every batch this is;
+            `start`, the first batch, where earlier ones have been made; `replace` and `skip`, what
+            is done about unreadable frames, as `EvaluationRecipe` has it.
 
     Raises:
         InputError: at once if there is no tracklet; from `next` for an unreadable image.
@@ -240,6 +245,7 @@ def one_by_one(
     multiple: int = 1,
     process_index: int = 0,
     process_count: int = 1,
+    start: int = 0,
     order: Sequence[int] = (),
     **options: Any,
 ) -> Batches:
@@ -261,9 +267,9 @@ def one_by_one(
         rows += [clips[i : i + size] for i in range(0, len(clips), size)]
     own = process_rows(size, process_index, process_count)
     shape = data.frames, data.height, data.width
-    options["upright"] = data.exif_rotation
+    options |= {"upright": data.exif_rotation, "deep_range": tuple(data.deep_range)}
     recipe = EvaluationRecipe(tracklets, rows, rule, size, own, shape, **options)
-    return Batches(recipe, range(len(rows)), data.workers)
+    return Batches(recipe, range(start, len(rows)), data.workers)
 
 
 def made_batch(recipe: Recipe, folder: str, index: int) -> Batch | EvaluationBatch:

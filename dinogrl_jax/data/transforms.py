@@ -10,6 +10,7 @@ Source: the data loaders of DinoGRL, VLD and X-ReID, and torchvision's transform
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -148,13 +149,14 @@ def fill_frame(
     path: str,
     draw: Draw = Draw(),  # noqa: B008
     upright: bool = False,
+    deep_range: Sequence[float | int] = (),
 ) -> None:
     """Write the file's frame, resized to `out`, as drawn and normalised.
 
-    upright: turn it first as its EXIF orientation says.
+    upright: turn it first as its EXIF orientation says. deep_range: as `decoded` has it.
     """
     h, w, _ = out.shape
-    picture = augmented_picture(image(path, h, w, draw.channels, upright), draw.also)
+    picture = augmented_picture(image(path, h, w, draw.channels, upright, deep_range), draw.also)
     if draw.down or draw.right:  # over zeros
         picture = picture.crop((draw.right, draw.down, draw.right + w, draw.down + h))
     if draw.flip:
@@ -193,13 +195,18 @@ def of_row(width: int) -> tuple[Float32[np.ndarray, " w3"], Float32[np.ndarray, 
 
 
 def image(
-    path: str, height: int, width: int, channels: int | str = ALL, upright: bool = False
+    path: str,
+    height: int,
+    width: int,
+    channels: int | str = ALL,
+    upright: bool = False,
+    deep_range: Sequence[float | int] = (),
 ) -> Image.Image:
     """The frame in RGB, or one channel of it, resized with Pillow's antialiased bilinear filter.
 
     Raises FrameError as `decoded`.
     """
-    picture = decoded(path, upright)
+    picture = decoded(path, upright, deep_range)
     if picture.mode not in ("RGB", "L"):
         picture = picture.convert("RGB")
     if isinstance(channels, int) and picture.mode == "RGB":

@@ -1,6 +1,7 @@
 """Command lines of scripts without a configuration, and paths on any command line."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -41,3 +42,20 @@ def whole_number(least: int):
         return int(text)
 
     return number
+
+
+def number(least: float | int = -math.inf, most: float | int = math.inf):
+    """The type of an option for numbers of a range."""
+
+    def parsed(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and least <= value <= most):
+            ends = f"from {least:g} to {most:g}" if most < math.inf else f"from {least:g} on"
+            limits = f" {ends}" if least > -math.inf else ""
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number{limits}")
+        return value
+
+    return parsed

@@ -128,6 +128,12 @@ COUNT = obvious(between(1, 1_000_000))
 NUMBER = obvious(between(0, 1_000_000))  # of anything, or its weight; larger ones overflow
 PIXELS = obvious(between(1, 8192))
 NOT_EMPTY = obvious(Range(lambda value, _: len(value) > 0, lambda _: "have at least one value"))
+RISING = Range(
+    lambda value, _: (
+        not value or (len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1])
+    ),
+    lambda _: "be empty, or two numbers of which the second is larger",
+)
 PATH = obvious(matches(r"(?!\w+://).*", "be a path of this machine"))  # no address; ~ is the home
 
 
@@ -145,6 +151,10 @@ def name_with_value(name: str, config: ConfigDict | None) -> str:
 def table_at(place: str) -> Mapping[str, Any]:
     module, _, name = place.rpartition(".")
     return getattr(importlib.import_module(f"dinogrl_jax.{module}"), name)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
 def alternatives(names: Any) -> str:

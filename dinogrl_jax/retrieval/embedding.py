@@ -1,14 +1,16 @@
 """Descriptors of tracklets, and the figures that they reach."""
 
+import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from dinogrl_jax.data.batches import EvaluationBatch
@@ -48,6 +50,15 @@ def make_embed(method: ModuleType, model: nn.Module, config: ConfigDict, mesh: M
     )
 
 
+class EmbeddedBatch(NamedTuple):
+    """The descriptors of a batch of clips, and what could not be read of it."""
+
+    values: Float[np.ndarray, "b p d"]  # float32
+    positions: Int[np.ndarray, " b"]  # of their tracklets; one may have several clips
+    replaced: tuple[str, ...] = ()  # unreadable frames, each of which a neighbour stands in for
+    unreadable: tuple[tuple[int, str], ...] = ()  # positions that are not above, and the reasons
+
+
 def embeddings(
     embed: Callable,
     variables: Mapping,
@@ -65,32 +76,67 @@ def embeddings(
 
     Raises InputError for descriptors that are not finite.
     """
-    result, clips = None, np.zeros(len(tracklets), np.float32)
+    with contextlib.closing(embedded_batches(embed, variables, tracklets, config, mesh)) as made:
+        return mean_descriptors(made, tracklets, between)
+
+
+def embedded_batches(
+    embed: Callable,
+    variables: Mapping,
+    tracklets: Sequence[Tracklet],
+    config: ConfigDict,
+    mesh: Mesh,
+    **options: int | bool,
+) -> Iterator[EmbeddedBatch]:
+    """The batches of all clips, in order, on every process whole; shows its progress.
+
+    What could not be read is said of this process's share.
+
+    options: `start`, `replace` and `skip` of `evaluation_batches`. Other arguments as `embeddings`.
+    """
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    with (
-        evaluation_batches(tracklets, config, multiple=mesh.size, **share) as batches,
-        Progress("embedding", sum(map(len, batches.recipe.rows)), "clips") as progress,
-    ):
-        on_device = (
-            (embed(variables, placed_clips(b, mesh)), b.positions, b.valid) for b in batches
-        )
-        # in pairs: the next has been started, the device never waits for the host
-        for made, _ in itertools.pairwise(itertools.chain(on_device, [None])):
-            values, positions, valid = map(hosts.gathered, made)
-            values, positions = values[valid].astype(np.float32), positions[valid]
-            if result is None:
-                result = np.zeros((len(tracklets), *values.shape[1:]), np.float32)
-            np.add.at(result, positions, values)  # a tracklet may be several clips
-            np.add.at(clips, positions, 1)
-            progress.add(len(positions))
-            between()
+    with evaluation_batches(tracklets, config, multiple=mesh.size, **share, **options) as batches:
+        rows = batches.recipe.rows
+        before = sum(map(len, rows[: len(rows) - len(batches)]))
+        with Progress("embedding", sum(map(len, rows)) - before, "clips") as progress:
+            on_device = (
+                (
+                    (embed(variables, placed_clips(b, mesh)), b.positions, b.valid),
+                    (b.replaced, b.unreadable),
+                )
+                for b in batches
+            )
+            # in pairs: the next has been started, the device never waits for the host
+            for (made, unread), _ in itertools.pairwise(itertools.chain(on_device, [None])):
+                values, positions, valid = map(hosts.gathered, made)
+                values, positions = values[valid].astype(np.float32), positions[valid]
+                yield EmbeddedBatch(values, positions, *unread)
+                progress.add(len(positions))
+
+
+def mean_descriptors(
+    batches: Iterable[EmbeddedBatch],
+    tracklets: Sequence[Tracklet],
+    between: Callable[[], None] = lambda: None,
+) -> Float[np.ndarray, "n p d"]:
+    """The mean descriptor of each tracklet's clips; 0 where there is none.
+
+    between: as `embeddings` has it. Raises InputError for descriptors that are not finite.
+    """
+    result, clips = None, np.zeros(len(tracklets), np.float32)
+    for values, positions, *_ in batches:
+        if result is None:
+            result = np.zeros((len(tracklets), *values.shape[1:]), np.float32)
+        np.add.at(result, positions, values)  # a tracklet may be several clips
+        np.add.at(clips, positions, 1)
+        between()
     wrong = np.flatnonzero(~np.isfinite(result).all(axis=(1, 2)))
     if wrong.size:
         raise InputError(
             f"the descriptors of {wrong.size} of {len(tracklets)} tracklets are not finite, that "
             f"of {tracklets[wrong[0]]} first: the model's weights are not, or its frames too bright"
         )
-    return result / clips[:, None, None]
+    return result / np.maximum(clips, 1)[:, None, None]
 
 
 def placed_clips(batch: EvaluationBatch, mesh: Mesh) -> Clips:

@@ -96,6 +96,9 @@ def write_features(path: str, /, **arrays: np.ndarray) -> None:
 
 
 def _features_of(arrays: dict[str, np.ndarray]) -> Features:
+    for name in ("embedding", *HALVES):
+        if name in arrays and arrays[name].dtype == np.float16:  # as extraction may store it
+            arrays[name] = arrays[name].astype(np.float32)
     embedding = arrays["embedding"]
     if embedding.ndim not in (2, 3) or embedding.dtype.kind != "f" or not embedding.size:
         raise InputError(

@@ -54,10 +54,13 @@ def content_digest(place: str) -> str:
     if path.is_dir():
         manager, which = manager_and_step(path, "best")
         with contextlib.closing(manager):
-            step = checkpoint.chosen_step(manager, which)
-            content = checkpoint.content_of(manager, step)
-        return checkpoint.digest(content["fingerprints"]["variables"])
+            return weights_digest(manager, checkpoint.chosen_step(manager, which))
     return file_digest(path)
+
+
+def weights_digest(manager: ocp.CheckpointManager, step: int) -> str:
+    """SHA-256 of the fingerprints of a stored model's weights."""
+    return checkpoint.digest(checkpoint.content_of(manager, step)["fingerprints"]["variables"])
 
 
 def files_in_folder(path: Path) -> list[Path]:

@@ -11,12 +11,20 @@ from commands import refusal, script
 from in_process import main_of
 from PIL import Image
 
+from dinogrl_jax.data import pictures
 from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.devices import sharding
-from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface import locks
+from dinogrl_jax.interface.errors import INTERRUPTED, InputError
 from dinogrl_jax.methods.variables import initial_variables
 from dinogrl_jax.retrieval import feature_file
-from dinogrl_jax.retrieval.embedding import embeddings, extraction_config, make_embed
+from dinogrl_jax.retrieval.embedding import (
+    embedded_batches,
+    embeddings,
+    extraction_config,
+    make_embed,
+)
+from dinogrl_jax.retrieval.extraction.extracted import STANDS_IN, as_dtype
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.checkpoint import checkpoints_of, stored_variables, write_checkpoint
 
@@ -113,6 +121,160 @@ def test_what_it_writes_is_scored(model_folder, frames, tmp_path, shape):
     assert [results[d]["queries"] for d in ("visible_to_infrared", "infrared_to_visible")] == [4, 4]
     assert results["infrared_to_visible"]["gallery"] == 5
     assert (tmp_path / "report.html").read_text().count("data:image/jpeg") > 20
+
+
+@pytest.fixture
+def colours(model_folder, frames, done, monkeypatch):
+    """extract.py in this process, of a model that sees the mean colour of each clip's frames.
+
+    (name of the file, words …) → status, output, errors; `colours.stop_behind` batches it is ended.
+    """
+    main_of("extract")
+    batches_made = []
+
+    def batch_maker(stored, config, mesh):
+        def colour(variables, clips):
+            batches_made.append(len(clips.frames))
+            if len(batches_made) > extract.most_batches:
+                raise KeyboardInterrupt
+            return np.asarray(clips.frames).mean((1, 3, 4))
+
+        def batches(tracklets, **how):
+            return embedded_batches(colour, {}, tracklets, config, mesh, **how)
+
+        return batches
+
+    def extract(out, *words, manifest=None):
+        batches_made.clear()
+        manifest = manifest or written(frames, LINES)
+        given = ("--checkpoint", model_folder, "--tracklets", manifest, "--out", out)
+        return done("extract", *given, "--batch", 1, *words)
+
+    extract.most_batches, extract.made = 100, batches_made
+    monkeypatch.setattr(sys.modules["script_extract"], "batch_maker", batch_maker)
+    return extract
+
+
+def test_it_goes_on_where_it_was_stopped(colours, tmp_path):
+    """After any number of batches, also within one: the file is the same to the bit."""
+    assert colours("whole.npz", "--halves")[0] == 0
+    assert len(colours.made) == 15  # of three arrays
+    whole = (tmp_path / "whole.npz").read_bytes()
+    unfinished = tmp_path / "f.npz.unfinished"
+    for most in (0, 3, 4, 2, 100):
+        colours.most_batches = most
+        status, _, errors = colours("f.npz", "--halves")
+        assert status == (0 if most == 100 else INTERRUPTED), errors
+        if most == 3:  # a batch that was being written
+            with open(unfinished / "embedding.batches", "ab") as file:
+                file.write(b"\x40\0\0\0\0\0\0\0half of it")
+    # What has been started when Ctrl-C comes is lost: a batch of each stopped command.
+    assert "embedding_first: goes on behind 1 batches" in errors
+    assert arrays_of(tmp_path / "f.npz") == arrays_of(tmp_path / "whole.npz")
+    assert len((tmp_path / "f.npz").read_bytes()) == len(whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.npz", "whole.npz"]
+
+
+def arrays_of(file):
+    with np.load(file) as arrays:
+        return {name: (arrays[name].dtype.str, arrays[name].tobytes()) for name in arrays}
+
+
+def test_another_extraction_does_not_go_on(colours, frames, tmp_path):
+    colours.most_batches = 3
+    assert colours("f.npz")[0] == INTERRUPTED
+    colours.most_batches = 100
+    other = written(frames, LINES[::-1], "other.jsonl")
+    for words, what in ((("--batch", 2), "configuration"), (("--bad-frames", "skip"), "--bad-")):
+        status, _, errors = colours("f.npz", *words)
+        assert status == 2 and f"of an extraction with another {what}" in errors
+    status, _, errors = colours("f.npz", manifest=other)
+    assert status == 2 and "another manifest" in errors
+    assert colours("f.npz", "--overwrite", manifest=other)[0] == 0
+    assert colours("g.npz", manifest=other)[0] == 0
+    assert arrays_of(tmp_path / "f.npz") == arrays_of(tmp_path / "g.npz")
+
+
+def test_a_file_is_not_overwritten_unless_asked(colours, tmp_path):
+    assert colours("f.npz")[0] == 0
+    before = arrays_of(tmp_path / "f.npz")
+    status, _, errors = colours("f.npz", "--dtype", "float16")
+    assert status == 2 and "f.npz exists: choose another --out, or say --overwrite" in errors
+    assert arrays_of(tmp_path / "f.npz") == before
+    status, output, _ = colours("f.npz", "--dtype", "float16", "--overwrite")
+    assert status == 0 and "float16 changes a descriptor by at most" in output
+    assert np.load(tmp_path / "f.npz")["embedding"].dtype == np.float16
+    features = feature_file.read_features(str(tmp_path / "f.npz"))
+    exact = np.frombuffer(before["embedding"][1], np.float32).reshape(features.embedding.shape)
+    assert features.embedding.dtype == np.float32
+    np.testing.assert_allclose(features.embedding, exact, rtol=2**-11)  # half a last place
+
+
+def test_numbers_that_float16_cannot_hold():
+    stored, error = as_dtype(np.full((2, 1, 3), 1.0 + 2**-12, np.float32), "float16")
+    assert stored.dtype == np.float16 and error == pytest.approx(2**-12, rel=1e-3)
+    with pytest.raises(InputError, match="float16 cannot hold numbers of 7e"):
+        as_dtype(np.full((2, 1, 3), 7e4, np.float32), "float16")
+
+
+def test_bad_frames(colours, frames, tmp_path):
+    """Their tracklets are left out, or a neighbour stands in; either is listed."""
+    (frames / "bad.png").write_bytes((frames / "f0.png").read_bytes()[:200])
+    lines = [*LINES, json.dumps({"frames": ["f1.png", "bad.png"], "modality": VISIBLE})]
+    lines.insert(1, json.dumps({"frames": ["bad.png"], "modality": INFRARED}))
+    bad = written(frames, lines, "with_bad.jsonl")
+    status, _, errors = colours("f.npz", manifest=bad)
+    assert status == 2 and "bad.png is a damaged image" in errors
+    assert colours("good.npz")[0] == 0
+    good = np.load(tmp_path / "good.npz")["embedding"]
+    for rule, count, gone in (("skip", 5, 2), ("neighbour", 6, 1)):
+        colours.most_batches = 4
+        assert colours(f"{rule}.npz", "--bad-frames", rule, manifest=bad)[0] == INTERRUPTED
+        colours.most_batches = 100
+        status, output, errors = colours(f"{rule}.npz", "--bad-frames", rule, manifest=bad)
+        assert status == 0, errors
+        made = np.load(tmp_path / f"{rule}.npz")
+        assert len(made["embedding"]) == len(made["path"]) == count
+        assert np.array_equal(made["embedding"][:5], good)
+        listed = (tmp_path / f"{rule}.npz.left_out.jsonl").read_text().splitlines()
+        listed = [json.loads(line) for line in listed]
+        assert [x["path"] for x in listed if "path" in x] == ["bad.png", "f1.png"][:gone]
+        assert f"{gone} tracklets are left out" in output and "damaged image" in output
+    assert listed[-1] == {"frame": str(frames / "bad.png"), "reason": STANDS_IN}
+    made = np.load(tmp_path / "neighbour.npz")["embedding"][5]
+    assert np.array_equal(made[0], made[1])  # both frames are the first one
+    only = written(frames, [lines[1]], "only_bad.jsonl")
+    status, _, errors = colours("none.npz", "--bad-frames", "skip", manifest=only)
+    assert status == 2 and "none of 1 tracklets can be read" in errors
+
+
+def test_deep_frames_are_scaled_as_said(colours, frames, tmp_path):
+    values = np.full((64, 32), 28000, np.uint16)
+    Image.fromarray(values + 1500).save(frames / "warm.png")
+    Image.fromarray(values).save(frames / "cold.png")
+    Image.fromarray(np.full((64, 32), 36.5, np.float32)).save(frames / "degrees.tif")
+    Image.fromarray(np.full((64, 32), 128, np.uint8)).save(frames / "half.png")
+    names = ("warm.png", "cold.png", "half.png")
+    lines = [json.dumps({"frames": [name], "modality": INFRARED}) for name in names]
+    deep = written(frames, lines, "deep.jsonl")
+    status, _, errors = colours("f.npz", manifest=deep)
+    assert status == 2 and "more than 8 bits a channel: say data.deep_range" in errors
+    status, _, errors = colours("f.npz", "--set", "data.deep_range=28000,31000", manifest=deep)
+    assert status == 0, errors
+    warm, cold, half = np.load(tmp_path / "f.npz")["embedding"]
+    assert np.array_equal(warm, half) and (cold < warm).all()  # 127.5 is rounded to even
+    degrees = pictures.decoded(str(frames / "degrees.tif"), deep_range=(20.5, 40))
+    assert degrees.mode == "L" and degrees.getpixel((0, 0)) == round(16 / 19.5 * 255)
+    status, _, errors = colours("g.npz", "--set", "data.deep_range=31000,28000", manifest=deep)
+    assert status == 2 and "data.deep_range" in errors and "the second is larger" in errors
+
+
+def test_two_extractions_do_not_write_one_file(colours, tmp_path):
+    colours.most_batches = 2
+    assert colours("f.npz")[0] == INTERRUPTED
+    with locks.lock(tmp_path / "f.npz.unfinished"):
+        status, _, errors = colours("f.npz")
+    assert status == 2 and "is in use by process" in errors
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from functools import partial
 
 from dinogrl_jax.data.frames import FrameError, is_record
 from dinogrl_jax.data.parallel import map_in_processes
-from dinogrl_jax.data.pictures import check_depth, has_pages, opened, orientation
+from dinogrl_jax.data.pictures import check_depth, has_pages, is_deep, opened, orientation
 from dinogrl_jax.data.problems import Problem, enumeration
 from dinogrl_jax.data.readers.listing import missing_words
 from dinogrl_jax.data.tracklets import Tracklet
@@ -18,17 +18,22 @@ CHUNK = 256  # frames that a worker checks before it reports
 
 
 def frame_problems(
-    tracklets: Sequence[Tracklet], frame_check: str, workers: int, upright: bool = False
+    tracklets: Sequence[Tracklet],
+    frame_check: str,
+    workers: int,
+    upright: bool = False,
+    deep: bool = False,
 ) -> list[Problem]:
     """The problems of the frames' files, each file once, in the order of the tracklets.
 
-    upright: training turns frames as their EXIF orientation says.
+    upright: training turns frames as their EXIF orientation says. deep: it takes those of more than
+    8 bits a channel.
     """
     if frame_check == "none":
         return []
     frames = list(dict.fromkeys((frame, t.modality) for t in tracklets for frame in t.frames))
     chunks = [frames[i : i + CHUNK] for i in range(0, len(frames), CHUNK)]
-    decoding = partial(decoding_problems, upright=upright)
+    decoding = partial(decoding_problems, upright=upright, deep=deep)
     problems_of = decoding if frame_check == "decode" else missing_frame_problems
     problems: list[Problem] = []
     with Progress("checking frames", len(frames), "frames") as progress:
@@ -47,28 +52,32 @@ def missing_frame_problems(frames: Sequence[tuple[str, str]]) -> list[Problem]:
     ]
 
 
-def decoding_problems(frames: Sequence[tuple[str, str]], upright: bool = False) -> list[Problem]:
+def decoding_problems(
+    frames: Sequence[tuple[str, str]], upright: bool = False, deep: bool = False
+) -> list[Problem]:
     """Problems of frames that cannot be decoded, or are odd."""
     problems = []
     for frame, modality in frames:
         try:
-            problems += oddities(frame, modality, upright)
+            problems += oddities(frame, modality, upright, deep)
         except FrameError as error:
             problems.append(Problem(error.kind, str(error), frame))
     return problems
 
 
-def oddities(frame: str, modality: str, upright: bool) -> list[Problem]:
+def oddities(frame: str, modality: str, upright: bool, deep: bool) -> list[Problem]:
     """What is odd with a frame: its colours, a rotation, further pages; FrameError if damaged."""
     with opened(frame) as picture:
         pages = has_pages(picture)
         picture.load()
         turned, mode = orientation(picture) != 1, picture.mode
-    check_depth(frame, picture)
+    deep = deep and is_deep(picture)
+    if not deep:
+        check_depth(frame, picture)
     texts = {}
     if mode in ("L", "LA", "1") and modality == "visible":
         texts["grey image"] = "is grey though its tracklet is visible"
-    elif mode not in ("RGB", "L"):
+    elif mode not in ("RGB", "L") and not deep:
         texts["colour mode"] = f"is in {mode}, neither RGB nor grey: each read converts it"
     if turned and not upright:
         texts["turned image"] = (

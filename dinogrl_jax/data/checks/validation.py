@@ -81,8 +81,8 @@ def validate(
     found = usable_problems(train, test, asked, left_out)
     problems += [problem for problem in found if not (told and problem.kind == "spelling")]
     problems += repeated_frame_problems([*train, *test])
-    turns = config.exif_rotation
-    problems += frame_problems([*train, *test], frame_check, workers, turns)
+    how = config.exif_rotation, bool(config.deep_range)
+    problems += frame_problems([*train, *test], frame_check, workers, *how)
     listed = len(train) + len(test) + len(left_out)
     totals = {"listed tracklets": listed, **dataset_totals(train, test)}
     expected = published_sizes.TOTALS.get(config.dataset, {})

@@ -200,18 +200,15 @@ def test_clip_is_where_training_starts(config, tmp_path):
 
 
 def test_the_demo_starts_from_a_small_clip(tmp_path):
-    """One of the sizes of its stand-in fits as it is, of another size does not."""
+    """Its stand-in fits the configuration as it is, a file of other sizes does not."""
     config = read_config(str(ROOT / "configs/synthetic_xreid.py"))
-    clip, state = config.model.clip, small_states.clip(depth=4, patch=8, width=96, grid=8)
-    state["visual.proj"] = np.zeros((96, clip.embedding), np.float32)
-    torch_files.write(tmp_path / "walker.pth", state)
-    config.pretrained.clip = str(tmp_path / "walker.pth")
     checked = checked_config(config)
     model = xreid.Model(checked, small.FACTS)
     random = initial_variables(model, checked)
     started, _ = with_published_weights(xreid, random, checked)
     positions = started["params"]["image"]["positional_embedding"]
-    assert len(positions) == 1 + (64 // 8) * (32 // 8) and clip == checked.model.clip
+    assert len(positions) == 1 + (64 // 8) * (32 // 8)
+    assert checked.model.clip == config.model.clip
     clips = Clips(jnp.zeros((1, 1, 3, 64, 32, 3)), jnp.ones((1, 1), int), ("visible",))
 
     @jax.jit
@@ -219,7 +216,8 @@ def test_the_demo_starts_from_a_small_clip(tmp_path):
         return xreid.descriptor(model.apply(variables, clips, train=False), checked)
 
     assert descriptor(started).shape == (1, 1, 96 + 64 + 96)
-    torch_files.write(tmp_path / "walker.pth", small_states.clip(depth=3, patch=8, width=96))
+    torch_files.write(tmp_path / "other.pth", small_states.clip(depth=3, patch=8, width=96))
+    checked.pretrained.clip = str(tmp_path / "other.pth")
     with pytest.raises(InputError, match="model.clip.depth"):
         with_published_weights(xreid, random, checked)
 

@@ -197,7 +197,7 @@ def test_what_a_small_set_has_to_lower(own, setting, default, lower, message):
         config = changed_config(namespace["get_config"](), {setting: value})
         config.data.root = str(path)
         e = config.evaluation
-        asked = demands(config, filters_cameras(e.protocol, e.camera_filter), 1)
+        asked = demands(config, filters_cameras(e.protocol, e.camera_filter), 1, False)
         report = validate(config.data, asked=asked, frame_check="exist", workers=0)
         return [problem.text for problem in report.fatal]
 

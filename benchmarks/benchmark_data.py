@@ -23,7 +23,7 @@ from dinogrl_jax.data import datasets, sampling
 from dinogrl_jax.data.pipeline import training_batches
 from dinogrl_jax.data.preparation import prepare
 from dinogrl_jax.data.tracklets import labels
-from dinogrl_jax.data.transforms import DEVIATION, ERASED, MEAN, erased_box
+from dinogrl_jax.data.transforms import DEVIATION, ERASED, MEAN, erased_rectangle
 from dinogrl_jax.data.walkers import synthetic
 from dinogrl_jax.interface.errors import run
 
@@ -160,7 +160,7 @@ class Obvious:
         array = array.astype(np.float32).transpose(2, 0, 1) / 255
         mean, deviation = (x.astype(np.float32)[:, None, None] for x in (MEAN, DEVIATION))
         array = (array - mean) / deviation
-        if rng.random() < 0.5 and (box := erased_box(h, w, rng)):
+        if rng.random() < 0.5 and (box := erased_rectangle(h, w, rng).place):
             array[:, box[0], box[1]] = ERASED[:, None, None]
         return array
 

@@ -200,8 +200,8 @@ def test_published_and_small_configurations_are_right():
 
 
 def test_every_setting_has_a_meaning():
-    for declaration in DECLARED.values():
-        for name, setting in leaves(declaration):
+    for method in methods.METHODS:
+        for name, setting in leaves(DECLARED[method]):
             assert setting.meaning or name.startswith(("augment.", "loss.", "model.")), name
 
 

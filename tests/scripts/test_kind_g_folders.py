@@ -109,7 +109,11 @@ def test_a_run_and_its_settings_are_named_once(models, people, refused):
 
 
 def test_extract_takes_a_step(models, people, done, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedding, "embeddings", of_weights)
+    def one_batch(embed, variables, tracklets, *others, start=0, **_):
+        made = of_weights(embed, variables, tracklets, *others)
+        yield embedding.EmbeddedBatch(made[start:], np.arange(start, len(tracklets)))
+
+    monkeypatch.setattr(embedding, "embedded_batches", one_batch)
     out = tmp_path / "out.npz"
     words = ("--checkpoint", models / "run/checkpoints/7", "--tracklets", people, "--out", out)
     status, _, errors = done("extract", *words, "--workers", "0")

@@ -37,8 +37,7 @@ def compiler_options(
     # YNNPACK's matrix products and softmax are slower than XLA's here, but those of float64, which
     # are several times as fast. Its sums over a batch are faster, and more exact: XLA adds up
     # number by number. But with jaxlib 0.10.2 they are wrong in some programs, so that what the
-    # fast forms are judged by does without them, at the price of float32's accuracy
-    # (docs/fidelity.md).
+    # fast forms are judged by does without them; what that costs is in docs/fidelity.md.
     its_sums = training and forms != "plain"
     ynnpack = {YNNPACK: "LIBRARY_FUSION_TYPE_REDUCE" if its_sums else ""}
     return (ynnpack if dtype != "float64" and understood(YNNPACK) else {}) | {

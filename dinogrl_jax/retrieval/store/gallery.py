@@ -1,7 +1,5 @@
 """A gallery on disk, for programs: tracklets are added, and searched exactly."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -11,13 +9,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import ArrayLike, Float32, Shaped
 
-from dinogrl_jax.data.readers.spelling import UNKNOWN_WORDS
-from dinogrl_jax.data.tracklets import MODALITIES
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.locks import lock_in_turn
-from dinogrl_jax.interface.text import UNPRINTABLE, shortened
 from dinogrl_jax.retrieval.distances import distance_formula
-from dinogrl_jax.retrieval.report.frames import small_jpeg
 from dinogrl_jax.retrieval.store import database, files
 from dinogrl_jax.retrieval.store.bounds import (
     BOUNDED,
@@ -27,13 +21,19 @@ from dinogrl_jax.retrieval.store.bounds import (
     fitted_directions,
 )
 from dinogrl_jax.retrieval.store.database import Entry, Facts, Stored
+from dinogrl_jax.retrieval.store.entries import (
+    check_modalities,
+    entries_of_columns,
+    label_text,
+    new_ones,
+    seconds_of,
+)
 from dinogrl_jax.retrieval.store.ranking import FEW, nearest
 from dinogrl_jax.retrieval.store.source import Source
 
 Time = float | int | str | datetime  # seconds since 1970 (UTC), ISO 8601, or an instant
 PATIENCE = 60.0  # seconds that an add waits for another process's
 AT_ONCE = 1024  # descriptors that are projected again where directions are fitted
-LONGEST = 4096  # letters of a name
 
 
 @runtime_checkable
@@ -177,7 +177,9 @@ class Gallery:
                 "to add, Gallery.open(folder, model)"
             )
         rows = _checked_rows(embedding, self._dtype)
-        entries = _entries(len(rows), modality, camera, identity, time, frames, name, thumbnail)
+        entries = entries_of_columns(
+            len(rows), modality, camera, identity, time, frames, name, thumbnail
+        )
         with lock_in_turn(self.folder, PATIENCE):
             with database.connection(self.folder, write=True) as base:
                 return self._add(base, rows, entries)
@@ -193,7 +195,7 @@ class Gallery:
     ) -> list[bool]:
         """Which of n tracklets `add` would pass over; arguments and errors as there."""
         empty = [b""] * len(frames)
-        entries = _entries(len(frames), modality, camera, None, time, frames, name, empty)
+        entries = entries_of_columns(len(frames), modality, camera, None, time, frames, name, empty)
         if _committed(self.folder) is None:
             return [False] * len(frames)
         with database.connection(self.folder) as base:
@@ -227,10 +229,10 @@ class Gallery:
         """
         if k < 1:
             raise InputError(f"k = {k}: ask for 1 or more tracklets")
-        bounds = [None if x is None else _seconds(x) for x in (since, until)]
+        bounds = [None if x is None else seconds_of(x) for x in (since, until)]
         if modalities is not None:
-            _check_modalities(modalities)
-        cameras = None if cameras is None else [_text(x, "camera") for x in cameras]
+            check_modalities(modalities)
+        cameras = None if cameras is None else [label_text(x, "camera") for x in cameras]
         if not (self.folder / database.FILE).exists():
             raise InputError(f"{self.folder} holds no tracklets yet: add some first")
         with database.connection(self.folder) as base:
@@ -266,7 +268,7 @@ class Gallery:
         if rows.shape[1:] != (facts.parts, facts.channels):
             both = f"{list(rows.shape[1:])}, those of {self.folder} {[facts.parts, facts.channels]}"
             raise InputError(f"descriptors are {both}")
-        new = _new_ones(entries, database.known(base, [x.same for x in entries]))
+        new = new_ones(entries, database.known(base, [x.same for x in entries]))
         rows, entries = rows[new], [entries[i] for i in new]
         kept = rows.astype(files.row_dtype(facts.dtype), copy=False)
         facts = facts._replace(
@@ -367,84 +369,3 @@ def _checked_rows(embedding: Shaped[ArrayLike, "..."], dtype: str) -> Float32[np
             f"{dtype} does not hold"
         )
     return rows
-
-
-def _new_ones(entries: list[Entry], known: list[bool]) -> list[int]:
-    """The numbers of entries that are not known, each once."""
-    seen, new = set(), []
-    for number, (entry, there) in enumerate(zip(entries, known, strict=True)):
-        if not there and entry.same not in seen:
-            new.append(number)
-        if entry.same is not None:
-            seen.add(entry.same)
-    return new
-
-
-def _entries(count: int, modality, camera, identity, time, frames, name, thumbnail) -> list[Entry]:
-    """The columns of `Gallery.add` as a record of each tracklet."""
-    modality = [modality] * count if isinstance(modality, str) else modality
-    columns = {
-        "modality": modality,
-        "camera": [""] * count if camera is None else camera,
-        "identity": [""] * count if identity is None else identity,
-        "time": [None] * count if time is None else time,
-        "frames": [()] * count if frames is None else frames,
-        "name": [""] * count if name is None else name,
-        "thumbnail": [None] * count if thumbnail is None else thumbnail,
-    }
-    for title, column in columns.items():
-        if len(column) != count:
-            raise InputError(f"{title} has {len(column)} entries for {count} descriptors")
-    _check_modalities(columns["modality"])
-    return [_entry(*values) for values in zip(*columns.values(), strict=True)]
-
-
-def _entry(modality, camera, identity, time, frames, name, thumbnail) -> Entry:
-    frames = tuple(os.fspath(x) for x in frames)
-    name = str(name) or (frames[0] if frames else "")
-    if len(name) > LONGEST:
-        raise InputError(f"the name {shortened(name)} has {len(name)} letters")
-    seconds = None if time is None else _seconds(time)
-    camera = _text(camera, "camera")
-    if thumbnail is None:
-        thumbnail = small_jpeg(frames[len(frames) // 2]) if frames else b""
-    same = None
-    if name:
-        told = json.dumps([name, list(frames), camera, str(modality), seconds])
-        same = hashlib.sha256(told.encode(errors="surrogatepass")).hexdigest()
-    identity = _text(identity, "identity")
-    return Entry(
-        _storable(name), identity, camera, str(modality), seconds,
-        tuple(map(_storable, frames)), bytes(thumbnail), same,
-    )  # fmt: skip
-
-
-def _storable(text: str) -> str:
-    """A file's name as text; bytes that are none become codes, as a database takes no others."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _text(value: object, what: str) -> str:
-    """A camera or an identity as text; "" unknown."""
-    text = "" if value is None else str(value)
-    if len(text) > LONGEST or UNPRINTABLE.search(text):
-        raise InputError(f"{what} {shortened(text)} is too long, or has letters without a shape")
-    return "" if text.strip().lower() in UNKNOWN_WORDS else text
-
-
-def _check_modalities(modalities: Sequence[str]) -> None:
-    for wrong in set(map(str, modalities)) - set(MODALITIES):
-        raise InputError(f"modality {shortened(wrong)}: use {' or '.join(MODALITIES)}")
-
-
-def _seconds(time: object) -> float:
-    """Seconds since 1970 (UTC) of a time; InputError for what is none."""
-    try:
-        if isinstance(time, str):
-            time = datetime.fromisoformat(time)
-        seconds = time.timestamp() if isinstance(time, datetime) else float(time)
-    except (TypeError, ValueError, OverflowError, OSError) as error:
-        raise InputError(f"time {shortened(str(time))}: give ISO 8601, or seconds") from error
-    if not np.isfinite(seconds):
-        raise InputError(f"time {time}: give ISO 8601, or seconds since 1970")
-    return seconds

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-Clip = Sequence[UInt8[np.ndarray, "h w *c"]]
+Clip = Sequence[UInt8[np.ndarray, "_ _ ..."]]
 Embed = Callable[[Sequence[Clip], Sequence[str]], Float32[np.ndarray, "n p d"]]
 
 

@@ -45,7 +45,7 @@ class Refused(Exception):
         self.status = status
 
 
-def clip_pictures(job: dict) -> list[UInt8[np.ndarray, "h w *c"]]:
+def clip_pictures(job: dict) -> list[UInt8[np.ndarray, "_ _ ..."]]:
     """The pictures of a clip's files: of several images, or of one video.
 
     job: `paths`, the `names` that people know them by, `frames` and `pixels` that a clip may have,

@@ -17,7 +17,7 @@ from dinogrl_jax.data.sampling import uniform
 MOST_FRAMES = 32  # that are kept of a query, at equal distances
 MOST_BYTES = 256 << 20  # of all queries that are remembered
 
-Pictures = Sequence[UInt8[np.ndarray, "h w *c"]]
+Pictures = Sequence[UInt8[np.ndarray, "_ _ ..."]]
 
 
 class Query(NamedTuple):
@@ -26,7 +26,7 @@ class Query(NamedTuple):
     key: str  # a digest of its pictures and its modality
     modality: str
     descriptor: Float32[np.ndarray, "p d"]
-    frames: tuple[UInt8[np.ndarray, "h w *c"], ...]
+    frames: tuple[UInt8[np.ndarray, "_ _ ..."], ...]
 
     @property
     def size(self) -> int:
@@ -51,7 +51,7 @@ def query_key(pictures: Pictures, modality: str) -> str:
     return told.hexdigest()[:32]
 
 
-def kept_frames(pictures: Pictures) -> tuple[UInt8[np.ndarray, "h w *c"], ...]:
+def kept_frames(pictures: Pictures) -> tuple[UInt8[np.ndarray, "_ _ ..."], ...]:
     """Those that are kept of a clip; copies, so that the others are not."""
     chosen = uniform(len(pictures), min(len(pictures), MOST_FRAMES))
     return tuple(pictures[i].copy() for i in chosen.tolist())

@@ -174,7 +174,7 @@ class Service:
         with _refused(InputError):
             return await asyncio.to_thread(labels.stored_labels, self.folder)
 
-    def _pictures(self, uploads: Sequence[Upload]) -> list[UInt8[np.ndarray, "h w *c"]]:
+    def _pictures(self, uploads: Sequence[Upload]) -> list[UInt8[np.ndarray, "_ _ ..."]]:
         """The pictures of files, which lie under numbers for the decoder: no name is safe."""
         names = [shown_name(x.name, number) for number, x in enumerate(uploads)]
         with _refused(Refused), tempfile.TemporaryDirectory(prefix="clip-") as folder:

@@ -103,6 +103,8 @@ def is_loopback(host: str) -> bool:
 
 def listening_socket(host: str, port: int) -> socket.socket:
     """A socket that listens; InputError where the address is in use, or is none of this machine."""
+    if port >= 1 << 16:
+        raise InputError(f"command line: port {port} is none: choose one below {1 << 16}")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family)

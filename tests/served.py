@@ -27,6 +27,7 @@ from dinogrl_jax.training import checkpoint
 
 BATCH, TRACKLETS, FRAMES = 4, 12, 3
 HOSTILE = "<img src=x onerror=alert(1)>&\"'"
+ACCESS, LIMITS = Access(), Limits()
 Files = Sequence[tuple[str, bytes]]
 
 
@@ -99,7 +100,10 @@ class Client:
 
 @contextlib.contextmanager
 def served(
-    model, folder: Path, access: Access = Access(), limits: Limits = Limits()  # noqa: B008
+    model,
+    folder: Path,
+    access: Access = ACCESS,
+    limits: Limits = LIMITS,
 ) -> Iterator[Client]:
     service = Service(model, folder, limits)
     app = create_app(service, access)

@@ -43,7 +43,9 @@ class Decoders:
         self.limits, self._how = limits, {"upright": upright, "deep_range": list(deep_range)}
         self._lock, self._control, self._process = threading.Lock(), None, None
 
-    def clip(self, paths: Sequence[str], names: Sequence[str]) -> list[UInt8[np.ndarray, "_ _ ..."]]:
+    def clip(
+        self, paths: Sequence[str], names: Sequence[str]
+    ) -> list[UInt8[np.ndarray, "_ _ ..."]]:
         """The pictures in files, RGB or grey; names: of the files, for messages.
 
         Raises Refused for what is no clip, is too large, or takes too long.

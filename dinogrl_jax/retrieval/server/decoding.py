@@ -63,7 +63,7 @@ def clip_pictures(job: dict) -> list[UInt8[np.ndarray, "_ _ ..."]]:
         if len(made) == job["frames"]:
             raise Refused(TOO_LARGE, f"the clip has more than {job['frames']} frames: cut it")
         if pixels > job["pixels"]:
-            most = f"{job['pixels'] / 1e6:.0f} million pixels"
+            most = f"{job['pixels'] / 1e6:g} million pixels"
             raise Refused(TOO_LARGE, f"the clip has more than {most}: give fewer or smaller frames")
         picture = picture if picture.mode in ("RGB", "L") else picture.convert("RGB")
         made.append(np.asarray(picture))

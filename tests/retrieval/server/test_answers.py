@@ -40,9 +40,7 @@ def told(found: list[dict]) -> list[tuple]:
 
 def expected(model, gallery, clip, modality: str, k: int = 5, **filters) -> list[tuple]:
     (query,) = model.embed([clip], modality)
-    return [
-        tuple(getattr(x, key) for key in FIELDS) for x in gallery.search(query, k, **filters)
-    ]
+    return [tuple(getattr(x, key) for key in FIELDS) for x in gallery.search(query, k, **filters)]
 
 
 def test_200_searches_in_a_row_and_8_at_a_time(client, model, gallery):
@@ -168,6 +166,8 @@ def test_health_and_metrics(client, clips):
     lines = client.get("/metrics").text.splitlines()
     assert f"dinogrl_jax_tracklets {served.TRACKLETS:.1f}" in lines
     for stage in ("decode", "embed", "search"):
-        assert any(x.startswith(f'dinogrl_jax_stage_seconds_count{{stage="{stage}"}}') for x in lines)
+        assert any(
+            x.startswith(f'dinogrl_jax_stage_seconds_count{{stage="{stage}"}}') for x in lines
+        )
     assert any('path="/search",status="200"' in x for x in lines)
     assert json.loads(client.get("/nothing").text) == {"detail": "Not Found"}

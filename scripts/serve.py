@@ -60,8 +60,8 @@ def flags() -> argparse.Namespace:
 def web() -> tuple[ModuleType, ...]:
     """uvicorn and what the server is made of; InputError where one is not installed."""
     try:
-        import multipart  # noqa: F401
         import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
         import uvicorn
 
         from dinogrl_jax.retrieval.server import app, decoders, guard, service

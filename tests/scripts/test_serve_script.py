@@ -105,7 +105,7 @@ def test_an_address_in_use(refused):
         assert "Address already in use: choose another" in refused(*MODEL, "--port", port)
 
 
-@pytest.mark.parametrize("name", ["fastapi", "uvicorn", "prometheus_client", "multipart"])
+@pytest.mark.parametrize("name", ["fastapi", "uvicorn", "prometheus_client", "python_multipart"])
 def test_what_is_not_installed(name, refused, monkeypatch):
     for module in [x for x in sys.modules if x.startswith("dinogrl_jax.retrieval.server")]:
         monkeypatch.delitem(sys.modules, module)

@@ -188,7 +188,7 @@ def test_the_token_is_asked_for_once(page, model, gallery, clips):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.parametrize("width", [360, 1120])
 def test_any_width_light_and_dark(page, client, clips, scheme, width):
     page.shape(width, 800, scheme)
     try:

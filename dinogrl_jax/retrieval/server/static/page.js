@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const KEY = "token";
 const MOST_FRAMES = 12; // of a tracklet that is opened
 const MOST_SHOWN = 6; // of the query
+const LONGEST_NAME = 26; // letters, from the end
 let chosen = [];
 let asking = null;
 const urls = { query: [], results: [] };
@@ -91,11 +92,11 @@ function choose(files) {
   chosen = [...files].sort((a, b) => order(a.name, b.name));
   forget("query");
   $("preview").replaceChildren();
-  const size = chosen.reduce((sum, file) => sum + file.size, 0) / 2 ** 20;
+  const size = chosen.reduce((sum, file) => sum + file.size, 0) / 2 ** 10;
   const names = chosen.length > 1 ? `${chosen[0].name} to ${chosen.at(-1).name}` : chosen[0]?.name;
-  const files_ = count(chosen.length, "file");
+  const large = size >= 1024 ? `${(size / 1024).toFixed(1)} MiB` : `${Math.ceil(size)} KiB`;
   $("chosen").textContent = chosen.length
-    ? `${files_}, ${names}, ${size.toFixed(1)} MiB`
+    ? `${count(chosen.length, "file")}, ${names}, ${large}`
     : "Nothing is chosen";
   const step = Math.max(1, Math.ceil(chosen.length / MOST_SHOWN));
   chosen.filter((file, i) => i % step === 0 && file.type.startsWith("image/")).forEach((file) => {
@@ -158,6 +159,10 @@ function distance(one) {
   return Number(one.distance.toPrecision(4)).toString();
 }
 
+function shortened(name) {
+  return name.length > LONGEST_NAME ? `…${name.slice(-LONGEST_NAME)}` : name;
+}
+
 function time(seconds) {
   const date = new Date(seconds * 1000);
   return Number.isNaN(date.getTime()) ? `${seconds} s` : date.toLocaleString();
@@ -172,7 +177,7 @@ function card(query, one, rank) {
     ["camera", one.camera || "unknown"],
     ["light", one.modality],
     ...(one.time === null ? [] : [["time", time(one.time)]]),
-    ["tracklet", name],
+    ["tracklet", shortened(name)],
   ];
   rows.forEach(([key, value]) => facts.append(made("dt", {}, key), made("dd", {}, value)));
   const frame = made("div", { class: "picture" }, made("span", { class: "soft" }, "no picture"));
@@ -182,7 +187,8 @@ function card(query, one, rank) {
   const title = made("h3", {}, `${rank}: ${distance(one)}`);
   const parts = [frame, title, facts, answers(query, one, rank)];
   if (one.frames) parts.push(frames(one, rank));
-  return made("li", {}, made("article", { "aria-label": `rank ${rank}, ${name}` }, ...parts));
+  const about = { "aria-label": `rank ${rank}, ${name}`, title: name };
+  return made("li", {}, made("article", about, ...parts));
 }
 
 function answers(query, one, rank) {

@@ -124,6 +124,11 @@ def serve(options: argparse.Namespace) -> None:
     upload = int(options.upload * 2**20)
     access = guard.Access(hosts, token, upload, waiting=options.waiting)
     limits = decoders.Limits(options.frames, int(options.pixels * 1e6), options.seconds)
+    if not Path(options.index).is_dir():
+        raise InputError(
+            f"{options.index}: there is no such gallery: dinogrl_jax search --index "
+            f"{options.index} --tracklets … makes it"
+        )
     with listening_socket(options.host, options.port) as listening:
         batch = options.batch or BATCH.get(sharding.platform(sharding.device_mesh()), OTHER_BATCH)
         model = load(options.checkpoint, options.which, batch=batch)

@@ -80,8 +80,13 @@ class Service:
         )
         size = model.config.evaluation.tracklets_per_batch
         self.batches = Batches(model.embed, size, self.metrics.batch.observe)
-        self._decoding = asyncio.Semaphore(os.cpu_count() or 1)
+        processors = os.cpu_count() or 1
+        # Decoded clips are large: so many wait for the model, the others are files still.
+        self._clips = asyncio.Semaphore(2 * size + processors)
+        self._decoding = asyncio.Semaphore(processors)
         self._searching = asyncio.Semaphore(SEARCHES)
+        # One thread alone waits where another process is writing.
+        self._writing = asyncio.Semaphore(1)
 
     def warm_up(self) -> None:
         """Compile what the first clip of each modality would wait for."""
@@ -94,6 +99,10 @@ class Service:
 
     async def query(self, uploads: Sequence[Upload], modality: str) -> tuple[Query, int]:
         """The descriptor of the clip in files, and how many frames it has."""
+        async with self._clips:
+            return await self._query(uploads, modality)
+
+    async def _query(self, uploads: Sequence[Upload], modality: str) -> tuple[Query, int]:
         with self._timed("decode"):
             async with self._decoding:
                 pictures = await asyncio.to_thread(self._pictures, uploads)
@@ -158,16 +167,18 @@ class Service:
         await self.entry(place)
 
         def write() -> None:
-            query = self.recent.get(key)
-            known = None if query else labels.stored_modality(self.folder, key)
-            if query is None and known is None:
-                text = "the server does not remember this query: search for it again"
-                raise HTTPException(GONE, text)
-            modality, pngs = (query.modality, query.pngs()) if query else (known, [])
+            modality, pngs = labels.stored_modality(self.folder, key), []
+            if modality is None:
+                query = self.recent.get(key)
+                if query is None:
+                    text = "the server does not remember this query: search for it again"
+                    raise HTTPException(GONE, text)
+                modality, pngs = query.modality, query.pngs()
             labels.write_label(self.folder, key, modality, pngs, place, label)
 
         with _refused(InputError):
-            await asyncio.to_thread(write)
+            async with self._writing:
+                await asyncio.to_thread(write)
         self.metrics.labels.labels(label or "none").inc()
 
     async def labels(self) -> list[labels.Label]:

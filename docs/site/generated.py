@@ -5,6 +5,8 @@ here returns. A repository's browser shows the rest of the page.
 """
 
 import contextlib
+import functools
+import inspect
 import io
 import multiprocessing
 import os
@@ -21,11 +23,31 @@ from dinogrl_jax.interface.checks import value_text
 from dinogrl_jax.interface.config_files import ROOT
 from dinogrl_jax.interface.settings import Setting, leaves
 from dinogrl_jax.interface.usage import meaning_text
+from dinogrl_jax.retrieval.store.gallery import Found
+from dinogrl_jax.retrieval.store.source import Source
 
 MERMAID = re.compile(r"^```mermaid\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 NODE = re.compile(r'^ *(\w+)\["(?:<b>\w+</b><br>)?(.*)"\]$', re.MULTILINE)
 TOP = {"changes": "CHANGELOG.md", "contributing": "CONTRIBUTING.md"}  # pages of files at the top
+FIELD = re.compile(r"^    (\w+): ([^=#\n]+?)(?: = [^#\n]+)?(?:  # (.*))?$", re.MULTILINE)
+NAMED_FILE = re.compile(r"\[\w+\.md\]\(((\w+)\.md)")  # [data.md](data.md
+SHORT_TITLE = re.compile(r"^(.+) <([\w/]+)>$", re.MULTILINE)
 SETTINGS_OF_HELP = "\nSettings and their values"  # where the help of a command lists them
+SECTIONS = {  # what settings of a section are about; the settings say the rest
+    "": "Which method, and the seed of everything that is drawn.",
+    "data": "Which frames there are, and what a batch is made of.",
+    "data.synthetic": "What the generator makes where `data.root` is not there yet.",
+    "model": "The networks: their sizes, the type that they compute in, what is computed twice.",
+    "optimizer": "How parameters follow their gradients.",
+    "train": "How long a run takes, and what it prints, saves and does when something goes wrong.",
+    "mesh": "How the devices of a run share the state.",
+    "hosts": "How the processes of a run find each other.",
+    "evaluation": "Who queries whom, by which distance, and which checkpoint is the best.",
+    "ops": "Definitions of operations, or their fast forms.",
+    "pretrained": "Files whose weights a training starts from.",
+    "augment": "What is changed in frames at random, in training alone.",
+    "loss": "The terms of the loss and their weights.",
+}
 WIDTH = "86"  # letters of a line of help, which fit beside the site's navigation
 
 
@@ -57,6 +79,7 @@ def section_tables(declared: dict[str, Setting], whose: str) -> Iterator[str]:
     for section in sections:
         inside = {n: one for n, one in declared.items() if n.rpartition(".")[0] == section}
         yield f"{{#{whose}-{section or 'top'}}}\n### {section or 'Beside the sections'}\n"
+        yield f"{SECTIONS.get(section, '')}\n"
         yield from setting_table(inside)
 
 
@@ -103,9 +126,17 @@ def public_names() -> Iterator[str]:
     for name in dir(dinogrl_jax):
         one = getattr(dinogrl_jax, name)
         kind = "class" if isinstance(one, type) else "function"
-        place = f"{one.__module__}.{one.__qualname__}"
-        yield f"## dinogrl_jax.{name}\n"
-        yield directive(f"auto{kind}", place, ["members:"] if kind == "class" else [])
+        options = ["members:"] if kind == "class" else []
+        yield f"## {name}\n"
+        yield directive(f"auto{kind}", f"dinogrl_jax.{name}", options)
+
+
+def fields(of: type) -> Iterator[str]:
+    """The fields of a NamedTuple, with the comments behind them, which autodoc does not read."""
+    rows = FIELD.findall(inspect.getsource(of))
+    yield from table(
+        ("field", "type", "what it is"), ((f"`{a}`", f"`{b}`", cell(c)) for a, b, c in rows)
+    )
 
 
 def directive(name: str, argument: str, options: Iterable[str]) -> str:
@@ -125,6 +156,13 @@ def rooms(diagram: str) -> str:
     return "\n".join(table(("room", "what is in it", "stands on"), rows))
 
 
+@functools.cache
+def short_titles() -> dict[str, str]:
+    """Pages → what the navigation calls them, in docs/index.md."""
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    return {page: title for title, page in SHORT_TITLE.findall(index)}
+
+
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
     heads = list(heads)
     for cells in (heads, ["---"] * len(heads), *rows):
@@ -141,6 +179,8 @@ GENERATORS: dict[str, Callable[[], Iterator[str]]] = {
     "settings": settings,
     "commands": commands,
     "public names": public_names,
+    "fields of Found": lambda: fields(Found),
+    "fields of Source": lambda: fields(Source),
 }
 
 
@@ -149,6 +189,7 @@ def read_source(app, docname: str, source: list[str]) -> None:
         mark = f"<!-- {name} -->"
         if mark in source[0]:
             source[0] = source[0].replace(mark, "\n".join(generator()))
+    source[0] = NAMED_FILE.sub(lambda found: f"[{short_titles()[found[2]]}]({found[1]}", source[0])
     source[0] = MERMAID.sub(lambda found: rooms(found[1]), source[0])
     if docname in TOP:
         source[0] = (ROOT / TOP[docname]).read_text(encoding="utf-8").replace("](docs/", "](")
@@ -156,6 +197,12 @@ def read_source(app, docname: str, source: list[str]) -> None:
             source[0] = source[0].replace(f"]({file}", f"]({page}.md")
 
 
+def signature(app, what: str, *others) -> tuple[str, None] | None:
+    """None for what is shown as it is; a class is made by `open` or `load`, not by its name."""
+    return ("", None) if what in ("class", "exception") else None
+
+
 def setup(app) -> dict:
     app.connect("source-read", read_source)
+    app.connect("autodoc-process-signature", signature)
     return {"parallel_read_safe": True}

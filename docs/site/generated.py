@@ -199,7 +199,7 @@ def read_source(app, docname: str, source: list[str]) -> None:
 
 def signature(app, what: str, *others) -> tuple[str, None] | None:
     """None for what is shown as it is; a class is made by `open` or `load`, not by its name."""
-    return ("", None) if what in ("class", "exception") else None
+    return ("", None) if what == "class" else None
 
 
 def setup(app) -> dict:

@@ -30,7 +30,7 @@ MERMAID = re.compile(r"^```mermaid\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 NODE = re.compile(r'^ *(\w+)\["(?:<b>\w+</b><br>)?(.*)"\]$', re.MULTILINE)
 TOP = {"changes": "CHANGELOG.md", "contributing": "CONTRIBUTING.md"}  # pages of files at the top
 FIELD = re.compile(r"^    (\w+): ([^=#\n]+?)(?: = [^#\n]+)?(?:  # (.*))?$", re.MULTILINE)
-NAMED_FILE = re.compile(r"\[\w+\.md\]\(((\w+)\.md)")  # [data.md](data.md
+NAMED_FILE = re.compile(r"\[(?:docs/)?\w+\.md\]\(((\w+)\.md)")  # [data.md](data.md
 SHORT_TITLE = re.compile(r"^(.+) <([\w/]+)>$", re.MULTILINE)
 SETTINGS_OF_HELP = "\nSettings and their values"  # where the help of a command lists them
 SECTIONS = {  # what settings of a section are about; the settings say the rest
@@ -184,17 +184,29 @@ GENERATORS: dict[str, Callable[[], Iterator[str]]] = {
 }
 
 
-def read_source(app, docname: str, source: list[str]) -> None:
+def page_text(page: str, text: str) -> str:
+    """What Sphinx reads of a page: with what is generated, and links called as in the navigation."""
+    if page in TOP:
+        text = text_of_top(TOP[page])
     for name, generator in GENERATORS.items():
         mark = f"<!-- {name} -->"
-        if mark in source[0]:
-            source[0] = source[0].replace(mark, "\n".join(generator()))
-    source[0] = NAMED_FILE.sub(lambda found: f"[{short_titles()[found[2]]}]({found[1]}", source[0])
-    source[0] = MERMAID.sub(lambda found: rooms(found[1]), source[0])
-    if docname in TOP:
-        source[0] = (ROOT / TOP[docname]).read_text(encoding="utf-8").replace("](docs/", "](")
-        for page, file in TOP.items():
-            source[0] = source[0].replace(f"]({file}", f"]({page}.md")
+        if mark in text:
+            text = text.replace(mark, "\n".join(generator()))
+    titles = short_titles()
+    text = NAMED_FILE.sub(lambda found: f"[{titles.get(found[2], found[2])}]({found[1]}", text)
+    return MERMAID.sub(lambda found: rooms(found[1]), text)
+
+
+def text_of_top(file: str) -> str:
+    """A file at the top, with links as from docs/."""
+    text = (ROOT / file).read_text(encoding="utf-8").replace("](docs/", "](")
+    for page, other in TOP.items():
+        text = text.replace(f"]({other}", f"]({page}.md")
+    return text
+
+
+def read_source(app, docname: str, source: list[str]) -> None:
+    source[0] = page_text(docname, source[0])
 
 
 def signature(app, what: str, *others) -> tuple[str, None] | None:

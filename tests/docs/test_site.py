@@ -60,6 +60,18 @@ def test_fields_have_their_comments(generated):
     assert '| `modality` | `str` | "visible" or "infrared" |' in text
 
 
+def test_links_are_called_as_in_the_navigation(generated):
+    text = "see [scaling.md](scaling.md#gpus), [docs/data.md](data.md), [a word](data.md)"
+    made = generated.page_text("start", text)
+    assert made == "see [Many chips](scaling.md#gpus), [Data](data.md), [a word](data.md)"
+
+
+def test_a_page_stands_for_a_file_at_the_top(generated):
+    text = generated.page_text("contributing", "")
+    assert text.startswith("# Contributing\n")
+    assert "](docs/" not in text and "](changes.md)" in text and "](architecture.md)" in text
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [

@@ -185,7 +185,7 @@ GENERATORS: dict[str, Callable[[], Iterator[str]]] = {
 
 
 def page_text(page: str, text: str) -> str:
-    """What Sphinx reads of a page: with what is generated, and links called as in the navigation."""
+    """What Sphinx reads of a page: what is generated, and links called as in the navigation."""
     if page in TOP:
         text = text_of_top(TOP[page])
     for name, generator in GENERATORS.items():

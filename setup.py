@@ -82,6 +82,7 @@ setup(
             "setuptools>=77",  # builds the wheel that a test looks into
             "torch==2.13.0",  # compared with, never imported by the package
         ],
+        "docs": ["furo>=2025.9", "myst-parser>=4", "sphinx>=8.1"],
         "video": ["av>=15"],
         "detect": ["av>=15", "opencv-python-headless>=4.10,<5"],  # 5 has no people detector
         "cuda": ["jax[cuda13]>=0.10,<0.12"],

@@ -1,4 +1,4 @@
-"""DinoGRL's published arithmetic in PyTorch, as its user would run it: what benchmarks compare with.
+"""DinoGRL's published arithmetic in PyTorch, as its user would run it, for benchmarks.
 
 Written from the paper and checked against the outputs of the published implementation
 (`golden.py`). Tensors are PyTorch's: channels first, frames [f, 3, h, w] tracklet by tracklet,

@@ -25,7 +25,7 @@ class PartLinear(nn.Module):
 
 
 class PartClassifier(nn.Module):
-    """A BatchNorm neck over all parts, then a cosine classifier of each: [v, d, p] → [v, ids, p]."""
+    """A BatchNorm neck over all parts, a cosine classifier of each: [v, d, p] → [v, ids, p]."""
 
     def __init__(self, parts: int, features: int, identities: int) -> None:
         super().__init__()

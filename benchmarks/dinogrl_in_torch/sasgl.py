@@ -216,4 +216,3 @@ class GaitNetwork(nn.Module):
     def forward(self, denoising: Tensor, appearance: Tensor) -> Tensor:
         x = self.fusion(self.pre_part(denoising), self.pre_rgb(appearance))
         return self.FCs(self.post_backbone(x))
-

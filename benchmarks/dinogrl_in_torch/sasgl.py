@@ -211,7 +211,7 @@ class GaitNetwork(nn.Module):
         self.post_backbone = Backbone(s, s.pre_channels)
         self.FCs = PartLinear(bands, s.channels, s.features)
         self.BNNecks = PartClassifier(bands + len(s.parts) - 1, s.features, s.identities)
-        self.gcn_s, self.gcn_a = UnusedGraph(bands, s.channels), UnusedGraph(bands, s.channels)
+        self.gcn_s, self.gcn_a = UnusedGraph(bands, 32 * s.width), UnusedGraph(bands, 32 * s.width)
 
     def forward(self, denoising: Tensor, appearance: Tensor) -> Tensor:
         x = self.fusion(self.pre_part(denoising), self.pre_rgb(appearance))

@@ -59,6 +59,7 @@ class Scale(NamedTuple):
     seconds: float = 1.0  # of what groups need
     rounds: int = 6
     calls: int = 8  # in a row, as a training makes them
+    flags: Sequence[str] = tuple(FLAGS)
     flags_at_once: int = 4  # whose programs are on the card together
     apart: bool = True  # a process for each program, so that its peak of memory is its own
     also: Sequence[str] = WHAT  # what flags and batches are measured by
@@ -75,7 +76,7 @@ REHEARSAL = Scale(
     seconds=0.1,
     rounds=2,
     calls=1,
-    flags_at_once=len(FLAGS),
+    flags=("convolution fusion", "no command buffers"),
     apart=False,  # starting a process and compiling a step take the most time
     also=("extract",),
 )
@@ -113,7 +114,7 @@ def groups(s: Scale) -> list[Group]:
 
 def flags(s: Scale) -> list[Group]:
     """Of an abort of XLA the other flags know nothing."""
-    names, found = list(FLAGS), []
+    names, found = s.flags, []
     for first in range(0, len(names), s.flags_at_once):
         some = {"no flag": {}} | {n: FLAGS[n] for n in names[first : first + s.flags_at_once]}
         programs = [

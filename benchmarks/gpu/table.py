@@ -5,7 +5,8 @@
 A program's time is the median of its rounds. Its share is the published arithmetic a second over
 the card's rate of products, measured in turns with it. Memory is the most that PyTorch's allocator
 had at once; for ours what XLA lays out: arguments, results and temporaries. "As fast" compares with
-the fastest of the original's programs of the same group that do the same.
+the fastest of the original's programs of the same group that do the same, and without one with the
+first of ours.
 """
 
 import json
@@ -48,12 +49,11 @@ def table(group: str, lines: list[dict]) -> Iterator[str]:
     for name, found in runs.items():
         program = known[name]["program"]
         seconds = [x["seconds"] for x in found]
-        best = fastest_original(program, known, runs)
-        faster = f"{best / statistics.median(seconds):.2f}×" if best else ""
+        faster = compared(program, known, runs) / statistics.median(seconds)
         share = share_of(program, known, statistics.median(seconds), rate)
         yield (
             f"| {name} | {1e3 * statistics.median(seconds):.3g}, {1e3 * min(seconds):.3g}…"
-            f"{1e3 * max(seconds):.3g} | {faster} | {share} | {memory(known[name], found)} "
+            f"{1e3 * max(seconds):.3g} | {faster:.2f}× | {share} | {memory(known[name], found)} "
             f"| {known[name]['compilation']:.0f} s |"
         )
     for line in lines:
@@ -73,17 +73,12 @@ def alike(program: dict) -> tuple:
     return program["what"], program["frames"]
 
 
-def fastest_original(program: dict, known: dict, runs: dict) -> float | None:
-    """Median seconds, of the programs that do the same."""
-    return min(
-        (
-            median(found, "seconds")
-            for name, found in runs.items()
-            if known[name]["program"]["who"] == "original"
-            and alike(known[name]["program"]) == alike(program)
-        ),
-        default=None,
-    )
+def compared(program: dict, known: dict, runs: dict) -> float:
+    """Median seconds of what a program is compared with."""
+    same = [name for name in runs if alike(known[name]["program"]) == alike(program)]
+    medians = {name: median(runs[name], "seconds") for name in same}
+    originals = [x for name, x in medians.items() if known[name]["program"]["who"] == "original"]
+    return min(originals, default=medians[same[0]])
 
 
 def share_of(program: dict, known: dict, seconds: float, rate: float | None) -> str:

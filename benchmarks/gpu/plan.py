@@ -1,6 +1,6 @@
 """What is measured on a card, the most important first; `benchmarks/gpu.sh` prepares and calls it.
 
-    python -m gpu.plan --out found.jsonl --seconds 420
+    python -m gpu.plan --out found.jsonl --seconds 400
     python -m gpu.plan --out found.jsonl --only "flags 2,batches"  # of the groups that follow
     python -m gpu.plan --out rehearsed.jsonl --rehearse           # all of it in small, on a CPU
 
@@ -131,7 +131,8 @@ def flags(s: Scale) -> list[Group]:
 ORIGINAL = ["benchmarks/original.py", "--what", "check", "--golden"]
 COMPONENTS = [*ORIGINAL, "components"]
 GOLDEN_OF_ORIGINAL = [*ORIGINAL, "components,eval,train_float32", "--foreground", "masked"]
-GOLDEN_STEP = ["tests/methods/dinogrl/fidelity.py", "train_float32", "fast"]
+GOLDEN_STEP = ["-m", "pytest", "-q", "-n0", "-m", "full", "-k", "train_float32 and fast"]
+GOLDEN_STEP += ["tests/methods/dinogrl/test_dinogrl_golden.py"]
 
 
 def processes(s: Scale, programs: Sequence[dict]) -> list[Process]:
@@ -198,7 +199,7 @@ def told(*command: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, help="file of JSON lines to append to")
-    parser.add_argument("--seconds", type=float, default=420, help="that all may take")
+    parser.add_argument("--seconds", type=float, default=400, help="that all may take")
     parser.add_argument("--only", default="", help="groups, by their names")
     parser.add_argument("--rehearse", action="store_true", help="in small, on a CPU")
     a = parser.parse_args()

@@ -95,21 +95,17 @@ def groups(s: Scale) -> list[Group]:
         *(ours(s, what, "ours, plain", {"ops.forms": "plain"} | fastest) for what in WHAT),
         ours(s, "step", "ours, default", {}),
     ]
-    sizes = [
-        ours(s, what, f"ours, {frames} frames", {}, frames=frames)
-        for frames in s.batches
-        for what in s.also
-    ]
+    sizes = [[ours(s, what, "ours", {}, frames=frames) for what in s.also] for frames in s.batches]
     double = theirs(s, "step", "original", s.compilations[0], "masked", frames=2 * s.frames)
     values = GOLDEN_OF_ORIGINAL if s is CARD else COMPONENTS
     found = [
         Group("main", processes(s, main), 180 * s.seconds, [values]),
-        Group("forms", processes(s, forms), 120 * s.seconds),
+        Group("forms", processes(s, forms), 150 * s.seconds),
         *flags(s),
-        Group("batches", [*together(sizes), *together([double])], 120 * s.seconds),
+        Group("batches", [*several(s, sizes), *together([double])], 150 * s.seconds),
     ]
     # Our golden step has no small size: a rehearsal does without.
-    return [*found, Group("golden", [], 60 * s.seconds, [GOLDEN_STEP])] if s is CARD else found
+    return [*found, Group("golden", [], 120 * s.seconds, [GOLDEN_STEP])] if s is CARD else found
 
 
 def flags(s: Scale) -> list[Group]:
@@ -121,10 +117,7 @@ def flags(s: Scale) -> list[Group]:
             [ours(s, what, name, {"model.remat": "nothing"}, options) for what in s.also]
             for name, options in some.items()
         ]
-        made = (
-            [Process("gpu.ours", x) for x in programs] if s.apart else together(sum(programs, []))
-        )
-        found.append(Group(f"flags {len(found) + 1}", made, 90 * s.seconds))
+        found.append(Group(f"flags {len(found) + 1}", several(s, programs), 150 * s.seconds))
     return found
 
 
@@ -136,9 +129,13 @@ GOLDEN_STEP += ["tests/methods/dinogrl/test_dinogrl_golden.py"]
 
 
 def processes(s: Scale, programs: Sequence[dict]) -> list[Process]:
-    return (
-        [x for program in programs for x in together([program])] if s.apart else together(programs)
-    )
+    return several(s, [[program] for program in programs])
+
+
+def several(s: Scale, programs: Sequence[Sequence[dict]]) -> list[Process]:
+    """A process for each list of programs; a rehearsal has two for all."""
+    lists = programs if s.apart else [sum(programs, [])]
+    return [process for some in lists for process in together(some)]
 
 
 def together(programs: Sequence[dict]) -> list[Process]:

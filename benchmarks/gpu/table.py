@@ -3,10 +3,10 @@
     python benchmarks/gpu/table.py found.jsonl
 
 A program's time is the median of its rounds. Its share is the published arithmetic a second over
-the card's rate of products, measured in turns with it. Memory is the most that PyTorch's allocator
-had at once; for ours what XLA lays out: arguments, results and temporaries. "As fast" compares with
-the fastest of the original's programs of the same group that do the same, and without one with the
-first of ours.
+the card's rate of products, which is measured in turns with those of `main`. Memory is the most
+that PyTorch's allocator had at once; for ours what XLA lays out: arguments, results and
+temporaries. "As fast" compares with the fastest of the original's programs of the same group that
+do the same, and without one with the first of ours.
 """
 
 import json
@@ -28,8 +28,10 @@ def tables(lines: list[dict]) -> Iterator[str]:
                 f"{line['device']}; products of {line['program']['dtype']}, TFLOP/s: {rates}; "
                 f"copied {line['copied'] / 1e12:.3g} TB/s; {versions(lines)}"
             )
+    rate = median([line for line in lines if "rate" in line], "rate")
     for group in dict.fromkeys(line["group"] for line in lines if "group" in line):
-        yield from ("", *table(group, [line for line in lines if line.get("group") == group]))
+        own = [line for line in lines if line.get("group") == group]
+        yield from ("", *table(group, own, rate))
 
 
 def versions(lines: list[dict]) -> str:
@@ -38,11 +40,10 @@ def versions(lines: list[dict]) -> str:
     return ", ".join(f"{name} {version}" for name, version in (found | torch).items())
 
 
-def table(group: str, lines: list[dict]) -> Iterator[str]:
+def table(group: str, lines: list[dict], rate: float | None) -> Iterator[str]:
     known = {line["built"]: line for line in lines if "built" in line}
     runs = {name: [x for x in lines if x.get("ran") == name] for name in known}
-    runs = {name: found for name, found in runs.items() if found}
-    rate = median(runs.pop("limits", []), "rate")
+    runs = {name: found for name, found in runs.items() if found and name != "limits"}
     if runs:
         yield f"| {group} | ms, least…most | as fast | share | memory | compiled |"
         yield "|---|---|---|---|---|---|"
@@ -59,6 +60,7 @@ def table(group: str, lines: list[dict]) -> Iterator[str]:
     for line in lines:
         if "check" in line:
             yield f"{' '.join(line['check'])}: {'passed' if line['passed'] else 'NOT passed'}"
+            yield from [] if line["passed"] else line.get("told", [line.get("why")])
         for what in ("skipped", "failed"):
             if what in line:
                 yield f"{what}: {line[what]}: {line['why']}"

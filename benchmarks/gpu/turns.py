@@ -115,10 +115,11 @@ TOLD = {"stdout": subprocess.PIPE, "text": True}
 
 
 def ended(check: subprocess.Popen, until: float) -> dict:
-    """The lines of a check, and whether it is passed; one that is not at its end then fails."""
+    """The lines of a check, and whether it is passed; one that goes on then is ended and fails."""
     try:
         told, _ = check.communicate(timeout=max(until - time.monotonic(), 0.01))
     except subprocess.TimeoutExpired:
+        check.kill()
         return {"check": check.args[1:], "passed": False, "why": "it did not end in time"}
     return {"check": check.args[1:], "passed": not check.returncode, "told": told.splitlines()}
 

@@ -45,10 +45,13 @@ def compiler_options(
 
 
 @functools.cache
-def understood(option: str) -> bool:
-    """Whether this version's compiler has an option, which other versions may not have."""
+def understood(option: str, value: bool | int | str = "") -> bool:
+    """Whether this version's compiler has an option, which other versions may not have.
+
+    value: one that the option takes; only text can be empty.
+    """
     try:
-        jax.jit(lambda: 0, compiler_options={option: ""}).lower().compile()
+        jax.jit(lambda: 0, compiler_options={option: value}).lower().compile()
     except jax.errors.JaxRuntimeError:
         return False
     return True

@@ -68,3 +68,5 @@ def test_the_user_s_own_setting_stays(monkeypatch, tmp_path, cache_setting):
 def test_an_option_of_another_version_is_left_out():
     assert compiling.understood("xla_dump_to")  # which all versions have
     assert not compiling.understood("xla_cpu_an_option_that_never_was")
+    assert compiling.understood("xla_backend_optimization_level", 1)
+    assert not compiling.understood("xla_backend_optimization_level", "much")

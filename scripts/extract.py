@@ -7,7 +7,8 @@ A manifest has a line of JSON for each tracklet: {"frames": [paths relative to t
 "identity": …, "camera": …, "modality": "visible" | "infrared"}, identity and camera optional. A
 folder has a sub-folder for each tracklet. The arrays of the file: embedding [n, parts, channels]
 float32, identity, camera, modality, role, path; -1 is unknown. Frames are sampled as at test time.
-The text `distance` says how descriptors are compared. With --halves there are embedding_first and
+The text `distance` says how descriptors are compared, `model` is a
+fingerprint of what made them, and `title` its name. With --halves there are embedding_first and
 embedding_second too, of half the frames each. --set changes a setting that an evaluation may
 change: --set data.test_frames=dense takes all frames. The same command goes on where it was
 stopped. What --bad-frames leaves out is listed beside the file. Several processes on one or many
@@ -50,7 +51,9 @@ from dinogrl_jax.retrieval.extraction.extracted import (
     write_left_out,
 )
 from dinogrl_jax.retrieval.extraction.unfinished import Share, Unfinished
+from dinogrl_jax.retrieval.store.source import Source
 from dinogrl_jax.training import checkpoint
+from dinogrl_jax.training.api.model import source_of
 from dinogrl_jax.training.stored import StoredModel, stored_model, weights_digest
 
 
@@ -129,14 +132,15 @@ def write(
     made: Mapping[str, np.ndarray],
     left_out: LeftOut,
     listed: Sequence[ListedTracklet],
-    distance: str,
+    source: Source,
 ) -> tuple[int, ...]:
     """Write the features and the list of what is left out, and print it; the embedding's shape."""
     rows = [row for row in range(len(listed)) if row not in left_out.tracklets]
     stored = {name: as_dtype(array[rows], options.dtype) for name, array in made.items()}
     columns = feature_file.tracklet_columns([listed[row] for row in rows])
     arrays = {name: array for name, (array, _) in stored.items()}
-    text = {"distance": np.array(distance)}
+    texts = {"distance": source.distance, "model": source.fingerprint, "title": source.title}
+    text = {name: np.array(value) for name, value in texts.items()}
     feature_file.write_features(options.out, **arrays, **columns, **text)
     lines, file = left_out.lines(listed), f"{options.out}.left_out.jsonl"
     write_left_out(Path(file), lines)
@@ -190,8 +194,9 @@ def main() -> None:
         with unfinished.whole() as whole:
             if whole:
                 made, left_out = extracted(sets, unfinished)
-                distance = config.evaluation.distance
-                count, *shape = write(options, made, left_out, listed, distance)
+                content = checkpoint.content_of(stored.manager, stored.metadata.step)
+                source = source_of(config, content, stored.metadata.step, stored.folder)
+                count, *shape = write(options, made, left_out, listed, source)
     if not whole:
         print_missing(options.out, unfinished)
         return

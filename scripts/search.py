@@ -17,6 +17,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.data.readers.manifest import ListedTracklet
@@ -36,6 +37,7 @@ from dinogrl_jax.retrieval.report.subjects import subject_of_features
 from dinogrl_jax.retrieval.store.files import DTYPES
 from dinogrl_jax.retrieval.store.gallery import Gallery
 from dinogrl_jax.retrieval.store.page import result_html, result_text
+from dinogrl_jax.retrieval.store.source import Source
 from dinogrl_jax.training.api.clips import tracklets_of_clips
 from dinogrl_jax.training.api.model import Model, load
 
@@ -117,6 +119,30 @@ def add_features(gallery: Gallery, features: Features, options: argparse.Namespa
     return added
 
 
+class Named(NamedTuple):
+    """A model of which no more is here than what a features file says of it."""
+
+    source: Source
+
+
+def model_of(
+    features: Features, options: argparse.Namespace, model: Model | None
+) -> Model | Named | None:
+    """What made the descriptors of a file: a model, as long as the file names no other.
+
+    Raises InputError where the file and the command line name two.
+    """
+    if model is None and features.model:
+        distance = options.distance or features.distance
+        return Named(Source(features.model, features.title, distance))
+    if model is not None and features.model not in ("", model.source.fingerprint):
+        raise InputError(
+            f"{options.features} holds descriptors of another model ({features.title}) than "
+            f"--checkpoint ({model.source.title}): leave --checkpoint out, or extract anew"
+        )
+    return model
+
+
 def find(gallery: Gallery, model: Model, options: argparse.Namespace) -> None:
     """Print what is nearest to a clip, and write the page."""
     (tracklet,) = tracklets_of_clips([options.query], options.modality)
@@ -152,6 +178,7 @@ def main() -> None:
     if options.features:
         features = feature_file.read_features(options.features)
         distance = distance or (None if model else features.distance)
+        model = model_of(features, options, model)
     gallery = Gallery.open(options.index, model, distance=distance, dtype=options.dtype)
     if options.query:
         find(gallery, model, options)

@@ -493,6 +493,9 @@ BAD = [
     (line(0, camera="D3"), "give all cameras numbers, or all of them names"),
     (line(0, camera=1.5), "camera is"),
     (line(0, idenity=3), "unknown key 'idenity'"),
+    (line(0, time="2026-11-28T14:00:00"), "has no offset from UTC"),
+    (line(0, time="noon"), "time 'noon': is no time like"),
+    (line(0, time=True), "is no time like"),
 ]
 
 

@@ -23,6 +23,7 @@ from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.data.readers.manifest import ListedTracklet
 from dinogrl_jax.data.sampling import uniform
 from dinogrl_jax.data.tracklets import MODALITIES
+from dinogrl_jax.data.video.cutting import MANIFEST
 from dinogrl_jax.data.video.sources import filming_times
 from dinogrl_jax.devices import memory
 from dinogrl_jax.interface.arguments import Parser, path, whole_number
@@ -60,7 +61,11 @@ def flags() -> argparse.Namespace:
     add("--workers", type=whole_number(0), default=0, help="processes that read frames; default 0")
     add("--distance", choices=FORMULAS, help="of descriptors that no model of ours made")
     add("--dtype", choices=DTYPES, help="of a new gallery's descriptors; default float32")
-    add("--frames", type=path, help="folder that paths in --features start from; default its own")
+    add(
+        "--frames",
+        type=path,
+        help="folder that paths in --features start from, and whose manifest has times",
+    )
     add("--k", type=whole_number(1), default=20, help="tracklets to find; default 20")
     add("--cameras", help="that count, by commas; default all")
     add("--modalities", help="that count, by commas; default both")
@@ -105,6 +110,8 @@ def add_features(gallery: Gallery, features: Features, options: argparse.Namespa
     """Add the descriptors of a file that are not there yet; how many."""
     folder = options.frames or str(Path(options.features).parent)
     subject = subject_of_features(features, folder)
+    listed = Path(folder, MANIFEST)  # what scripts/tracklets.py writes
+    times = filming_times(str(listed)) if listed.is_file() else {}
     added = 0
     for start in range(0, len(features.names), AT_ONCE):
         rows = range(start, min(start + AT_ONCE, len(features.names)))
@@ -115,6 +122,7 @@ def add_features(gallery: Gallery, features: Features, options: argparse.Namespa
             identity=[subject.identity[i] for i in rows],
             frames=[subject.frames(i) for i in rows],
             name=[subject.path[i] for i in rows],
+            time=[times.get(subject.path[i]) for i in rows],
         )
     return added
 

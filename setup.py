@@ -91,6 +91,7 @@ setup(
             "torch==2.13.0",  # compared with, never imported by the package
             "uvicorn>=0.32",
         ],
+        "docs": ["furo>=2025.9", "myst-parser>=4", "sphinx>=8.1"],
         "video": ["av>=15"],
         "serve": [
             "av>=15",
@@ -100,6 +101,8 @@ setup(
             "uvicorn>=0.32",
         ],
         "detect": ["av>=15", "opencv-python-headless>=4.10,<5"],  # 5 has no people detector
+        # And jax2onnx without what it asks for: an older orbax than ours among it, and unused here.
+        "onnx": ["onnx>=1.20", "onnx-ir>=0.2.1", "onnxruntime>=1.24"],
         "cuda": ["jax[cuda13]>=0.10,<0.12"],
         "tpu": ["jax[tpu]>=0.10,<0.12"],
     },

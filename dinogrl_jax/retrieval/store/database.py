@@ -22,7 +22,7 @@ from dinogrl_jax.retrieval.store.bounds import Directions
 from dinogrl_jax.retrieval.store.source import Source, Threshold
 
 FILE = "gallery.sqlite"
-LAYOUT = 1  # of the folder; there is no migration from another
+LAYOUT = 2  # of the folder; there is no migration from another
 PATIENCE = 60  # seconds that a reader waits for a writer's commit, which takes milliseconds
 SCHEMA = (
     "CREATE TABLE facts (content TEXT NOT NULL)",

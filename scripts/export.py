@@ -1,6 +1,6 @@
-"""Export a model as programs that need JAX alone:
+"""Export a model as programs that need JAX alone, or onnxruntime alone:
 
-    dinogrl_jax export --checkpoint DIR --out FOLDER
+    dinogrl_jax export --checkpoint DIR --out FOLDER [--format onnx]
 
 DIR is a run, a converted model, or the folder of a step of either. FOLDER gets a program for each
 modality, which takes RGB pictures in 8 bits, of any size and as many tracklets as there are, and
@@ -29,9 +29,12 @@ from dinogrl_jax.interface.errors import run
 from dinogrl_jax.interface.files import new_folder
 from dinogrl_jax.methods.contract import Clips
 from dinogrl_jax.retrieval import embedding
-from dinogrl_jax.retrieval.export.program import PLATFORMS, write_program
+from dinogrl_jax.retrieval.export.onnx_model import needed_packages, write_model
+from dinogrl_jax.retrieval.export.program import write_program
 from dinogrl_jax.training import checkpoint
 from dinogrl_jax.training.stored import stored_model, weights_digest
+
+FORMATS = {"stablehlo": write_program, "onnx": write_model}
 
 
 def flags() -> argparse.Namespace:
@@ -40,11 +43,14 @@ def flags() -> argparse.Namespace:
     add("--checkpoint", required=True, type=path, help="run, converted model, or step of one")
     add("--out", required=True, type=path, help="folder to make")
     add("--which", default=WHICH, help=f"best, last or a step; default {WHICH}")
+    add("--format", choices=FORMATS, default="stablehlo", help="default stablehlo, which JAX reads")
     return parser.parse_args()
 
 
 def main() -> None:
     options = flags()
+    if options.format == "onnx":
+        needed_packages()
     memory.keep_freed()
     manager, trained, _ = stored_model(options.checkpoint, options.which)
     compiling.keep_compiled()
@@ -60,13 +66,12 @@ def main() -> None:
         "test_frames": config.data.test_frames,
         "distance": config.evaluation.distance,
         "cameras": list(trained.facts.cameras),
-        "platforms": PLATFORMS,
         "versions": checkpoint.versions(),
     }
     data = config.data
     sizes = (data.height, data.width), (data.height * 3 // 2, data.width * 5 // 4)
     with new_folder(options.out) as folder:
-        write_program(folder, method, model, variables, config, about)
+        FORMATS[options.format](folder, method, model, variables, config, about)
         camera = next(iter(trained.facts.cameras), UNKNOWN)
         embed = embedding.make_embed(method, model, config, mesh)
         variables = jax.device_put(variables, sharding.replicated(mesh))

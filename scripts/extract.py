@@ -7,14 +7,18 @@ A manifest has a line of JSON for each tracklet: {"frames": [paths relative to t
 "identity": …, "camera": …, "modality": "visible" | "infrared"}, identity and camera optional. A
 folder has a sub-folder for each tracklet. The arrays of the file: embedding [n, parts, channels]
 float32, identity, camera, modality, role, path; -1 is unknown. Frames are sampled as at test time.
-The text `distance` says how descriptors are compared. With --halves there are embedding_first and
+The text `distance` says how descriptors are compared, `model` is a
+fingerprint of what made them, and `title` its name. With --halves there are embedding_first and
 embedding_second too, of half the frames each. --set changes a setting that an evaluation may
 change: --set data.test_frames=dense takes all frames. The same command goes on where it was
-stopped. What --bad-frames leaves out is listed beside the file.
+stopped. What --bad-frames leaves out is listed beside the file. Several processes on one or many
+machines make a part each, where srun or mpirun starts them, or --process says which part; the last
+one writes the file, and what one that died has not made, the same command makes later.
 """
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -29,7 +33,7 @@ from dinogrl_jax.data.problems import enumeration
 from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.data.readers.manifest import ListedTracklet
 from dinogrl_jax.data.tracklets import MODALITIES
-from dinogrl_jax.devices import compiling, memory, sharding
+from dinogrl_jax.devices import compiling, hosts, memory, sharding
 from dinogrl_jax.interface.arguments import Parser, path, whole_number
 from dinogrl_jax.interface.checks import checked_config
 from dinogrl_jax.interface.command_line import WHICH, changed_config
@@ -41,12 +45,15 @@ from dinogrl_jax.retrieval.extraction.extracted import (
     DTYPES,
     LeftOut,
     as_dtype,
+    extract_share,
     extracted,
     tracklets_digest,
     write_left_out,
 )
-from dinogrl_jax.retrieval.extraction.unfinished import Unfinished
+from dinogrl_jax.retrieval.extraction.unfinished import Share, Unfinished
+from dinogrl_jax.retrieval.store.source import Source
 from dinogrl_jax.training import checkpoint
+from dinogrl_jax.training.api.model import source_of
 from dinogrl_jax.training.stored import StoredModel, stored_model, weights_digest
 
 
@@ -66,7 +73,17 @@ def flags() -> argparse.Namespace:
     bad = "at one that cannot be read: stop, skip its tracklet, or a neighbour stands in"
     add("--bad-frames", choices=BAD_FRAMES, default="stop", help=f"{bad}; default stop")
     add("--dtype", choices=DTYPES, default="float32", help="of descriptors; default float32")
+    which = "this process makes part I of N, beside others with the same --out"
+    add("--process", type=share, metavar="I/N", help=f"{which}; default as srun and mpirun say")
     return parser.parse_args()
+
+
+def share(text: str) -> Share:
+    """The type of --process: 2/4 is the second of four."""
+    index, slash, count = text.partition("/")
+    if not slash or not whole_number(1)(index) <= whole_number(1)(count):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not like 2/4")
+    return Share(int(index) - 1, int(count))
 
 
 def with_settings(config: ConfigDict, given: list[str]) -> ConfigDict:
@@ -115,14 +132,15 @@ def write(
     made: Mapping[str, np.ndarray],
     left_out: LeftOut,
     listed: Sequence[ListedTracklet],
-    distance: str,
+    source: Source,
 ) -> tuple[int, ...]:
     """Write the features and the list of what is left out, and print it; the embedding's shape."""
     rows = [row for row in range(len(listed)) if row not in left_out.tracklets]
     stored = {name: as_dtype(array[rows], options.dtype) for name, array in made.items()}
     columns = feature_file.tracklet_columns([listed[row] for row in rows])
     arrays = {name: array for name, (array, _) in stored.items()}
-    text = {"distance": np.array(distance)}
+    texts = {"distance": source.distance, "model": source.fingerprint, "title": source.title}
+    text = {name: np.array(value) for name, value in texts.items()}
     feature_file.write_features(options.out, **arrays, **columns, **text)
     lines, file = left_out.lines(listed), f"{options.out}.left_out.jsonl"
     write_left_out(Path(file), lines)
@@ -134,6 +152,15 @@ def write(
         error = max(error for _, error in stored.values())
         print(f"{options.dtype} changes a descriptor by at most {error:.1e} of its length")
     return arrays["embedding"].shape
+
+
+def print_missing(out: str, unfinished: Unfinished) -> None:
+    """What is said by a process whose part is made, and that does not write the file."""
+    missing = sum(len(unfinished.missing(name)) for name in unfinished.counts)
+    if missing == sum(unfinished.counts.values()) and Path(out).exists():
+        print(f"{out}: another process has written it")
+    else:
+        print(f"{out}: part {unfinished.share} is made, {missing} batches of others are not yet")
 
 
 def main() -> None:
@@ -159,12 +186,20 @@ def main() -> None:
     if options.halves:
         sets |= zip(feature_file.HALVES, embedding.halved_tracklets(tracklets), strict=True)
     decided = plan(config, stored, listed, mesh) | {"--bad-frames": options.bad_frames}
-    with Unfinished(options.out, decided, forget=options.overwrite) as unfinished:
+    counts = {name: embedding.batch_count(ones, config, mesh) for name, ones in sets.items()}
+    own = options.process or Share(*hosts.number_among(os.environ))
+    with Unfinished(options.out, decided, counts, own, options.overwrite) as unfinished:
         make_batches = batch_maker(stored, config, mesh)
-        made, left_out = extracted(make_batches, sets, options.bad_frames, unfinished)
-        distance = config.evaluation.distance
-        count, *shape = write(options, made, left_out, listed, distance)
-        unfinished.remove()
+        extract_share(make_batches, sets, options.bad_frames, unfinished)
+        with unfinished.whole() as whole:
+            if whole:
+                made, left_out = extracted(sets, unfinished)
+                content = checkpoint.content_of(stored.manager, stored.metadata.step)
+                source = source_of(config, content, stored.metadata.step, stored.folder)
+                count, *shape = write(options, made, left_out, listed, source)
+    if not whole:
+        print_missing(options.out, unfinished)
+        return
     step = stored.metadata.step
     print(f"{options.out}: {count} tracklets, descriptors {tuple(shape)}, step {step}")
 

@@ -17,11 +17,13 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from dinogrl_jax.data.readers import manifest
 from dinogrl_jax.data.readers.manifest import ListedTracklet
 from dinogrl_jax.data.sampling import uniform
 from dinogrl_jax.data.tracklets import MODALITIES
+from dinogrl_jax.data.video.cutting import MANIFEST
 from dinogrl_jax.data.video.sources import filming_times
 from dinogrl_jax.devices import memory
 from dinogrl_jax.interface.arguments import Parser, path, whole_number
@@ -36,6 +38,7 @@ from dinogrl_jax.retrieval.report.subjects import subject_of_features
 from dinogrl_jax.retrieval.store.files import DTYPES
 from dinogrl_jax.retrieval.store.gallery import Gallery
 from dinogrl_jax.retrieval.store.page import result_html, result_text
+from dinogrl_jax.retrieval.store.source import Source
 from dinogrl_jax.training.api.clips import tracklets_of_clips
 from dinogrl_jax.training.api.model import Model, load
 
@@ -58,7 +61,11 @@ def flags() -> argparse.Namespace:
     add("--workers", type=whole_number(0), default=0, help="processes that read frames; default 0")
     add("--distance", choices=FORMULAS, help="of descriptors that no model of ours made")
     add("--dtype", choices=DTYPES, help="of a new gallery's descriptors; default float32")
-    add("--frames", type=path, help="folder that paths in --features start from; default its own")
+    add(
+        "--frames",
+        type=path,
+        help="folder that paths in --features start from, and whose manifest has times",
+    )
     add("--k", type=whole_number(1), default=20, help="tracklets to find; default 20")
     add("--cameras", help="that count, by commas; default all")
     add("--modalities", help="that count, by commas; default both")
@@ -103,6 +110,8 @@ def add_features(gallery: Gallery, features: Features, options: argparse.Namespa
     """Add the descriptors of a file that are not there yet; how many."""
     folder = options.frames or str(Path(options.features).parent)
     subject = subject_of_features(features, folder)
+    listed = Path(folder, MANIFEST)  # what scripts/tracklets.py writes
+    times = filming_times(str(listed)) if listed.is_file() else {}
     added = 0
     for start in range(0, len(features.names), AT_ONCE):
         rows = range(start, min(start + AT_ONCE, len(features.names)))
@@ -113,8 +122,33 @@ def add_features(gallery: Gallery, features: Features, options: argparse.Namespa
             identity=[subject.identity[i] for i in rows],
             frames=[subject.frames(i) for i in rows],
             name=[subject.path[i] for i in rows],
+            time=[times.get(subject.path[i]) for i in rows],
         )
     return added
+
+
+class Named(NamedTuple):
+    """A model of which no more is here than what a features file says of it."""
+
+    source: Source
+
+
+def model_of(
+    features: Features, options: argparse.Namespace, model: Model | None
+) -> Model | Named | None:
+    """What made the descriptors of a file: a model, as long as the file names no other.
+
+    Raises InputError where the file and the command line name two.
+    """
+    if model is None and features.model:
+        distance = options.distance or features.distance
+        return Named(Source(features.model, features.title, distance))
+    if model is not None and features.model not in ("", model.source.fingerprint):
+        raise InputError(
+            f"{options.features} holds descriptors of another model ({features.title}) than "
+            f"--checkpoint ({model.source.title}): leave --checkpoint out, or extract anew"
+        )
+    return model
 
 
 def find(gallery: Gallery, model: Model, options: argparse.Namespace) -> None:
@@ -152,6 +186,7 @@ def main() -> None:
     if options.features:
         features = feature_file.read_features(options.features)
         distance = distance or (None if model else features.distance)
+        model = model_of(features, options, model)
     gallery = Gallery.open(options.index, model, distance=distance, dtype=options.dtype)
     if options.query:
         find(gallery, model, options)

@@ -61,6 +61,12 @@ def script(name: str, *arguments, **environment) -> Done:
     return Done(process.returncode, *texts, seconds, gib)
 
 
+def started(name: str, *arguments) -> subprocess.Popen:
+    """A script that runs beside the test."""
+    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+
+
 def demo(script: str, root: Path, workdir: Path, **changed) -> list[str]:
     """The command of train.py or evaluate.py with the demo's configuration in small."""
     settings = SMALL_DEMO | {"data.root": str(root)} | changed

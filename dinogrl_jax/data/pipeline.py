@@ -59,8 +59,8 @@ class Batches(Iterator, contextlib.AbstractContextManager):
         workers: processes that make them; 0 makes them in threads of this process.
     """
 
-    def __init__(self, recipe: Recipe, indices: range, workers: int) -> None:
-        self.recipe, self.length = recipe, len(indices)
+    def __init__(self, recipe: Recipe, indices: Sequence[int], workers: int) -> None:
+        self.recipe, self.indices, self.length = recipe, indices, len(indices)
         self.shape = recipe.frames_shape
         self.replaced: Counter[str] = Counter()
         self.folder, name = None, ""
@@ -182,7 +182,7 @@ BAD_FRAMES = {"stop": False, "neighbour": True}  # whether to replace
 
 
 def evaluation_batches(
-    tracklets: Sequence[Tracklet], config: ConfigDict, **share: int | bool
+    tracklets: Sequence[Tracklet], config: ConfigDict, **share: int | bool | Sequence[int]
 ) -> Batches:
     """Every tracklet as it is: the visible ones in order, then the infrared ones.
 
@@ -193,8 +193,8 @@ def evaluation_batches(
         config: its `data` and `evaluation.tracklets_per_batch` are used.
         share: `multiple`, of which the size of a batch has to be one (it is rounded up);
             `process_index` and `process_count`, whose contiguous share of every batch this is;
-            `start`, the first batch, where earlier ones have been made; `replace` and `skip`, what
-            is done about unreadable frames, as `EvaluationRecipe` has it.
+            `wanted`, the numbers of batches where not all are; `replace` and `skip`, what is done
+            about unreadable frames, as `EvaluationRecipe` has it.
 
     Raises:
         InputError: at once if there is no tracklet; from `next` for an unreadable image.
@@ -245,7 +245,7 @@ def one_by_one(
     multiple: int = 1,
     process_index: int = 0,
     process_count: int = 1,
-    start: int = 0,
+    wanted: Sequence[int] | None = None,
     order: Sequence[int] = (),
     **options: Any,
 ) -> Batches:
@@ -254,8 +254,24 @@ def one_by_one(
     order: of the tracklets' positions within a modality; their own without. options: further
     fields of `EvaluationRecipe`.
     """
-    clip_rule = lookup(sampling.TEST_CLIPS, rule, "data.test_frames")
     size = -(-size // multiple) * multiple
+    rows = clips_of_batches(tracklets, data, rule, size, order)
+    own = process_rows(size, process_index, process_count)
+    shape = data.frames, data.height, data.width
+    options |= {"upright": data.exif_rotation, "deep_range": tuple(data.deep_range)}
+    recipe = EvaluationRecipe(tracklets, rows, rule, size, own, shape, **options)
+    return Batches(recipe, range(len(rows)) if wanted is None else wanted, data.workers)
+
+
+def clips_of_batches(
+    tracklets: Sequence[Tracklet],
+    data: ConfigDict,
+    rule: str,
+    size: int,
+    order: Sequence[int] = (),
+) -> list[list[tuple[int, int]]]:
+    """Of each batch its clips: positions of tracklets, and numbers; arguments as `one_by_one`."""
+    clip_rule = lookup(sampling.TEST_CLIPS, rule, "data.test_frames")
     rows = []
     for modality in MODALITIES:
         clips = [
@@ -265,11 +281,7 @@ def one_by_one(
             for number in range(len(clip_rule(len(tracklets[position].frames), data.frames)))
         ]
         rows += [clips[i : i + size] for i in range(0, len(clips), size)]
-    own = process_rows(size, process_index, process_count)
-    shape = data.frames, data.height, data.width
-    options |= {"upright": data.exif_rotation, "deep_range": tuple(data.deep_range)}
-    recipe = EvaluationRecipe(tracklets, rows, rule, size, own, shape, **options)
-    return Batches(recipe, range(start, len(rows)), data.workers)
+    return rows
 
 
 def made_batch(recipe: Recipe, folder: str, index: int) -> Batch | EvaluationBatch:

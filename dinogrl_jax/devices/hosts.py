@@ -83,6 +83,15 @@ def started_together(environment: Mapping[str, str]) -> int:
     return max(processes, pod, 1)
 
 
+def number_among(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Which of how many processes this is, from 0 on, where they do not join; as above."""
+    together = started_together(environment)
+    names = "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "TPU_WORKER_ID"
+    given = [_count(environment, name) for name in names if environment.get(name, "").isdecimal()]
+    number = given[0] if given and together > 1 else 0
+    return (number, together) if number < together else (0, 1)
+
+
 def _count(environment: Mapping[str, str], name: str) -> int:
     text = environment.get(name, "")
     return int(text) if text.isdecimal() else 0

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from dinogrl_jax.data.batches import EvaluationBatch
-from dinogrl_jax.data.pipeline import evaluation_batches
+from dinogrl_jax.data.pipeline import clips_of_batches, evaluation_batches
 from dinogrl_jax.data.tracklets import Tracklet
 from dinogrl_jax.devices import hosts, sharding
 from dinogrl_jax.devices.compiling import compiler_options
@@ -86,19 +86,19 @@ def embedded_batches(
     tracklets: Sequence[Tracklet],
     config: ConfigDict,
     mesh: Mesh,
-    **options: int | bool,
+    **options: bool | Sequence[int],
 ) -> Iterator[EmbeddedBatch]:
     """The batches of all clips, in order, on every process whole; shows its progress.
 
     What could not be read is said of this process's share.
 
-    options: `start`, `replace` and `skip` of `evaluation_batches`. Other arguments as `embeddings`.
+    options: `wanted`, `replace` and `skip` of `evaluation_batches`; other arguments as
+    `embeddings`.
     """
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     with evaluation_batches(tracklets, config, multiple=mesh.size, **share, **options) as batches:
-        rows = batches.recipe.rows
-        before = sum(map(len, rows[: len(rows) - len(batches)]))
-        with Progress("embedding", sum(map(len, rows)) - before, "clips") as progress:
+        clips = sum(len(batches.recipe.rows[number]) for number in batches.indices)
+        with Progress("embedding", clips, "clips") as progress:
             on_device = (
                 (
                     (embed(variables, placed_clips(b, mesh)), b.positions, b.valid),
@@ -112,6 +112,12 @@ def embedded_batches(
                 values, positions = values[valid].astype(np.float32), positions[valid]
                 yield EmbeddedBatch(values, positions, *unread)
                 progress.add(len(positions))
+
+
+def batch_count(tracklets: Sequence[Tracklet], config: ConfigDict, mesh: Mesh) -> int:
+    """How many batches `embedded_batches` makes of all clips."""
+    size = -(-config.evaluation.tracklets_per_batch // mesh.size) * mesh.size
+    return len(clips_of_batches(tracklets, config.data, config.data.test_frames, size))
 
 
 def mean_descriptors(

@@ -34,6 +34,8 @@ WANTED = {
     "role": Wanted(TEXT, longest=LONGEST),
     "path": Wanted(TEXT, longest=4096),
     "distance": Wanted(TEXT, longest=40),
+    "model": Wanted(TEXT, longest=100),
+    "title": Wanted(TEXT, longest=100),
     **dict.fromkeys(HALVES, Wanted(NUMBERS)),
 }
 
@@ -50,6 +52,8 @@ class Features(NamedTuple):
     path: Shaped[np.ndarray, " n"]  # "" unknown
     halves: tuple[Float[np.ndarray, "n ..."], Float[np.ndarray, "n ..."]] | None
     distance: str = "part_euclidean"  # an entry of distances.FORMULAS
+    model: str = ""  # the fingerprint of what made them, as a gallery keeps it; "" unknown
+    title: str = ""  # its name for people
 
     @property
     def label_columns(self) -> dict[str, Shaped[np.ndarray, " n"] | None]:
@@ -60,9 +64,9 @@ class Features(NamedTuple):
 def read_features(path: str) -> Features:
     """The features of an .npz: `embedding` [n, p, d] or [n, d], `identity`, `modality`.
 
-    `camera`, `role` (default "both"), `path`, `distance` (default "part_euclidean"), and
-    `embedding_first` and `embedding_second` of the halves of tracklets are optional. The identities
-    −1 and "" are unknown.
+    `camera`, `role` (default "both"), `path`, `distance` (default "part_euclidean"), `model` and
+    `title`, and `embedding_first` and `embedding_second` of the halves of tracklets are optional.
+    The identities −1 and "" are unknown.
 
     Raises InputError for a file that is no .npz, arrays that are missing, disagree or hold objects,
     descriptors that are not finite numbers, and tracklets that are there twice.
@@ -117,18 +121,17 @@ def _features_of(arrays: dict[str, np.ndarray]) -> Features:
     numbers = np.where(names == "", count + np.arange(count), numbers)  # unknown: one each
     halves = _checked_halves(arrays, embedding.shape)
     columns = {"camera": None, **columns}
-    return Features(
-        embedding, numbers, names, **columns, halves=halves, distance=_distance_of(arrays)
-    )
-
-
-def _distance_of(arrays: dict[str, np.ndarray]) -> str:
-    distance = arrays.get("distance", np.array("part_euclidean"))
-    if distance.shape:
-        raise InputError(f"distance has shape {distance.shape}; it has to be one text")
-    distance = str(distance.astype(str))
+    distance = _one_text(arrays, "distance", "part_euclidean")
     distance_formula(distance)
-    return distance
+    model = {name: _one_text(arrays, name) for name in ("model", "title")}
+    return Features(embedding, numbers, names, **columns, halves=halves, distance=distance, **model)
+
+
+def _one_text(arrays: dict[str, np.ndarray], name: str, default: str = "") -> str:
+    text = arrays.get(name, np.array(default))
+    if text.shape:
+        raise InputError(f"{name} has shape {text.shape}; it has to be one text")
+    return str(text.astype(str))
 
 
 def _as_text(column: np.ndarray, numbers: bool) -> np.ndarray:

@@ -2,18 +2,19 @@
 
 import json
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
 import small
-from commands import refusal, script
+from commands import refusal, script, started
 from in_process import main_of
 from PIL import Image
 
 from dinogrl_jax.data import pictures
 from dinogrl_jax.data.readers import manifest
-from dinogrl_jax.devices import sharding
+from dinogrl_jax.devices import hosts, sharding
 from dinogrl_jax.interface import locks
 from dinogrl_jax.interface.errors import INTERRUPTED, InputError
 from dinogrl_jax.methods.variables import initial_variables
@@ -166,8 +167,8 @@ def test_it_goes_on_where_it_was_stopped(colours, tmp_path):
         status, _, errors = colours("f.npz", "--halves")
         assert status == (0 if most == 100 else INTERRUPTED), errors
         if most == 3:  # a batch that was being written
-            with open(unfinished / "embedding.batches", "ab") as file:
-                file.write(b"\x40\0\0\0\0\0\0\0half of it")
+            with open(unfinished / "1-of-1/embedding.batches", "ab") as file:
+                file.write(b"\3\0\0\0\0\0\0\0\x40\0\0\0\0\0\0\0half of it")
     # What has been started when Ctrl-C comes is lost: a batch of each stopped command.
     assert "embedding_first: goes on behind 1 batches" in errors
     assert arrays_of(tmp_path / "f.npz") == arrays_of(tmp_path / "whole.npz")
@@ -272,9 +273,84 @@ def test_deep_frames_are_scaled_as_said(colours, frames, tmp_path):
 def test_two_extractions_do_not_write_one_file(colours, tmp_path):
     colours.most_batches = 2
     assert colours("f.npz")[0] == INTERRUPTED
-    with locks.lock(tmp_path / "f.npz.unfinished"):
+    with locks.lock(tmp_path / "f.npz.unfinished/1-of-1"):
         status, _, errors = colours("f.npz")
     assert status == 2 and "is in use by process" in errors
+
+
+def test_processes_make_parts_of_one_file(colours, tmp_path):
+    """The last one writes it, to the bit; one that was stopped leaves the others' work."""
+    assert colours("whole.npz", "--halves")[0] == 0
+    status, output, _ = colours("f.npz", "--halves", "--process", "2/3")
+    assert status == 0 and len(colours.made) == 6  # 2 of 5 batches of each array
+    assert "part 2-of-3 is made, 9 batches of others are not yet" in output
+    colours.most_batches = 2
+    assert colours("f.npz", "--halves", "--process", "3/3")[0] == INTERRUPTED
+    colours.most_batches = 100
+    status, _, errors = colours("f.npz", "--halves", "--process", "1/2")  # of other parts now
+    assert status == 0 and "embedding: goes on behind 1 batches" in errors
+    assert not (tmp_path / "f.npz").exists()
+    left = 15 - 6 - 2 - len(colours.made)
+    status, output, _ = colours("f.npz", "--halves", "--process", "2/2")
+    assert status == 0 and len(colours.made) == left and "f.npz: 5 tracklets" in output
+    assert arrays_of(tmp_path / "f.npz") == arrays_of(tmp_path / "whole.npz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.npz", "whole.npz"]
+
+
+def test_more_processes_than_batches(colours, frames, tmp_path):
+    one = written(frames, LINES[:1], "one.jsonl")
+    status, output, _ = colours("f.npz", "--process", "1/2", manifest=one)
+    assert status == 0 and "1 batches of others are not yet" in output
+    assert colours("f.npz", "--process", "2/2", manifest=one)[0] == 0
+    assert len(np.load(tmp_path / "f.npz")["embedding"]) == 1
+
+
+def test_processes_that_srun_starts_share(colours, monkeypatch, tmp_path):
+    for name in hosts.SLURM:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert "part 2-of-2 is made, 2 batches" in colours("f.npz")[1]
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert "f.npz: 5 tracklets" in colours("f.npz")[1]
+    assert len(colours.made) == 2
+
+
+@pytest.mark.parametrize("text", ["2", "3/2", "0/2", "1/", "a/b"])
+def test_a_part_that_is_none(colours, text):
+    status, _, errors = colours("f.npz", "--process", text)
+    assert status == 2 and errors.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_two_processes_at_once(model_folder, frames, tmp_path):
+    """One of them is killed; both together then make what one process makes, to the bit."""
+    lines = [
+        line(*(j % 9 for j in range(i, i + 4)), modality=(VISIBLE, INFRARED)[i % 2], identity=i)
+        for i in range(24)
+    ]
+    words = ("--checkpoint", model_folder, "--tracklets", written(frames, lines, "many.jsonl"))
+    words += ("--batch", 2, "--workers", 0, "--out")
+    alone = script("extract.py", *words, tmp_path / "alone.npz")
+    assert alone.status == 0, alone.errors
+    out = tmp_path / "f.npz"
+
+    def part(number):
+        return started("extract.py", *words, out, "--process", f"{number}/2")
+
+    first, second = part(1), part(2)
+    own = tmp_path / "f.npz.unfinished/2-of-2/embedding.batches"
+    while second.poll() is None and not (own.exists() and own.stat().st_size):
+        time.sleep(0.01)
+    second.kill()
+    second.wait()
+    assert first.wait() == 0
+    assert not out.exists()
+    kept = own.read_bytes()
+    assert kept
+    pair = [part(1), part(2)]
+    assert [process.wait() for process in pair] == [0, 0]
+    assert arrays_of(out) == arrays_of(tmp_path / "alone.npz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.npz", "f.npz"]
 
 
 @pytest.fixture(scope="module")
@@ -417,6 +493,9 @@ BAD = [
     (line(0, camera="D3"), "give all cameras numbers, or all of them names"),
     (line(0, camera=1.5), "camera is"),
     (line(0, idenity=3), "unknown key 'idenity'"),
+    (line(0, time="2026-11-28T14:00:00"), "has no offset from UTC"),
+    (line(0, time="noon"), "time 'noon': is no time like"),
+    (line(0, time=True), "is no time like"),
 ]
 
 

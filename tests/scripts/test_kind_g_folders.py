@@ -109,11 +109,12 @@ def test_a_run_and_its_settings_are_named_once(models, people, refused):
 
 
 def test_extract_takes_a_step(models, people, done, tmp_path, monkeypatch):
-    def one_batch(embed, variables, tracklets, *others, start=0, **_):
+    def batches(embed, variables, tracklets, *others, wanted, **_):
         made = of_weights(embed, variables, tracklets, *others)
-        yield embedding.EmbeddedBatch(made[start:], np.arange(start, len(tracklets)))
+        for rows in np.array_split(np.arange(len(tracklets)), len(wanted)):
+            yield embedding.EmbeddedBatch(made[rows], rows)
 
-    monkeypatch.setattr(embedding, "embedded_batches", one_batch)
+    monkeypatch.setattr(embedding, "embedded_batches", batches)
     out = tmp_path / "out.npz"
     words = ("--checkpoint", models / "run/checkpoints/7", "--tracklets", people, "--out", out)
     status, _, errors = done("extract", *words, "--workers", "0")

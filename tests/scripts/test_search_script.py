@@ -33,7 +33,7 @@ def manifest(tmp_path_factory):
     """Six tracklets of two frames; a name and a folder are hostile."""
     folder = tmp_path_factory.mktemp("frames") / HOSTILE.replace("/", "")
     folder.mkdir()
-    rng, lines = np.random.default_rng(0), []
+    rng, lines, times = np.random.default_rng(0), [], {2: 60, 3: "1970-01-01T01:02:00+01:00"}
     for i in range(6):
         (folder / str(i)).mkdir()
         frames = [f"{i}/{j}.png" for j in range(2)]
@@ -41,7 +41,8 @@ def manifest(tmp_path_factory):
             Image.fromarray(rng.integers(0, 256, (60, 30, 3), np.uint8)).save(folder / frame)
         modality = ("visible", "infrared")[i % 2]
         identity = HOSTILE if i == 3 else f"person {i}"
-        lines.append({"frames": frames, "identity": identity, "camera": i, "modality": modality})
+        line = {"frames": frames, "identity": identity, "camera": i, "modality": modality}
+        lines.append(line | ({"time": times[i]} if i in times else {}))
     path = folder / "list.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     return path
@@ -83,8 +84,14 @@ def test_filters_reach_the_search(run, manifest, done):  # noqa: F811
     words = ("--cameras", "1, 3,5", "--modalities", "infrared")
     _, output, _ = done("search", *index, *query, *words)
     assert len(output.splitlines()) == 1 + 3 + 1
-    _, output, _ = done("search", *index, *query, "--since", "2026-01-01")
-    assert len(output.splitlines()) == 2  # all times are unknown
+    for bounds, count in (
+        (("--since", "2026-01-01"), 0),  # other times are unknown
+        (("--since", "1970-01-01T00:01:00Z"), 2),
+        (("--since", "1970-01-01T00:01:01Z"), 1),
+        (("--until", "1970-01-01T00:01:30Z"), 1),
+    ):
+        _, output, _ = done("search", *index, *query, *bounds)
+        assert len(output.splitlines()) == 2 + count, bounds
 
 
 def test_features_of_other_code(done, tmp_path):  # noqa: F811
@@ -105,6 +112,25 @@ def test_features_of_other_code(done, tmp_path):  # noqa: F811
     found = gallery.search(embedding[2], 5)
     assert found[0].name == "2.png" and found[0].distance == pytest.approx(0, abs=1e-7)
     assert gallery.source.distance == "cosine"
+
+
+def test_features_say_which_model_made_them(run, manifest, done, tmp_path):  # noqa: F811
+    """A gallery takes its model's, and refuses another's."""
+    words = ("--checkpoint", run, "--tracklets", manifest)
+    assert done("extract", *words, "--out", "f.npz", "--batch", 1)[0] == 0
+    with np.load("f.npz") as arrays:
+        arrays = dict(arrays)
+    assert str(arrays["title"]) == dinogrl_jax.load(run).source.title
+    assert done("search", "--index", "g", *words, "--batch", 1)[0] == 0
+    status, output, errors = done("search", "--index", "g", "--features", "f.npz")
+    assert status == 0 and "in all" in output, errors
+    assert dinogrl_jax.Gallery.open("g").source.fingerprint == str(arrays["model"])
+    np.savez(tmp_path / "other.npz", **arrays | {"model": np.array("1"), "title": np.array("X, 2")})
+    others = "--features", "other.npz"
+    status, _, errors = done("search", "--index", "g", *others)
+    assert status == 2 and "g holds descriptors of another model" in errors and "X, 2" in errors
+    status, _, errors = done("search", "--index", "h", *others, "--checkpoint", run)
+    assert status == 2 and "holds descriptors of another model (X, 2) than --check" in errors
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 A line of a manifest is an object with `frames` (paths relative to the manifest, in order of time)
 and `modality`, and with `identity` and `camera` (numbers or names) if they are known: `spelling`
 has their rules. For training and tests, `split` is "train" or "test" (the default), and `role` of a
-test tracklet is "query", "gallery" or "both" (the default).
+test tracklet is "query", "gallery" or "both" (the default). `time` says when its first frame was
+filmed, by which a gallery filters: like 2026-11-28T14:00:00+01:00, or seconds since 1970.
 """
 
 import os
@@ -24,14 +25,15 @@ from dinogrl_jax.data.readers.spelling import (
     Spellings,
     camera_of,
     identity_of,
+    seconds_since_1970,
 )
 from dinogrl_jax.data.tracklets import MODALITIES, ROLES, Tracklet
-from dinogrl_jax.interface.errors import InputError
+from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.interface.files import open_file
 from dinogrl_jax.interface.shapes import json_value
 from dinogrl_jax.interface.text import HEAD, content_words, shortened
 
-KEYS = ("frames", "identity", "camera", "modality", "split", "role")
+KEYS = ("frames", "identity", "camera", "modality", "split", "role", "time")
 SPLITS = ("train", "test")
 EXAMPLE = '{"frames": [...], "modality": "visible"}'
 BOM = b"\xef\xbb\xbf"  # with which Windows marks UTF-8
@@ -111,6 +113,19 @@ def _read_lines(
     return listed
 
 
+def listed_times(path: str) -> dict[str, float]:
+    """When tracklets began, of the lines of a manifest that say it, by their first frames.
+
+    In seconds since 1970. The manifest is one that `read_tracklets` takes.
+    """
+    times = {}
+    for _, line in _numbered_lines(Path(path)):
+        entry = json_value(line.decode("utf-8-sig"))
+        if entry.get("time") is not None:
+            times[without_ghosts(entry["frames"])[0]] = seconds_since_1970(entry["time"])
+    return times
+
+
 class Cameras(Spellings):
     """The cameras of a file so far, which have all numbers or all names."""
 
@@ -176,6 +191,9 @@ def _parse_entry(line: bytes, folder: Path, modality: str | None) -> ListedTrack
     stated = entry.get("modality", modality)
     if stated not in MODALITIES:
         raise InputError(f"modality is {str(stated)[:40]!r}, neither visible nor infrared")
+    if (time := entry.get("time")) is not None:
+        with errors_naming(f"time {shortened(time)}"):
+            seconds_since_1970(time)
     identity, camera = identity_of(entry.get("identity")), camera_of(entry.get("camera"))
     return ListedTracklet(Tracklet(paths, identity, camera, stated, _role(entry)), frames[0])
 

@@ -6,9 +6,11 @@ taken as it is written. Two spellings that a reader would take for one name (7 a
 "nan" are unknown. A camera may have a name, from which its number follows in every file.
 """
 
+import math
 import re
 import unicodedata
 import zlib
+from datetime import datetime
 
 from dinogrl_jax.interface.errors import InputError
 from dinogrl_jax.interface.text import UNPRINTABLE, shortened
@@ -117,3 +119,16 @@ def spelling_key(value: int | str) -> str:
 
 def shortened_value(value: int | str) -> str:
     return shortened(value) if isinstance(value, str) else str(value)
+
+
+def seconds_since_1970(value: object) -> float:
+    """Of a time like 2026-11-28T14:00:00+01:00, or of that number; InputError for others."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    try:
+        time = datetime.fromisoformat(value)
+    except (TypeError, ValueError) as error:
+        raise InputError("is no time like 2026-11-28T14:00:00+01:00") from error
+    if time.tzinfo is None:
+        raise InputError("has no offset from UTC: write +01:00 or Z behind it")
+    return time.timestamp()

@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from dinogrl_jax.data.problems import raise_if_any
-from dinogrl_jax.data.readers.manifest import Cameras
-from dinogrl_jax.data.readers.spelling import camera_of
+from dinogrl_jax.data.readers.manifest import Cameras, listed_times
+from dinogrl_jax.data.readers.spelling import camera_of, seconds_since_1970
 from dinogrl_jax.data.tracklets import MODALITIES
 from dinogrl_jax.interface.errors import InputError, errors_naming
 from dinogrl_jax.interface.files import read_text
@@ -111,20 +110,23 @@ def checked_sources(sources: Sequence[Source], detect: bool) -> Sequence[Source]
 def filming_times(manifest: str) -> dict[str, float]:
     """When tracklets of a manifest began, by their first frames as it writes them.
 
-    In seconds since 1970, of those whose video's start was given: of the file SOURCES beside the
-    manifest, which scripts/tracklets.py writes. Empty where there is none.
+    In seconds since 1970, where that is known: as the manifest has it, or of those whose video's
+    start was given, the file SOURCES beside it, which scripts/tracklets.py writes.
 
     Raises InputError for lines that are not its.
     """
     file, times = Path(manifest).parent / SOURCES, {}
-    if Path(manifest).is_dir() or not file.is_file():
+    if Path(manifest).is_dir():
         return times
+    own = listed_times(manifest)
+    if not file.is_file():
+        return own
     for number, line in enumerate(read_text(file).splitlines(), 1):
         with errors_naming(f"{file}: line {number}"):
             entry = json_value(line, {"path": str, "clock": str, "times": [float]})
         if entry["clock"] == UTC and entry["times"]:
             times[entry["path"]] = float(entry["times"][0])
-    return times
+    return times | own
 
 
 def _source(entry: dict, folder: Path) -> Source:
@@ -139,17 +141,6 @@ def _source(entry: dict, folder: Path) -> Source:
     tracks = entry.get("tracks", "")
     tracks = os.path.join(folder, tracks) if tracks else ""
     start = entry.get("start")
-    start = None if start is None else seconds_since_1970(start)
+    with errors_naming(f"start {shortened(start)}"):
+        start = None if start is None else seconds_since_1970(start)
     return Source(os.path.join(folder, entry["video"]), modality, camera, tracks, start)
-
-
-def seconds_since_1970(text: str) -> float:
-    """Of a time like 2026-11-28T14:00:00+01:00; InputError for others, and without an offset."""
-    with errors_naming(f"start {shortened(text)}"):
-        try:
-            time = datetime.fromisoformat(text)
-        except ValueError as error:
-            raise InputError("is no time like 2026-11-28T14:00:00+01:00") from error
-        if time.tzinfo is None:
-            raise InputError("has no offset from UTC: write +01:00 or Z behind it")
-        return time.timestamp()

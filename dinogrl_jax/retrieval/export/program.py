@@ -43,12 +43,12 @@ def load(folder, modality):
 '''
 
 
-def descriptor_function(
+def tracklet_function(
     method: ModuleType, model: nn.Module, config: ConfigDict, modality: str
 ) -> Callable:
-    """(variables, frames, cameras) → descriptors, with the definitions of all operations."""
+    """(variables, frames, camera) → a descriptor, with the definitions of all operations."""
 
-    def of_tracklet(
+    def descriptor(
         variables: Mapping, frames: UInt8[Array, "t h w 3"], camera: Int[Array, ""]
     ) -> Float[Array, "p d"]:
         with forms.using("plain", "cpu"), exact_products(config.model.compute_dtype):
@@ -57,8 +57,13 @@ def descriptor_function(
             made = method.descriptor(model.apply(variables, clips, train=False), config)
         return made[0].astype(jnp.float32)
 
+    return descriptor
+
+
+def descriptor_function(*of_model: Any) -> Callable:
+    """(variables, frames, cameras) → descriptors of tracklets; arguments as above."""
     # Models are written for a number of tracklets; with vmap the number may be a symbol.
-    return jax.vmap(of_tracklet, in_axes=(None, 0, 0))
+    return jax.vmap(tracklet_function(*of_model), in_axes=(None, 0, 0))
 
 
 def exported_program(function: Callable, variables: Mapping, frames: int) -> export.Exported:
@@ -95,5 +100,6 @@ def write_program(
         (folder / f"{modality}.stablehlo").write_bytes(made.serialize())
     leaves = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(variables))}
     np.savez(folder / "parameters.npz", **leaves)
-    (folder / "about.json").write_text(json.dumps(dict(about), indent=2) + "\n")
+    about = {**about, "platforms": PLATFORMS}
+    (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n")
     (folder / "load.py").write_text(LOADER)

@@ -42,18 +42,42 @@ class LeftOut(NamedTuple):
         return made + [{"frame": frame, "reason": STANDS_IN} for frame in self.frames]
 
 
-def extracted(
+def extract_share(
     make_batches: Callable[..., Iterator[EmbeddedBatch]],
     sets: Mapping[str, Sequence[Tracklet]],
     bad_frames: str,
     unfinished: Unfinished,
+) -> None:
+    """Make what is missing of this process's share of the batches of several sets.
+
+    Says on stderr what of it was made before.
+
+    make_batches: `embedding.embedded_batches` of tracklets and options. bad_frames: a name in
+    BAD_FRAMES.
+
+    Raises InputError for a frame that cannot be read, unless `bad_frames` has it otherwise.
+    """
+    for name, tracklets in sets.items():
+        own = unfinished.share.numbers(unfinished.counts[name])
+        wanted = sorted(set(own).intersection(unfinished.missing(name)))
+        if before := len(own) - len(wanted):
+            print(f"{name}: goes on behind {before} batches that were made before", file=sys.stderr)
+        if not wanted:
+            continue
+        options = BAD_FRAMES[bad_frames]
+        with contextlib.closing(make_batches(tracklets, wanted=wanted, **options)) as batches:
+            for number, batch in zip(wanted, batches, strict=True):
+                unfinished.append(name, number, batch)
+
+
+def extracted(
+    sets: Mapping[str, Sequence[Tracklet]], unfinished: Unfinished
 ) -> tuple[dict[str, Float[np.ndarray, "n p d"]], LeftOut]:
     """The descriptors of several sets of the same n tracklets by their names, and what is left out.
 
     The rows of tracklets that are left out are of no use.
 
-    make_batches: `embedding.embedded_batches` of tracklets and options. bad_frames: a name in
-    BAD_FRAMES. unfinished: what has been made before; further batches are added.
+    unfinished: with all batches of all sets.
 
     Raises InputError as `mean_descriptors`, and where no tracklet is left.
     """
@@ -67,34 +91,11 @@ def extracted(
 
     made = {}
     for name, tracklets in sets.items():
-        options = BAD_FRAMES[bad_frames]
-        batches = _continued(make_batches, tracklets, options, unfinished, name)
-        with contextlib.closing(batches):
-            made[name] = mean_descriptors(noted(batches), tracklets)
+        made[name] = mean_descriptors(noted(unfinished.batches(name)), tracklets)
         if len(left_out) == len(tracklets):
             reason = left_out[min(left_out)]
             raise InputError(f"none of {len(tracklets)} tracklets can be read: {reason}")
     return made, LeftOut(left_out, sorted(frames))
-
-
-def _continued(
-    make_batches: Callable[..., Iterator[EmbeddedBatch]],
-    tracklets: Sequence[Tracklet],
-    options: Mapping[str, bool],
-    unfinished: Unfinished,
-    name: str,
-) -> Iterator[EmbeddedBatch]:
-    """The batches that were made before, then the others, which are kept as they come."""
-    count = 0
-    for batch in unfinished.batches(name):
-        count += 1
-        yield batch
-    if count:
-        print(f"{name}: goes on behind {count} batches that were made before", file=sys.stderr)
-    with contextlib.closing(make_batches(tracklets, start=count, **options)) as batches:
-        for batch in batches:
-            unfinished.append(name, batch)
-            yield batch
 
 
 def as_dtype(

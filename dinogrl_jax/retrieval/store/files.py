@@ -14,15 +14,16 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Int, UInt16
 
 from dinogrl_jax.interface.errors import InputError, lookup
-from dinogrl_jax.retrieval.store.bounds import projected
+from dinogrl_jax.retrieval.store.bounds import stored_rows
 from dinogrl_jax.retrieval.store.database import Stored
 
 DESCRIPTORS, BOUNDS = "descriptors.bin", "bounds.bin"
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.dtype(jnp.bfloat16)}
 COLUMNS = 4096  # descriptors in a block of bounds; so blocks begin at pages
+BYTES = 2  # of a number that bounds read
 PAGE = mmap.ALLOCATIONGRANULARITY
 POPULATED = getattr(mmap, "MAP_POPULATE", 0)  # Linux: all pages at once, not one by one
 
@@ -104,17 +105,17 @@ def block_count(at: Stored) -> int:
 
 def blocks_size(at: Stored) -> int:
     """Bytes of all blocks of bounds."""
-    return 4 * math.prod(block_shape(at)) * block_count(at)
+    return BYTES * math.prod(block_shape(at)) * block_count(at)
 
 
 def bound_block(
     file: int, at: Stored, number: int
-) -> tuple[slice, Float32[np.ndarray, "p rows columns"]]:
+) -> tuple[slice, UInt16[np.ndarray, "p rows columns"]]:
     """The places of a block and what is stored of them; columns behind the last are anything."""
     shape = block_shape(at)
-    size = 4 * math.prod(shape)
+    size = BYTES * math.prod(shape)
     places = slice(number * COLUMNS, min((number + 1) * COLUMNS, at.count))
-    return places, np.frombuffer(mapped(file, number * size, size), np.float32).reshape(shape)
+    return places, np.frombuffer(mapped(file, number * size, size), np.uint16).reshape(shape)
 
 
 def write_descriptors(folder: Path, at: Stored, rows: Float[np.ndarray, "n p d"]) -> None:
@@ -140,20 +141,20 @@ def write_bounds(
         # room first: a mapped file that cannot grow would end the process
         os.posix_fallocate(file, 0, blocks_size(at))
         for piece in pieces:
-            _write_columns(file, shape, first, projected(at.directions, piece))
+            _write_columns(file, shape, first, stored_rows(at.directions, piece))
             first += len(piece)
         os.fsync(file)
 
 
 def _write_columns(
-    file: int, shape: tuple[int, int, int], first: int, columns: Float32[np.ndarray, "p rows n"]
+    file: int, shape: tuple[int, int, int], first: int, columns: UInt16[np.ndarray, "p rows n"]
 ) -> None:
-    size, start, end = 4 * math.prod(shape), first, first + columns.shape[2]
+    size, start, end = BYTES * math.prod(shape), first, first + columns.shape[2]
     while start < end:
         number = start // COLUMNS
         stop = min(end, (number + 1) * COLUMNS)
         with mmap.mmap(file, size, offset=number * size) as content:
-            block = np.frombuffer(content, np.float32).reshape(shape)
+            block = np.frombuffer(content, np.uint16).reshape(shape)
             inside = slice(start - number * COLUMNS, stop - number * COLUMNS)
             block[:, :, inside] = columns[:, :, start - first : stop - first]
             del block  # before the memory is

@@ -247,7 +247,7 @@ def test_hostile_and_damaged_files_are_refused_in_a_line(few, tmp_path):
         refused("no gallery of this version")
     for line in (
         "UPDATE facts SET content = '[]'",
-        """UPDATE facts SET content = replace(content, '"layout": 1', '"layout": 2')""",
+        """UPDATE facts SET content = replace(content, '"layout": 2', '"layout": 1')""",
         """UPDATE facts SET content = replace(content, 'part_euclidean', '__import__')""",
         """UPDATE facts SET content = replace(content, 'float32', 'object')""",
         "UPDATE directions SET basis = x'00'",

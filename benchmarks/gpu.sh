@@ -4,14 +4,16 @@
 #     COMMIT=$(git rev-parse HEAD) benchmarks/gpu.sh --out found.jsonl
 #     python benchmarks/gpu/table.py found.jsonl
 #     benchmarks/gpu.sh --rehearse --out rehearsed.jsonl        # in small, on a CPU
+#     benchmarks/gpu.sh --cpu 12 --only main --seconds 1800 --out found.jsonl
 #
 # What is measured, in which order, and the other options: benchmarks/gpu/plan.py. Each figure is in
 # the file before the next is measured, so that a cut loses nothing; a second call appends to it.
 #
 # The machine needs Python with jax[cuda], flax, optax, orbax-checkpoint, jaxtyping, flatbuffers,
-# pillow, torch for CUDA and a C compiler, which Triton calls; nothing is fetched, and the package is
-# that of this checkout. Where others of its requirements are missing, make them into a folder
-# `wheels` beside it on a machine with a network, for the card's version of Python:
+# pillow, torch for CUDA and a C compiler, which Triton calls, and for the golden step pytest and
+# pytest-xdist; nothing is fetched, and the package is that of this checkout. What else it imports is
+# installed from a folder `wheels` in the checkout, where there is one. A machine with a network
+# fills it, for the card's version of Python:
 #
 #     pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 \
 #         --platform manylinux_2_28_x86_64 -d wheels array_record beartype grain ml_collections portpicker

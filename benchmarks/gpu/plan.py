@@ -3,6 +3,7 @@
     python -m gpu.plan --out found.jsonl --seconds 400
     python -m gpu.plan --out found.jsonl --only "flags 2,batches"  # of the groups that follow
     python -m gpu.plan --out rehearsed.jsonl --rehearse           # all of it in small, on a CPU
+    python -m gpu.plan --out found.jsonl --cpu 12 --only main --seconds 1800      # at full size
 
     main        the original, compiled, beside ours: a step and an extraction of 192 frames, and the
                 card's rate of products; before them the original's golden values
@@ -63,6 +64,8 @@ class Scale(NamedTuple):
     flags_at_once: int = 4  # whose programs are on the card together
     apart: bool = True  # a process for each program, so that its peak of memory is its own
     also: Sequence[str] = WHAT  # what flags and batches are measured by
+    small: bool = False
+    golden: bool = True  # values at full size
 
 
 CARD = Scale()
@@ -79,25 +82,35 @@ REHEARSAL = Scale(
     flags=("convolution fusion", "no command buffers"),
     apart=False,  # starting a process and compiling a step take the most time
     also=("extract",),
+    small=True,
+    golden=False,
 )
+
+
+def of_cpu(frames: int) -> Scale:
+    """Full size on a CPU, in float32."""
+    main = CARD._replace(
+        device="cpu", dtype="float32", frames=frames, batches=(frames,), golden=False
+    )
+    return main._replace(compilations=("off", "off"), rounds=3, calls=1, apart=False)
 
 
 def groups(s: Scale) -> list[Group]:
     fastest = {"model.remat": "nothing"}
     main = [
         {"name": "limits", "who": "ours", "what": "limits", "dtype": s.dtype},
-        *(theirs(s, what, "original", s.compilations[0], "masked") for what in WHAT),
+        *(theirs(s, what, "original", s.compilations[0]) for what in WHAT),
         *(ours(s, what, "ours", fastest) for what in WHAT),
     ]
     forms = [
-        *(theirs(s, what, "original, eager", "off", "gathered") for what in WHAT),
-        *(theirs(s, what, "original, graphs", s.compilations[1], "masked") for what in WHAT),
+        *(theirs(s, what, "original, eager", "off") for what in WHAT),
+        *(theirs(s, what, "original, graphs", s.compilations[1]) for what in WHAT),
         *(ours(s, what, "ours, plain", {"ops.forms": "plain"} | fastest) for what in WHAT),
         ours(s, "step", "ours, default", {}),
     ]
     sizes = [[ours(s, what, "ours", {}, frames=frames) for what in s.also] for frames in s.batches]
-    double = theirs(s, "step", "original", s.compilations[0], "masked", frames=2 * s.frames)
-    values = GOLDEN_OF_ORIGINAL if s is CARD else COMPONENTS
+    double = theirs(s, "step", "original", s.compilations[0], frames=2 * s.frames)
+    values = GOLDEN_OF_ORIGINAL if s.golden else COMPONENTS
     found = [
         Group("main", processes(s, main), 180 * s.seconds, [values]),
         Group("forms", processes(s, forms), 150 * s.seconds),
@@ -105,7 +118,7 @@ def groups(s: Scale) -> list[Group]:
         Group("batches", [*several(s, sizes), *together([double])], 150 * s.seconds),
     ]
     # Our golden step has no small size: a rehearsal does without.
-    return [*found, Group("golden", [], 120 * s.seconds, [GOLDEN_STEP])] if s is CARD else found
+    return [*found, Group("golden", [], 120 * s.seconds, [GOLDEN_STEP])] if s.golden else found
 
 
 def flags(s: Scale) -> list[Group]:
@@ -145,10 +158,8 @@ def together(programs: Sequence[dict]) -> list[Process]:
     return [Process(modules[who], some) for who, some in by_who.items() if some]
 
 
-def theirs(
-    s: Scale, what: str, name: str, compilation: str, foreground: str, frames: int = 0
-) -> dict:
-    """A program of the original; foreground: dinogrl_in_torch/sasgl.py says what of."""
+def theirs(s: Scale, what: str, name: str, compilation: str, frames: int = 0) -> dict:
+    """A program of the original; in one graph it gathers nothing (dinogrl_in_torch/sasgl.py)."""
     frames = frames or s.frames
     return {
         "name": f"{name}, {what} of {frames}",
@@ -158,8 +169,8 @@ def theirs(
         "dtype": s.dtype,
         "device": s.device,
         "compile": compilation,
-        "foreground": foreground,
-        "small": s is not CARD,
+        "foreground": "gathered" if compilation == "off" else "masked",
+        "small": s.small,
     }
 
 
@@ -199,8 +210,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=400, help="that all may take")
     parser.add_argument("--only", default="", help="groups, by their names")
     parser.add_argument("--rehearse", action="store_true", help="in small, on a CPU")
+    parser.add_argument("--cpu", type=int, metavar="FRAMES", help="at full size, on a CPU")
     a = parser.parse_args()
-    scale = REHEARSAL if a.rehearse else CARD
+    if a.cpu is not None and (a.cpu < 1 or a.cpu % 12):
+        parser.error(f"--cpu {a.cpu}: it must be a multiple of 12")
+    scale = REHEARSAL if a.rehearse else of_cpu(a.cpu) if a.cpu else CARD
+    if scale.device == "cpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"
     chosen, names = groups(scale), a.only.split(",") if a.only else []
     if unknown := set(names) - {group.name for group in chosen}:
         parser.error(f"--only has {min(unknown)!r}, which is no group")

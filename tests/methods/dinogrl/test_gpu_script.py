@@ -171,3 +171,18 @@ def test_a_table_of_two_calls():
     assert "| slow | 200, 200…200 | 0.60× | 10.0% | 30.0 GB | 60 s |" in one
     assert "skipped: forms: 40 s are left, it needs 120" in one
     assert two == ["H200, 580, 141 GB, commit 987654321"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--cpu", "10"), "--cpu 10: it must be a multiple of 12"),
+        (("--rehearse", "--only", "main,all"), "--only has 'all', which is no group"),
+    ],
+)
+def test_a_wrong_argument_is_refused(arguments, why, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setattr(sys, "argv", ["plan.py", "--out", str(tmp_path / "found"), *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        plan.main()
+    assert why in capsys.readouterr().err and not (tmp_path / "found").exists()

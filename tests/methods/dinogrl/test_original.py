@@ -19,6 +19,7 @@ from dinogrl_jax.methods import dinogrl
 from dinogrl_jax.methods.contract import Clips
 from dinogrl_jax.methods.dinogrl.losses import loss
 from dinogrl_jax.methods.variables import variable_shapes
+from dinogrl_jax.ops import forms
 from dinogrl_jax.weights.conversion import to_variables
 
 SIZES = SMALL._replace(identities=small.FACTS.identities)
@@ -85,8 +86,8 @@ def frames():
     return np.random.default_rng(0).standard_normal(shape)
 
 
-@pytest.fixture(scope="module")
-def ours(config, variables, frames):
+@pytest.fixture(scope="module", params=["fast", "plain"])
+def ours(request, config, variables, frames):
     """The loss and its terms, gradients and changed statistics of a step; descriptors."""
     model = dinogrl.Model(config, small.FACTS)
     clips = Clips(frames.swapaxes(0, 1), np.full((PAIRS, 2), -1, np.int32))
@@ -109,8 +110,8 @@ def ours(config, variables, frames):
     def descriptors(variables, clips):
         return dinogrl.descriptor(model.apply(variables, clips, train=False), config)
 
-    options = compiler_options(training=True, dtype="float64")  # without, sums are wrong here
-    with jax.enable_x64(True):
+    options = compiler_options(dtype="float64")
+    with jax.enable_x64(True), forms.using(request.param, "cpu"):
         step = jax.jit(jax.value_and_grad(of_step, has_aux=True), compiler_options=options)
         (_, (terms, statistics)), gradients = step(variables["params"], clips)
         one = Clips(frames[0][:, None], np.full((PAIRS, 1), -1, np.int32), ("visible",))

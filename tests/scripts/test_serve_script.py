@@ -57,7 +57,7 @@ def test_from_the_command_to_answers_and_an_end(made, tmp_path):
         assert [x["distance"] for x in answer.json()["found"]] == [x.distance for x in found]
     finally:
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=600)
     assert process.returncode == 130 and errors.splitlines()[-1] == "interrupted"
 
 

@@ -45,7 +45,11 @@ setup(
         "dinogrl_jax.scripts",
     ],
     package_dir={"dinogrl_jax.configs": "configs", "dinogrl_jax.scripts": "scripts"},
-    package_data={"dinogrl_jax": ["py.typed"], "dinogrl_jax.configs": ["*.pth"]},
+    package_data={
+        "dinogrl_jax": ["py.typed"],
+        "dinogrl_jax.configs": ["*.pth"],
+        "dinogrl_jax.retrieval.server": ["static/*"],
+    },
     entry_points={"console_scripts": ["dinogrl_jax = dinogrl_jax.__main__:main"]},
     python_requires=">=3.11,<3.14",
     # jax 0.10 and flax 0.12.8 are the last for Python 3.11; later ones need 3.12. None brings
@@ -74,15 +78,28 @@ setup(
         "test": [
             "av>=15",
             "beartype>=0.22",
+            "fastapi>=0.115",
             "hypothesis>=6.100",
             "opencv-python-headless>=4.10,<5",
+            "prometheus_client>=0.21",
             "pytest>=8",
             "pytest-xdist>=3.6",
+            "python-multipart>=0.0.18",
+            "requests>=2.32",
             "ruff>=0.14",
             "setuptools>=77",  # builds the wheel that a test looks into
             "torch==2.13.0",  # compared with, never imported by the package
+            "uvicorn>=0.32",
         ],
+        "docs": ["furo>=2025.9", "myst-parser>=4", "sphinx>=8.1"],
         "video": ["av>=15"],
+        "serve": [
+            "av>=15",
+            "fastapi>=0.115",
+            "prometheus_client>=0.21",
+            "python-multipart>=0.0.18",
+            "uvicorn>=0.32",
+        ],
         "detect": ["av>=15", "opencv-python-headless>=4.10,<5"],  # 5 has no people detector
         # And jax2onnx without what it asks for: an older orbax than ours among it, and unused here.
         "onnx": ["onnx>=1.20", "onnx-ir>=0.2.1", "onnxruntime>=1.24"],

@@ -45,10 +45,14 @@ ONLY = flags.DEFINE_list("only", [], "operations; all that have a form here with
 OUT = flags.DEFINE_string("out", "", "JSON file to write, after each round")
 
 
+Options = dict[str, bool | int | str] | None  # of the compiler
+
+
 class Program(NamedTuple):
     call: Callable[[], Any]
     temporaries: int  # bytes
     compilation: float  # seconds
+    held: int  # bytes of arguments and results, which last longer than a call
 
 
 def operations_with_forms(platform: str) -> list[str]:
@@ -69,8 +73,13 @@ def random_clips(config: ConfigDict, pairs: int, modalities: Sequence[str]) -> C
     return Clips(frames, np.full(shape[:2], -1, np.int32), tuple(modalities))
 
 
-def step_program(config: ConfigDict, mesh: jax.sharding.Mesh, kept: dict) -> Program:
-    """A training step; all programs continue the one state in `kept`."""
+def step_program(
+    config: ConfigDict, mesh: jax.sharding.Mesh, kept: dict, options: Options = None
+) -> Program:
+    """A training step; all programs continue the one state in `kept`.
+
+    options: of the compiler, beside the package's own.
+    """
     method = methods.named(config.method)
     model, d = method.Model(config, FACTS), config.data
     if "state" not in kept:
@@ -81,7 +90,8 @@ def step_program(config: ConfigDict, mesh: jax.sharding.Mesh, kept: dict) -> Pro
     labels = np.repeat(np.arange(d.identities_per_batch, dtype=np.int32), d.tracklets_per_identity)
     batch = sharding.placed((clips, labels), mesh)
     began = time.perf_counter()
-    compiled = make_step(method, model, config, mesh).lower(kept["state"], *batch).compile()
+    lowered = make_step(method, model, config, mesh).lower(kept["state"], *batch)
+    compiled = lowered.compile(compiler_options=options)
 
     def call() -> Any:
         kept["state"], terms = compiled(kept["state"], *batch)
@@ -90,7 +100,9 @@ def step_program(config: ConfigDict, mesh: jax.sharding.Mesh, kept: dict) -> Pro
     return program(call, compiled, began)
 
 
-def extract_program(config: ConfigDict, mesh: jax.sharding.Mesh, kept: dict) -> Program:
+def extract_program(
+    config: ConfigDict, mesh: jax.sharding.Mesh, kept: dict, options: Options = None
+) -> Program:
     """The descriptors of a batch of visible tracklets."""
     method = methods.named(config.method)
     model, d = method.Model(config, FACTS), config.data
@@ -101,13 +113,15 @@ def extract_program(config: ConfigDict, mesh: jax.sharding.Mesh, kept: dict) -> 
     count = 2 * d.identities_per_batch * d.tracklets_per_identity
     clips = sharding.placed(random_clips(config, count, ("visible",)), mesh)
     began = time.perf_counter()
-    compiled = make_embed(method, model, config, mesh).lower(kept["variables"], clips).compile()
+    lowered = make_embed(method, model, config, mesh).lower(kept["variables"], clips)
+    compiled = lowered.compile(compiler_options=options)
     return program(lambda: compiled(kept["variables"], clips), compiled, began)
 
 
 def program(call: Callable[[], Any], compiled: jax.stages.Compiled, began: float) -> Program:
-    seconds = time.perf_counter() - began
-    return Program(call, compiled.memory_analysis().temp_size_in_bytes, seconds)
+    seconds, sizes = time.perf_counter() - began, compiled.memory_analysis()
+    held = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    return Program(call, sizes.temp_size_in_bytes, seconds, held)
 
 
 PROGRAMS = {"step": step_program, "extract": extract_program}

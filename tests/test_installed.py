@@ -78,6 +78,8 @@ def test_the_wheel_has_what_its_commands_need(wheel):
     for folder in ("scripts", "configs"):
         files = {f"dinogrl_jax/{folder}/{path.name}" for path in (ROOT / folder).glob("*.p*")}
         assert files == {name for name in names if name.startswith(f"dinogrl_jax/{folder}/")}
+    pages = ROOT.glob("dinogrl_jax/retrieval/server/static/*")
+    assert {path.relative_to(ROOT).as_posix() for path in pages} <= names
     modules = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("dinogrl_jax/**/*.py")}
     assert modules | {"dinogrl_jax/py.typed", "dinogrl_jax/configs/walker_vit.pth"} <= names
     about = f"dinogrl_jax-{dinogrl_jax.__version__}.dist-info"

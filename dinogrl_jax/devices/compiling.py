@@ -15,15 +15,12 @@ YNNPACK = "xla_cpu_experimental_ynn_fusion_type"  # what XLA leaves to that libr
 def compiler_options(
     platform: str = "",
     once: bool = False,
-    training: bool = False,
     dtype: str = "float32",
-    forms: str = "fast",
 ) -> dict[str, bool | int | str]:
     """Options of the compiler for a platform ("cpu", "tpu", …), if empty the default backend's.
 
     once: the program runs a single time, so that compiling fast is worth more than fast code.
-    training: it has statistics and losses, which are sums over a batch.
-    dtype: of the products. forms: of operations, as `ops.forms` has them.
+    dtype: of the products.
     """
     platform = platform or jax.default_backend()
     if platform == "gpu":
@@ -35,12 +32,9 @@ def compiler_options(
     if once:
         return {"xla_backend_optimization_level": 1}
     # YNNPACK's matrix products and softmax are slower than XLA's here, but those of float64, which
-    # are several times as fast. Its sums over a batch are faster, and more exact: XLA adds up
-    # number by number. But with jaxlib 0.10.2 they are wrong in some programs, so that what the
-    # fast forms are judged by does without them; what that costs is in docs/fidelity.md.
-    its_sums = training and forms != "plain"
-    ynnpack = {YNNPACK: "LIBRARY_FUSION_TYPE_REDUCE" if its_sums else ""}
-    return (ynnpack if dtype != "float64" and understood(YNNPACK) else {}) | {
+    # are several times as fast; its float32 sums are wrong in some programs (jaxlib 0.10.2).
+    ynnpack = {YNNPACK: ""} if dtype != "float64" and understood(YNNPACK) else {}
+    return ynnpack | {
         # XLA's own loops take 256 by default; processors that lack 512 are not changed by it.
         "xla_cpu_prefer_vector_width": 512,
         # The default CPU scheduler keeps twice the temporaries alive.
@@ -51,10 +45,13 @@ def compiler_options(
 
 
 @functools.cache
-def understood(option: str) -> bool:
-    """Whether this version's compiler has an option, which other versions may not have."""
+def understood(option: str, value: bool | int | str = "") -> bool:
+    """Whether this version's compiler has an option, which other versions may not have.
+
+    value: one that the option takes; only text can be empty.
+    """
     try:
-        jax.jit(lambda: 0, compiler_options={option: ""}).lower().compile()
+        jax.jit(lambda: 0, compiler_options={option: value}).lower().compile()
     except jax.errors.JaxRuntimeError:
         return False
     return True

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from dinogrl_jax.interface.checks import value_text
 from dinogrl_jax.interface.errors import InputError
-from dinogrl_jax.interface.settings import Declaration, leaves, value_at
+from dinogrl_jax.interface.settings import Declaration, Setting, leaves, value_at
 
 INDENT, MEANING = "  ", 34  # the column in which meanings begin
 
@@ -59,12 +59,16 @@ def section_lines(declaration: Declaration, config: ConfigDict, within: str) -> 
         if section != before:
             yield from ["", section] if section else []
             before = section
-        ranges = (one.text(None).removeprefix("be ") for one in setting.ranges)
-        allowed = "; ".join(filter(None, ranges))
-        meaning = f"{setting.meaning} ({allowed})" if allowed else setting.meaning
         indent = INDENT if section else ""
         value = value_text(value_at(config, name))
-        yield from row(f"{indent}{name.rpartition('.')[2]} = {value}", meaning)
+        yield from row(f"{indent}{name.rpartition('.')[2]} = {value}", meaning_text(setting))
+
+
+def meaning_text(setting: Setting) -> str:
+    """What a setting means, and in brackets which values it may have."""
+    ranges = (one.text(None).removeprefix("be ") for one in setting.ranges)
+    allowed = "; ".join(filter(None, ranges))
+    return f"{setting.meaning} ({allowed})" if allowed else setting.meaning
 
 
 def flag_lines() -> Iterator[str]:

@@ -7,6 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from dinogrl_jax.models.layers import BatchNorm
+from dinogrl_jax.ops.convolution import maximum_over
 from dinogrl_jax.ops.precision import accumulation_dtype
 
 
@@ -58,7 +59,7 @@ def horizontal_pyramid(x: Float[Array, "v h w c"], parts: Sequence[int]) -> Floa
     v, h, w, c = x.shape
     pooled = []
     for n in parts:
-        bands = x.reshape(v, n, h // n, w, c)
-        mean = bands.mean((2, 3), dtype=accumulation_dtype(x.dtype))
-        pooled.append(mean + bands.max((2, 3)))
+        bands = x.reshape(v, n, h // n * w, c)
+        mean = bands.mean(2, dtype=accumulation_dtype(x.dtype))
+        pooled.append(mean + maximum_over(bands, 2))
     return jnp.concatenate(pooled, axis=1).astype(x.dtype)

@@ -32,7 +32,7 @@ def make_step(method: ModuleType, model: nn.Module, config: ConfigDict, mesh: Me
     whole, split = sharding.replicated(mesh), sharding.by_tracklet(mesh)
     placed = sharding.of_state(state_shapes(method, model, config), mesh)
     platform, dtype = sharding.platform(mesh), config.model.compute_dtype
-    options = compiler_options(platform, training=True, dtype=dtype, forms=config.ops.forms)
+    options = compiler_options(platform, dtype=dtype)
     return jax.jit(
         partial(train_step, setup=Setup(method, model, config, mesh)),
         in_shardings=(placed, split, split),

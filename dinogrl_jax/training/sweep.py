@@ -76,9 +76,8 @@ class Sweeper:
                 with forms.configured(config, sharding.platform(mesh)):
                     return function(variables, collections, *given)
 
-            dtype, used = config.model.compute_dtype, config.ops.forms
-            platform = sharding.platform(mesh)
-            options = compiler_options(platform, training=True, dtype=dtype, forms=used)
+            platform, dtype = sharding.platform(mesh), config.model.compute_dtype
+            options = compiler_options(platform, dtype=dtype)
             shardings = {"in_shardings": arguments, "out_shardings": results}
             return jax.jit(traced, **shardings, compiler_options=options)
 

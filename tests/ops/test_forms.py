@@ -54,6 +54,7 @@ CALLS = {
         lambda: [normal(0, 4, 5, 7), normal(1, 7, 3)],  # either may be the narrower one
         lambda: [normal(0, 4, 5, 3), normal(1, 3, 7)],
     ],
+    "mean_over_positions": [lambda: [3 + normal(0, 4, 5, 6, 7)]],
     "max_pool": [lambda: [normal(0, 2, 7, 9, 3)], lambda: [normal(0, 2, 8, 6, 3)]],
     "rectified_products": [
         lambda: [

@@ -20,6 +20,7 @@ from dinogrl_jax.methods.dinogrl.sasgl import Branches, GaitNetwork, Maps
 from dinogrl_jax.models.dinov2 import DINOv2
 from dinogrl_jax.models.parts import PartClassifier, PartLinear, horizontal_pyramid
 from dinogrl_jax.models.resnet import Stages, Stem
+from dinogrl_jax.ops.convolution import maximum_over
 from dinogrl_jax.ops.precision import accumulation_dtype
 from dinogrl_jax.ops.remat import remat
 
@@ -79,7 +80,7 @@ class Model(nn.Module):
         maps = Branches(c, dtype, name="branches")(jax.lax.stop_gradient(tokens), train=train)
         seen = maps if kept_maps is None else zeroed(maps, kept_maps, t)
         x = GaitNetwork(c, dtype, name="gait")(seen.denoising, seen.appearance, train=train)
-        return x.reshape(b * m, t, *x.shape[1:]).max(1), maps
+        return maximum_over(x.reshape(b * m, t, *x.shape[1:]), 1), maps
 
     def _parts(self, stream: str, x: Float[Array, "v h w c"]) -> Float[Array, "v p d"]:
         c = self.config.model
@@ -112,7 +113,7 @@ class AppearanceStream(nn.Module):
         x = jnp.stack([x.reshape(b, t, *x.shape[1:]) for x in stems], axis=1)
         x = x.reshape(b * m * t, *x.shape[3:])
         x = Stages(resnet.stages, resnet.width, self.dtype, keeps, name="stages")(x, train=train)
-        return x.reshape(b * m, t, *x.shape[1:]).max(1)
+        return maximum_over(x.reshape(b * m, t, *x.shape[1:]), 1)
 
 
 def descriptor(output: Output, config: ConfigDict) -> Float[Array, "v p2 d"]:

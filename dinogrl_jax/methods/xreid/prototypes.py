@@ -41,9 +41,8 @@ def hardest(
     """
     same = labels[:, None] == labels[None, :]
     score = jnp.where(candidates, (x * memory[labels]).sum(1), jnp.inf)
-    least = candidates & (score == jnp.where(same, score[None, :], jnp.inf).min(1))
-    earlier = jnp.tri(len(x), k=-1, dtype=bool)
-    return least & ~(same & earlier & least[None, :]).any(1)
+    least = jnp.where(same, score[None, :], jnp.inf).argmin(1)
+    return candidates & (least == jnp.arange(len(x)))
 
 
 def updated(

@@ -33,6 +33,14 @@ SCHEMA = (
     "frames TEXT NOT NULL, thumbnail BLOB NOT NULL)",
     "CREATE TABLE directions (offsets BLOB NOT NULL, basis BLOB NOT NULL)",
 )
+LABELS = (  # people's answers: a gallery has these tables from the first one on
+    "CREATE TABLE queries (query TEXT PRIMARY KEY, modality TEXT NOT NULL)",
+    "CREATE TABLE query_frames (query TEXT NOT NULL, number INTEGER NOT NULL, "
+    "picture BLOB NOT NULL, PRIMARY KEY (query, number))",
+    "CREATE TABLE labels (query TEXT NOT NULL, place INTEGER NOT NULL, label TEXT NOT NULL, "
+    "time REAL NOT NULL, PRIMARY KEY (query, place))",
+)
+KNOWN = (set(SCHEMA), {*SCHEMA, *LABELS})
 SHAPE = {
     "layout": int,
     "fingerprint": str,
@@ -111,7 +119,7 @@ def _check_schema(database: sqlite3.Connection, path: Path, write: bool) -> None
     if not found and write:
         for line in SCHEMA:
             database.execute(line)
-    elif found and found != set(SCHEMA):  # empty: of a first add that did not end
+    elif found and found not in KNOWN:  # empty: of a first add that did not end
         raise InputError(f"{path} is no gallery of this version: choose another folder")
 
 

@@ -19,7 +19,7 @@ def trained_params(
     loss: (parameters, key of the step's draws, *batch) → a number.
     """
 
-    @partial(jax.jit, compiler_options=compiler_options(training=True))
+    @partial(jax.jit, compiler_options=compiler_options())
     def step(params, state, key, *batch):
         value, gradients = jax.value_and_grad(loss)(params, key, *batch)
         updates, state = optimizer.update(gradients, state, params)

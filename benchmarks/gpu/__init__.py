@@ -1,0 +1,1 @@
+"""What `benchmarks/gpu.sh` measures on a card: the original beside ours, in turns."""

@@ -1,0 +1,1 @@
+"""The server: clips come in, ranked tracklets go out, and people say who is who."""

@@ -53,7 +53,7 @@ from dinogrl_jax.retrieval.extraction.extracted import (
 from dinogrl_jax.retrieval.extraction.unfinished import Share, Unfinished
 from dinogrl_jax.retrieval.store.source import Source
 from dinogrl_jax.training import checkpoint
-from dinogrl_jax.training.api.model import source_of
+from dinogrl_jax.training.api.model import named_source
 from dinogrl_jax.training.stored import StoredModel, stored_model, weights_digest
 
 
@@ -195,7 +195,7 @@ def main() -> None:
             if whole:
                 made, left_out = extracted(sets, unfinished)
                 content = checkpoint.content_of(stored.manager, stored.metadata.step)
-                source = source_of(config, content, stored.metadata.step, stored.folder)
+                source = named_source(config, content, stored.metadata.step)
                 count, *shape = write(options, made, left_out, listed, source)
     if not whole:
         print_missing(options.out, unfinished)

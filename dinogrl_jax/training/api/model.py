@@ -110,7 +110,14 @@ def load(place: str | os.PathLike, which: str = "best", *, batch: int | None = N
 
 
 def source_of(config: ConfigDict, content: Mapping[str, Any], step: int, folder: Path) -> Source:
-    """What a gallery keeps of a model; content: of its checkpoint's step.
+    """What a gallery keeps of a model; content: of its checkpoint's step."""
+    source = named_source(config, content, step)
+    thresholds = judged_thresholds(folder / "evaluation.json", step, source.distance)
+    return source._replace(thresholds=thresholds)
+
+
+def named_source(config: ConfigDict, content: Mapping[str, Any], step: int) -> Source:
+    """The same without the thresholds of an evaluation.
 
     Models have one fingerprint where weights, architecture and the choice of frames are the same.
     """
@@ -121,7 +128,5 @@ def source_of(config: ConfigDict, content: Mapping[str, Any], step: int, folder:
         "data": {key: config.data[key] for key in SEEN if config.data.get(key)},
         "variables": content["fingerprints"]["variables"],
     }
-    distance = config.evaluation.distance
-    thresholds = judged_thresholds(folder / "evaluation.json", step, distance)
     fingerprint = checkpoint.digest(seen)
-    return Source(fingerprint, f"{config.method}, step {step}", distance, thresholds)
+    return Source(fingerprint, f"{config.method}, step {step}", config.evaluation.distance)

@@ -209,6 +209,7 @@ def main() -> None:
     rows = Mixed(options.descriptors).rows if options.descriptors else normal_rows
     shape = rows(np.arange(1), 2).shape[1:]
     size = files.row_dtype(options.dtype).itemsize * shape[0] * shape[1] * options.count
+    os.makedirs(options.folder, exist_ok=True)
     if shutil.disk_usage(options.folder).free < ROOM * size:
         raise SystemExit(f"{options.folder}: {ROOM * size / 2**30:.1f} GiB have to be free")
     spread = np.linspace(0, options.count - 1, options.queries).astype(int)
